@@ -1,0 +1,63 @@
+"""Writing files so that a reader sees the old one or the new one, never half of one."""
+
+import contextlib
+import json
+import os
+
+from misc.cli import DataError
+
+TEMPORARY = '.part'  # suffix of files that are being written; readers and listings skip them
+
+
+@contextlib.contextmanager
+def replacing(path, mode='wb', durable=True):
+    """Open a neighbour of `path` for writing and rename it over `path` when the block ends well.
+
+    If the block raises, the neighbour is removed and `path` stays as it was.  `durable` also
+    waits for the disk, which a machine that loses power needs and a killed process does not;
+    leave it off where many small files are written that can be made again.
+    """
+    path = os.fspath(path)
+    part = f'{path}.{os.getpid()}{TEMPORARY}'
+    try:
+        with open(part, mode, **({} if 'b' in mode else {'encoding': 'utf-8'})) as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+def remove_leftovers(folder):
+    """Remove what killed writers left in `folder`.  No other process may be writing there."""
+    for entry in os.scandir(folder):
+        if entry.name.endswith(TEMPORARY):
+            os.unlink(entry.path)
+
+
+def write_json(path, value, **kwargs):
+    """Write `value` as JSON to `path`, whole or not at all."""
+    with replacing(path, 'w') as file:
+        json.dump(value, file, **kwargs)
+
+
+def read_json(path, made_by):
+    """The JSON value in `path`.
+
+    `made_by` is the command (or the source) a message names when the file is missing or broken.
+    Raises `DataError`.
+    """
+    try:
+        with open(path, encoding='utf-8') as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise DataError(f'there is no file {path}; make it with: {made_by}') from None
+    except IsADirectoryError:
+        raise DataError(f'{path} is a folder, not a JSON file') from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f'{path} is not a whole JSON file ({error}); '
+                        f'make it again with: {made_by}') from None
