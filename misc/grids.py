@@ -1,0 +1,118 @@
+"""Boxes on an image: how much of each cell of a grid they cover, and their relative coordinates.
+
+Pixels count from the top left corner; a box is x1, y1, x2, y2, its edges as positions on the two
+axes (so a box from 0, 0 to width, height is the whole image).
+"""
+
+import os
+
+import numpy as np
+
+from misc.cli import DataError
+from misc.files import read_json
+
+
+def grid_vectors(boxes, width, height, side):
+    """The fraction of each cell of a side x side grid over the image that each box covers.
+
+    boxes: (regions, 4) in pixels of an image of `width` x `height` (positive numbers); they are
+    clipped to the image, and a box without area covers nothing.  Returns float32
+    (regions, side * side), entry `row * side + column`, row 0 at the top.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64)
+    across = _overlaps(boxes[:, 0], boxes[:, 2], width, side)    # (regions, side), by column
+    down = _overlaps(boxes[:, 1], boxes[:, 3], height, side)     # (regions, side), by row
+    # A box and a cell are both rectangles, so the share covered is the product of the two shares.
+    cells = down[:, :, None] * across[:, None, :]                # (regions, side, side)
+    return cells.reshape(len(boxes), side * side).astype(np.float32)
+
+
+def _overlaps(starts, ends, length, side):
+    """The share of each of `side` equal parts of [0, length] that [start, end] covers: (regions, side)."""
+    starts = starts[:, None] * (side / length)                   # in units of a part
+    ends = ends[:, None] * (side / length)
+    parts = np.arange(side)
+    return np.clip(np.minimum(ends, parts + 1) - np.maximum(starts, parts), 0, 1)
+
+
+def relative_boxes(boxes, width, height):
+    """Boxes (regions, 4) in pixels -> float32 (regions, 4) relative to the image, clipped to [0, 1]."""
+    size = np.array([width, height, width, height], dtype=np.float64)
+    return np.clip(np.asarray(boxes, dtype=np.float64) / size, 0, 1).astype(np.float32)
+
+
+def checked_boxes(boxes, where):
+    """`boxes`, if they are (regions, 4), at least one, finite, and none is upside down.
+
+    `where` names their place in the `DataError` that is raised otherwise.
+    """
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise DataError(f'{where}: boxes should be (regions, 4), not {boxes.shape}')
+    if not len(boxes):
+        raise DataError(f'{where}: there is no box')
+    if not np.isfinite(boxes).all():
+        raise DataError(f'{where}: a box is not finite')
+    upside_down = (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
+    if upside_down.any():
+        row = int(np.argmax(upside_down))
+        raise DataError(f'{where}: box {row} ends before it starts ({boxes[row].tolist()})')
+    return boxes
+
+
+def extent(boxes):
+    """(width, height) that the boxes (regions, 4) reach to: a stand-in for an unknown image size.
+
+    At least one pixel each way, so that it can be divided by.
+    """
+    return max(float(boxes[:, 2].max()), 1.0), max(float(boxes[:, 3].max()), 1.0)
+
+
+def sizes_path(box_dir):
+    """Where `make_bu_data.py` writes the image sizes that belong to a folder (or packed file) of boxes."""
+    base = os.fspath(box_dir).rstrip('/')
+    if os.path.isfile(base) and not os.path.exists(f'{base}_sizes.json'):
+        base = os.path.splitext(base)[0]
+    return f'{base}_sizes.json'
+
+
+def image_sizes(box_dir=None, input_json=None):
+    """{image id as a string: (width, height)} of every image whose size is known.
+
+    `<box_dir>_sizes.json`, where it exists, comes before the `width` and `height` of the images in
+    `input_json` (a path, or the value already read).  Either may be None.  Raises `DataError` for a
+    size that is not two positive numbers, or a file that is not JSON.
+    """
+    sizes = {}
+    if input_json is not None:
+        if not isinstance(input_json, dict):
+            input_json = _object(input_json, 'python scripts/prepro_labels.py')
+        for image in input_json.get('images', []):
+            if image.get('width') is not None and image.get('height') is not None:
+                # The labels file has `id`; Karpathy's split files have `cocoid` or `imgid`.
+                image_id = next((image[key] for key in ('id', 'cocoid', 'imgid') if key in image), None)
+                sizes[str(image_id)] = _size((image['width'], image['height']), image_id, '--input_json')
+    if box_dir is not None and os.path.exists(sizes_path(box_dir)):
+        path = sizes_path(box_dir)
+        for image_id, size in _object(path, 'python scripts/make_bu_data.py').items():
+            sizes[str(image_id)] = _size(size, image_id, path)
+    return sizes
+
+
+def _object(path, made_by):
+    """The JSON object in `path`; `DataError` when it holds something else."""
+    value = read_json(path, made_by)
+    if not isinstance(value, dict):
+        raise DataError(f'{path} does not hold a JSON object; make it again with: {made_by}')
+    return value
+
+
+def _size(size, image_id, where):
+    """`size` as a pair of floats, if it is two positive finite numbers."""
+    try:
+        width, height = float(size[0]), float(size[1])
+        good = len(size) == 2 and 0 < width < float('inf') and 0 < height < float('inf')
+    except (TypeError, ValueError, IndexError, KeyError):
+        good = False
+    if not good:
+        raise DataError(f'{where}: the size of image {image_id} is {size!r}, not a width and a height')
+    return width, height
