@@ -18,6 +18,7 @@ other): image i of `ids` owns `rows[offsets[i]:offsets[i + 1]]`.
 
 import os
 import zipfile
+import zlib
 
 import h5py
 import numpy as np
@@ -55,7 +56,7 @@ def read_array(path):
     except FileNotFoundError:
         raise DataError(f'there is no file {path}') from None
     except (ValueError, EOFError, OSError, KeyError, MemoryError, zipfile.BadZipFile,
-            zipfile.zlib.error, NotImplementedError, SyntaxError) as error:
+            zlib.error, NotImplementedError, SyntaxError) as error:
         raise DataError(f'{path} cannot be read ({str(error)[:120]}); remove it and run the command '
                         'that made its folder again') from None
     return checked(array, path)

@@ -3,3 +3,190 @@
 One image, one caption, one cell at a time; no cache, no batch, no tricks.  The tests hold the
 fast paths against these, and `scripts/benchmark.py` times them side by side.
 """
+
+import math
+
+import torch
+
+
+def norm(module, x):
+    """Layer or RMS norm of each row of x (rows, d), by its formula."""
+    if hasattr(module, 'scale'):
+        return x / (x.pow(2).mean(-1, keepdim=True).sqrt() + 1e-8) * module.scale
+    mean = x.mean(-1, keepdim=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+    return (x - mean) / (variance + module.eps).sqrt() * module.weight + module.bias
+
+
+def linear(module, x):
+    """x W^T + b."""
+    return x @ module.weight.T + module.bias
+
+
+def dot_attention(module, queries, keys, mask=None):
+    """Multi-head attention of queries (n, d) to keys (m, d), a head at a time; mask (n, m) True
+    where a query may look."""
+    q, k, v = linear(module.query, queries), linear(module.key, keys), linear(module.value, keys)
+    size = q.shape[1] // module.heads
+    heads = []
+    for head in range(module.heads):
+        part = slice(head * size, (head + 1) * size)
+        logits = q[:, part] @ k[:, part].T / size ** 0.5
+        if mask is not None:
+            logits = logits.masked_fill(~mask, -torch.inf)
+        heads.append(logits.softmax(-1) @ v[:, part])
+    return linear(module.output, torch.cat(heads, 1))
+
+
+def xlinear_attention(module, queries, regions):
+    """X-linear attention (Pan et al. 2020) of queries (n, d) to regions (P, d), a query at a time."""
+    def project(part, x):
+        y = linear(part.linear, x)
+        y = torch.where(y > 0, y, y.exp() - 1)
+        return torch.stack([norm(part.norm, row[None])[0] for row in y])
+
+    q1, q2 = project(module.query1, queries), project(module.query2, queries)
+    k, v = project(module.key, regions), project(module.value, regions)
+    out = []
+    for n in range(len(queries)):
+        e = torch.relu(linear(module.embed, q1[n] * k))  # (P, d/2)
+        a = linear(module.spatial, e).softmax(0)  # (P, 1)
+        c = torch.sigmoid(linear(module.squeeze, e.mean(0)))
+        out.append(c * (a * (q2[n] * v)).sum(0))
+    return torch.stack(out)
+
+
+def cross_attention(module, queries, regions):
+    """Either kind of cross-attention."""
+    if hasattr(module, 'squeeze'):
+        return xlinear_attention(module, queries, regions)
+    return dot_attention(module, queries, regions)
+
+
+def feed_forward(module, x):
+    """d -> ff -> d."""
+    return linear(module.outer, module.activation(linear(module.inner, x)))
+
+
+def place_regions(place, x, grids, boxes):
+    """The spatial encoding of one image's regions x (P, d), a region and a grid cell at a time."""
+    if place is None:
+        return x
+    kind, out = type(place).__name__, []
+    for p in range(len(x)):
+        if kind == 'BoxCoordinates':
+            x1, y1, x2, y2 = boxes[p]
+            corner = torch.stack([x1, y1, x2 - x1, y2 - y1])
+            out.append(x[p] + linear(place.out, torch.relu(linear(place.hidden, corner))))
+        elif kind == 'GridCells':
+            out.append(x[p] + linear(place.cells, grids[p]))
+        else:
+            side = int(round(len(grids[p]) ** 0.5))
+            u, w = torch.zeros(side), torch.zeros(side)
+            for r in range(side):
+                for c in range(side):
+                    u[r] += grids[p, r * side + c]
+                    w[c] += grids[p, r * side + c]
+            if kind == 'GridProfiles':
+                out.append(linear(place.features, x[p]) + linear(place.rows, u)
+                           + linear(place.columns, w))
+            else:
+                d, total = x.shape[1], x[p].clone()
+                for position in range(side):
+                    for channel in range(d):
+                        angle = position / 10000 ** (channel // 2 * 2 / d)
+                        even = channel % 2 == 0
+                        total[channel] += u[position] * (math.sin(angle) if even else math.cos(angle))
+                        total[channel] += w[position] * (math.cos(angle) if even else math.sin(angle))
+                out.append(total)
+    return torch.stack(out)
+
+
+def encode(model, features, grids=None, boxes=None):
+    """One image's regions (P, D) -> encoded regions (P, d); dropout off."""
+    x = torch.relu(linear(model.feature_embed, features))
+    x = place_regions(model.place, x, grids, boxes)
+    for layer in model.encoder:
+        y = norm(layer.norms[0], x)
+        x = x + dot_attention(layer.attention, y, y)
+        x = x + feed_forward(layer.feed_forward, norm(layer.norms[1], x))
+    return norm(model.encoder_norm, x)
+
+
+def next_word_log_probs(model, regions, words):
+    """Log-probabilities (len(words) + 1, V) of every next word of one caption, `words` given."""
+    inputs = torch.tensor([0] + list(words))
+    d, T = model.size, len(inputs)
+    table = torch.tensor([[(math.sin if c % 2 == 0 else math.cos)(t / 10000 ** (c // 2 * 2 / d))
+                           for c in range(d)] for t in range(T)])
+    x = model.word_embed.weight[inputs] * d ** 0.5 + table
+    causal = torch.ones(T, T).tril().bool()
+    for layer in model.decoder:
+        y = norm(layer.norms[0], x)
+        x = x + dot_attention(layer.attention, y, y, causal)
+        x = x + cross_attention(layer.cross, norm(layer.norms[1], x), regions)
+        x = x + feed_forward(layer.feed_forward, norm(layer.norms[2], x))
+    return linear(model.output, norm(model.decoder_norm, x)).log_softmax(-1)
+
+
+def allowed_words(log_probs, words, unknown=None, no_repeat=False, no_trigram_repeat=False):
+    """log_probs (V,) of the next word with -inf on what may not be said after `words`."""
+    log_probs = log_probs.clone()
+    if unknown is not None:
+        log_probs[unknown] = -torch.inf
+    if no_repeat and words:
+        log_probs[words[-1]] = -torch.inf
+    if no_trigram_repeat:
+        for word in range(1, len(log_probs)):
+            said = list(words) + [word]
+            trigrams = [tuple(said[i:i + 3]) for i in range(len(said) - 2)]
+            if len(trigrams) != len(set(trigrams)):
+                log_probs[word] = -torch.inf
+    return log_probs
+
+
+def greedy(next_log_probs, longest, **constraints):
+    """The greedy caption of one image: (words, sum of log-probabilities).
+    `next_log_probs(words)` gives the (V,) log-probabilities after `words`."""
+    words, total = [], 0.0
+    while len(words) < longest:
+        log_probs = next_log_probs(words)
+        word = int(allowed_words(log_probs, words, **constraints).argmax())
+        total += float(log_probs[word])
+        if word == 0:
+            break
+        words.append(word)
+    return words, total
+
+
+def beam_search(next_log_probs, longest, beam_size, groups=1, diversity_lambda=0.5,
+                length_penalty=0.0, max_ppl=False, **constraints):
+    """Beam search and diverse beam search for one image: a list of (words, log-prob) of each
+    group's finished captions, best first, one group after the other."""
+    width = beam_size // groups
+    live = [[([], 0.0, 0.0)] for _ in range(groups)]  # (words, penalised sum, sum)
+    finished = [[] for _ in range(groups)]
+    for position in range(longest):
+        spoken = []  # words that earlier groups' beams took at this position
+        for group in range(groups):
+            offers = []
+            for words, score, total in live[group]:
+                log_probs = next_log_probs(words)
+                scores = allowed_words(log_probs, words, **constraints)
+                for word in spoken:
+                    scores[word] -= diversity_lambda
+                best = sorted(range(len(scores)), key=lambda w: -float(scores[w]))[:width]
+                offers += [(words, word, score + float(scores[word]), total + float(log_probs[word]))
+                           for word in best if scores[word] > -torch.inf]
+            offers = sorted(offers, key=lambda offer: -offer[2])[:width]
+            live[group] = []
+            for words, word, score, total in offers:
+                spoken.append(word)
+                if word == 0 or position + 1 == longest:
+                    length = position + 1
+                    rank = score / length if max_ppl else score / length ** length_penalty
+                    finished[group].append((words + [word] * (word != 0), rank, total))
+                else:
+                    live[group].append((words + [word], score, total))
+    lists = [sorted(done, key=lambda entry: -entry[1])[:width] for done in finished]
+    return [(words, total) for done in lists for words, _, total in done]

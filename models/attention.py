@@ -1,0 +1,232 @@
+"""Attention and norms, on packed rows (see `models/packing.py`)."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class RMSNorm(nn.Module):
+    """x / (root mean square of x over its channels + 1e-8), times a learned scale."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(size))
+
+    def forward(self, rows):
+        """(..., size) -> the same shape."""
+        return self.scale * rows / (rows.pow(2).mean(-1, keepdim=True).sqrt() + 1e-8)
+
+
+NORMS = {'layer': nn.LayerNorm, 'rms': RMSNorm}
+
+
+def split_heads(rows, heads):
+    """(G, L, d) -> (G, h, L, d / h)."""
+    G, L, d = rows.shape
+    return rows.view(G, L, heads, d // heads).transpose(1, 2)
+
+
+def join_heads(rows):
+    """(G, h, L, d / h) -> (G, L, d)."""
+    G, h, L, size = rows.shape
+    return rows.transpose(1, 2).reshape(G, L, h * size)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head dot-product attention of rows to the rows of their own group (Vaswani et al. 2017)."""
+
+    def __init__(self, size, heads, dropout):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query, self.key, self.value, self.output = (nn.Linear(size, size) for _ in range(4))
+
+    def forward(self, rows, groups, causal=False):
+        """(N, d) -> (N, d).  `causal`: a row sees itself and the earlier rows of its group only.
+
+        Padding stands behind the real rows of a group, so the causal mask hides it by itself.
+        """
+        query, key, value = (split_heads(groups.pad(project(rows)), self.heads)
+                             for project in (self.query, self.key, self.value))
+        mask = None if causal or groups.even else groups.mask[:, None, None]  # (G, 1, 1, L)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=causal,
+            dropout_p=self.dropout if self.training else 0.0)
+        return self.output(groups.pack(join_heads(mixed)))
+
+    def step(self, rows, cache):
+        """One more word for each of R rows: (R, d), cache -> (R, d), cache.
+
+        `cache` is None before the first word, else (keys, values), each (R, h, t, d / h).
+        """
+        R, d = rows.shape
+        query, key, value = (project(rows).view(R, self.heads, 1, d // self.heads)
+                             for project in (self.query, self.key, self.value))
+        if cache is not None:
+            key, value = torch.cat((cache[0], key), 2), torch.cat((cache[1], value), 2)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, dropout_p=self.dropout if self.training else 0.0)
+        return self.output(mixed.reshape(R, d)), (key, value)
+
+
+class DotProductCross(nn.Module):
+    """Multi-head dot-product attention of words to the regions of their image."""
+
+    def __init__(self, size, heads, dropout):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query, self.key, self.value, self.output = (nn.Linear(size, size) for _ in range(4))
+
+    def remember(self, regions, groups):
+        """Keys and values of all images, computed once: (M, d) -> `PaddedMemory`."""
+        key, value = (split_heads(groups.pad(project(regions)), self.heads)
+                      for project in (self.key, self.value))
+        return PaddedMemory(key, value, groups.mask[:, None, None])
+
+    def forward(self, words, word_groups, memory):
+        """(N, d) words, grouped by image -> (N, d)."""
+        query = split_heads(word_groups.pad(self.query(words)), self.heads)  # (I, h, L, d / h)
+        mixed = F.scaled_dot_product_attention(
+            query, memory.key, memory.value, attn_mask=memory.mask,
+            dropout_p=self.dropout if self.training else 0.0)
+        return self.output(word_groups.pack(join_heads(mixed)))
+
+
+class PaddedMemory:
+    """What `DotProductCross` keeps of the images: key and value (I, h, P, d / h), mask (I, 1, 1, P)
+    with True for real regions."""
+
+    def __init__(self, key, value, mask):
+        self.key, self.value, self.mask = key, value, mask
+
+    def select(self, images, rows, groups):
+        """The memory of the chosen images (a list)."""
+        index = torch.tensor(images, device=self.key.device)
+        return PaddedMemory(self.key[index], self.value[index], self.mask[index])
+
+
+class XLinearCross(nn.Module):
+    """X-linear attention of words to the regions of their image (Pan et al., CVPR 2020), one head.
+
+    With q1, q2 from the word and k, v from the regions (each Linear, CELU, norm over channels):
+    e = Dropout(ReLU(Wm (q1 * k) + bm)); spatial weights a = softmax over regions of (ws . e + b);
+    channel weights c = sigmoid(Wc mean(e) + bc); output c * q2 * sum over regions of a v.
+    (The paper's sum of a (q2 * v) is q2 * sum of a v, since q2 does not depend on the region.)
+    """
+
+    def __init__(self, size, dropout):
+        super().__init__()
+        self.dropout = dropout
+        self.query1, self.key, self.query2, self.value = (
+            BilinearProjection(size) for _ in range(4))
+        self.embed = nn.Linear(size, size // 2)
+        self.spatial = nn.Linear(size // 2, 1)
+        self.squeeze = nn.Linear(size // 2, size)
+
+    def remember(self, regions, groups):
+        """Keys and values of all images, computed once: (M, d) -> `PackedMemory`."""
+        return PackedMemory(self.key(regions), self.value(regions), groups)
+
+    def forward(self, words, word_groups, memory):
+        """(N, d) words, grouped by image -> (N, d)."""
+        # The bias of `spatial` shifts all logits of a softmax alike: it is part of the published
+        # models' weights, and has no effect on the numbers.
+        mixed, mean_e, _ = XLinearMix.apply(
+            self.query1(words), memory.key, memory.value, self.embed.weight, self.embed.bias,
+            self.spatial.weight[0], word_groups, memory.groups,
+            self.dropout if self.training else 0.0)
+        return torch.sigmoid(self.squeeze(mean_e)) * self.query2(words) * mixed
+
+    def weights(self, words, word_groups, memory):
+        """The spatial weights of each word, for looking at: a list of I arrays (words, regions)."""
+        with torch.no_grad():
+            return XLinearMix.apply(
+                self.query1(words), memory.key, memory.value, self.embed.weight, self.embed.bias,
+                self.spatial.weight[0], word_groups, memory.groups, 0.0)[2]
+
+
+class BilinearProjection(nn.Module):
+    """Linear -> CELU -> GroupNorm with one group over the channels of each row alone."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.linear = nn.Linear(size, size)
+        # One group per row is the same as a layer norm of that row.
+        self.norm = nn.LayerNorm(size, eps=1e-5)
+
+    def forward(self, rows):
+        """(N, d) -> (N, d)."""
+        return self.norm(F.celu(self.linear(rows)))
+
+
+class PackedMemory:
+    """What `XLinearCross` keeps of the images: key and value (M, d), packed by `groups`."""
+
+    def __init__(self, key, value, groups):
+        self.key, self.value, self.groups = key, value, groups
+
+    def select(self, images, rows, groups):
+        """The memory of the chosen images: `rows` of the packed regions, in `groups`."""
+        return PackedMemory(self.key[rows], self.value[rows], groups)
+
+
+class XLinearMix(torch.autograd.Function):
+    """The part of X-linear attention where words meet regions, image by image.
+
+    The product q1 * k has words x regions x d entries, by far the largest thing in the model.
+    Here it exists for one image at a time and is made again in the backward pass; only e (half
+    as wide) is kept.  Only real words meet real regions.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, weight, bias, spatial, word_groups, region_groups, dropout):
+        """query (N, d), key and value (M, d), weight (d/2, d), bias and spatial (d/2,).
+
+        Returns sum of a v (N, d), the mean of e over the regions (N, d/2), and the list of
+        spatial weights a, one (words, regions) array per image (not differentiable).
+        """
+        mixed = query.new_empty(query.shape)
+        mean_e = query.new_empty(query.shape[0], weight.shape[0])
+        kept_e, kept_a = [], []
+        for (n0, n1), (m0, m1) in zip(word_groups.spans(), region_groups.spans()):
+            words, regions = n1 - n0, m1 - m0
+            product = (query[n0:n1, None] * key[m0:m1]).view(words * regions, -1)
+            e = torch.addmm(bias, product, weight.t()).relu_()  # (words * regions, d/2)
+            if dropout:
+                e = F.dropout(e, dropout, True)
+            a = torch.mv(e, spatial).view(words, regions).softmax(-1)
+            torch.mm(a, value[m0:m1], out=mixed[n0:n1])
+            torch.mean(e.view(words, regions, -1), 1, out=mean_e[n0:n1])
+            kept_e.append(e)
+            kept_a.append(a)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(query, key, value, weight, spatial)
+            ctx.kept = kept_e, kept_a
+            ctx.groups, ctx.dropout = (word_groups, region_groups), dropout
+        return mixed, mean_e, kept_a
+
+    @staticmethod
+    def backward(ctx, d_mixed, d_mean, _):
+        query, key, value, weight, spatial = ctx.saved_tensors
+        d_query, d_key, d_value = (torch.empty_like(x) for x in (query, key, value))
+        d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(spatial)
+        d_spatial = torch.zeros_like(spatial)
+        scale = 1 / (1 - ctx.dropout)
+        for (n0, n1), (m0, m1), e, a in zip(*(groups.spans() for groups in ctx.groups), *ctx.kept):
+            words, regions, half = n1 - n0, m1 - m0, weight.shape[0]
+            torch.mm(a.t(), d_mixed[n0:n1], out=d_value[m0:m1])
+            d_a = d_mixed[n0:n1] @ value[m0:m1].t()
+            d_logits = a * (d_a - (a * d_a).sum(-1, keepdim=True))  # (words, regions)
+            d_spatial += torch.mv(e.t(), d_logits.reshape(-1))
+            d_e = torch.addcmul(d_mean[n0:n1, None] / regions, d_logits[..., None], spatial)
+            # e is positive exactly where neither ReLU nor dropout stopped it.
+            d_e = d_e.view(words * regions, half).mul_(e > 0)
+            if ctx.dropout:
+                d_e *= scale
+            product = (query[n0:n1, None] * key[m0:m1]).view(words * regions, -1)
+            d_weight.addmm_(d_e.t(), product)
+            d_bias += d_e.sum(0)
+            d_product = torch.mm(d_e, weight, out=product).view(words, regions, -1)
+            # d_query sums d_product * k over regions, d_key sums d_product * q1 over words.
+            torch.sum(d_product * key[m0:m1], 1, out=d_query[n0:n1])
+            torch.sum(d_product.mul_(query[n0:n1, None]), 0, out=d_key[m0:m1])
+        return d_query, d_key, d_value, d_weight, d_bias, d_spatial, None, None, None

@@ -1,0 +1,84 @@
+"""Packed rows: the real regions or words of a batch, one after the other, without padding.
+
+Glossary of dimension letters, for the whole project
+    I images, S captions per image, P regions (most per image), D feature size, d model size,
+    g grid side, T caption length, V vocabulary + 1, h heads, R rows being decoded,
+    M packed regions (sum over images), N packed words (sum over captions), G groups, L longest group
+"""
+
+import torch
+
+
+class Groups:
+    """How N packed rows fall into G consecutive groups: `counts[i]` rows belong to group i.
+
+    Everything that acts on each row alone runs on packed rows and so never computes on padding;
+    `pad` and `pack` go to (G, L, ...) and back where rows of a group meet.
+    """
+
+    def __init__(self, counts, device):
+        """`counts`: list of G whole numbers, zero allowed."""
+        self.counts = list(counts)
+        self.device = device
+        self.rows = sum(self.counts)
+        self.longest = max(self.counts, default=0)
+        self.even = all(count == self.longest for count in self.counts)
+        self._places = self._mask = None
+
+    def __len__(self):
+        return len(self.counts)
+
+    def spans(self):
+        """Yield (start, end) of each group's rows."""
+        start = 0
+        for count in self.counts:
+            yield start, start + count
+            start += count
+
+    @property
+    def owners(self):
+        """(N,) the group of each row."""
+        return torch.repeat_interleave(torch.tensor(self.counts, dtype=torch.long)).to(self.device)
+
+    @property
+    def ranks(self):
+        """(N,) each row's position within its group, from 0."""
+        counts = torch.tensor(self.counts, dtype=torch.long)
+        starts = counts.cumsum(0) - counts
+        return (torch.arange(self.rows) - torch.repeat_interleave(starts, counts)).to(self.device)
+
+    @property
+    def mask(self):
+        """(G, L) bool, True where `pad` puts a real row."""
+        if self._mask is None:
+            counts = torch.tensor(self.counts, dtype=torch.long, device=self.device)
+            self._mask = torch.arange(self.longest, device=self.device) < counts[:, None]
+        return self._mask
+
+    @property
+    def places(self):
+        """(N,) where each row lies in the flattened (G * L) padded layout."""
+        if self._places is None:
+            self._places = self.owners * self.longest + self.ranks
+        return self._places
+
+    def pad(self, rows):
+        """(N, ...) -> (G, L, ...), zeros where a group is shorter than the longest."""
+        shape = (len(self.counts), self.longest) + rows.shape[1:]
+        if self.even:
+            return rows.view(shape)
+        padded = rows.new_zeros((shape[0] * shape[1],) + rows.shape[1:])
+        return padded.index_copy(0, self.places, rows).view(shape)
+
+    def pack(self, padded):
+        """(G, L, ...) -> (N, ...), the inverse of `pad`."""
+        flat = padded.reshape((-1,) + padded.shape[2:])
+        return flat if self.even else flat.index_select(0, self.places)
+
+    def select(self, groups):
+        """The packed row numbers of the chosen groups (a list, in that order), and their `Groups`."""
+        starts = [start for start, _ in self.spans()]
+        chosen = Groups([self.counts[group] for group in groups], self.device)
+        shift = [starts[group] for group in groups]
+        first = torch.tensor(shift, dtype=torch.long, device=self.device)
+        return first[chosen.owners] + chosen.ranks, chosen

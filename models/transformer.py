@@ -1,0 +1,219 @@
+"""The transformer captioner: regions in, words out.
+
+`spatial_pe` gives each region its place before the encoder; `transformer` does not.  All stacks
+are pre-norm, x + Dropout(f(Norm(x))), and end in one more norm.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.attention import NORMS, DotProductCross, SelfAttention, XLinearCross
+from models.packing import Groups
+from models.position import sinusoid
+
+ACTIVATIONS = {'relu': F.relu, 'gelu': F.gelu}
+
+
+class FeedForward(nn.Module):
+    """d -> ff_size -> d, with an activation and dropout between."""
+
+    def __init__(self, size, hidden, dropout, activation):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(size, hidden), nn.Linear(hidden, size)
+        self.dropout, self.activation = dropout, ACTIVATIONS[activation]
+
+    def forward(self, rows):
+        """(N, d) -> (N, d)."""
+        hidden = F.dropout(self.activation(self.inner(rows)), self.dropout, self.training)
+        return self.outer(hidden)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention over an image's regions, then the FFN."""
+
+    def __init__(self, size, heads, hidden, dropout, norm, activation):
+        super().__init__()
+        self.attention = SelfAttention(size, heads, dropout)
+        self.feed_forward = FeedForward(size, hidden, dropout, activation)
+        self.norms = nn.ModuleList(NORMS[norm](size) for _ in range(2))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, regions, groups):
+        """(M, d) -> (M, d)."""
+        regions = regions + self.dropout(self.attention(self.norms[0](regions), groups))
+        return regions + self.dropout(self.feed_forward(self.norms[1](regions)))
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention over a caption's words, cross-attention to the regions, FFN."""
+
+    def __init__(self, size, heads, hidden, dropout, norm, activation, cross):
+        super().__init__()
+        self.attention = SelfAttention(size, heads, dropout)
+        self.cross = (XLinearCross(size, dropout) if cross == 'xlinear'
+                      else DotProductCross(size, heads, dropout))
+        self.feed_forward = FeedForward(size, hidden, dropout, activation)
+        self.norms = nn.ModuleList(NORMS[norm](size) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, words, captions, images, memory):
+        """(N, d) -> (N, d); `captions` and `images` are the `Groups` of the words."""
+        attended = self.attention(self.norms[0](words), captions, causal=True)
+        return self._to_regions(words + self.dropout(attended), images, memory)
+
+    def step(self, words, cache, images, memory):
+        """One word of each row: (R, d), cache -> (R, d), cache."""
+        attended, cache = self.attention.step(self.norms[0](words), cache)
+        return self._to_regions(words + self.dropout(attended), images, memory), cache
+
+    def _to_regions(self, words, images, memory):
+        words = words + self.dropout(self.cross(self.norms[1](words), images, memory))
+        return words + self.dropout(self.feed_forward(self.norms[2](words)))
+
+
+class Memory:
+    """All that depends on the images alone: for every decoder layer, keys and values of the regions.
+
+    `groups` are the regions' `Groups` by image.
+    """
+
+    def __init__(self, layers, groups):
+        self.layers, self.groups = layers, groups
+
+    def __len__(self):
+        return len(self.groups)
+
+    def select(self, images):
+        """The memory of some images (a list of row numbers)."""
+        rows, groups = self.groups.select(images)
+        return Memory([layer.select(images, rows, groups) for layer in self.layers], groups)
+
+
+class State:
+    """R captions being written: their images' memory, cached keys and values, words so far.
+
+    `images` are the rows' `Groups` by image: rows of one image lie side by side.
+    """
+
+    def __init__(self, memory, images, caches, length):
+        self.memory, self.images, self.caches, self.length = memory, images, caches, length
+
+    @property
+    def device(self):
+        """Where the state lives."""
+        return self.images.device
+
+    def select(self, rows):
+        """The state of the chosen rows, (R',) long; rows may repeat or be left out, and those of
+        an earlier image stand before those of a later one.  Images without rows are let go."""
+        caches = [cache and tuple(part.index_select(0, rows) for part in cache)
+                  for cache in self.caches]
+        counts = torch.bincount(self.images.owners[rows], minlength=len(self.images)).tolist()
+        memory = self.memory
+        if 0 in counts:
+            live = [image for image, count in enumerate(counts) if count]
+            memory, counts = memory.select(live), [counts[image] for image in live]
+        return State(memory, Groups(counts, rows.device), caches, self.length)
+
+
+class Captioner(nn.Module):
+    """A transformer captioner.
+
+    Sizes: `vocab_size` V (words + 1; index 0 starts and ends a sentence), `feature_size` D,
+    `size` d, `hidden` the FFN's.  `place` is a module of `models/position.py`, or None.
+    `dropout` acts inside the transformer, `feature_dropout` on the embedded features.
+    `longest` is the number of words at which a caption is cut (T).
+    """
+
+    def __init__(self, vocab_size, longest, feature_size=2048, size=512, hidden=2048, layers=6,
+                 heads=8, dropout=0.1, feature_dropout=0.5, norm='layer', activation='relu',
+                 cross='dot-product', place=None):
+        super().__init__()
+        self.vocab_size, self.longest, self.size = vocab_size, longest, size
+        self.feature_embed = nn.Linear(feature_size, size)
+        self.feature_dropout = nn.Dropout(feature_dropout)
+        self.place = place
+        self.encoder = nn.ModuleList(
+            EncoderLayer(size, heads, hidden, dropout, norm, activation) for _ in range(layers))
+        self.encoder_norm = NORMS[norm](size)
+        self.word_embed = nn.Embedding(vocab_size, size)
+        self.register_buffer('positions', sinusoid(longest + 1, size), persistent=False)
+        self.word_dropout = nn.Dropout(dropout)
+        self.decoder = nn.ModuleList(
+            DecoderLayer(size, heads, hidden, dropout, norm, activation, cross)
+            for _ in range(layers))
+        self.decoder_norm = NORMS[norm](size)
+        self.output = nn.Linear(size, vocab_size)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    @property
+    def needs(self):
+        """What the model wants of a batch besides `features`: a tuple of 'grids' and 'boxes'."""
+        return (self.place.needs,) if self.place is not None else ()
+
+    def encode(self, batch):
+        """A batch (`features` (M, D), `counts`, and what `needs` says) -> `Memory` of I images."""
+        groups = Groups(batch.counts, batch.features.device)
+        regions = self.feature_dropout(F.relu(self.feature_embed(batch.features)))  # (M, d)
+        if self.place is not None:
+            regions = self.place(regions, getattr(batch, self.place.needs))
+        for layer in self.encoder:
+            regions = layer(regions, groups)
+        regions = self.encoder_norm(regions)
+        return Memory([layer.cross.remember(regions, groups) for layer in self.decoder], groups)
+
+    def forward(self, memory, captions):
+        """Teacher forcing: log-probabilities (I, S, T + 1, V) of each caption's words and its end.
+
+        `captions` (I, S, T) long, zero padded, without the start token.  Position t is the
+        distribution of word t given the words before it; behind a caption's end all is zero.
+        """
+        I, S, T = captions.shape
+        log_probs, places = self.word_log_probs(memory, captions)
+        out = log_probs.new_zeros(I * S * (T + 1), self.vocab_size)
+        return out.index_copy(0, places, log_probs).view(I, S, T + 1, self.vocab_size)
+
+    def word_log_probs(self, memory, captions):
+        """As `forward`, for real words and ends alone: log-probabilities (N, V), and (N,) long,
+        their places in the flattened (I * S * (T + 1)) positions."""
+        hidden, places = self.word_states(memory, captions)
+        return self.output(hidden).log_softmax(-1), places
+
+    def word_states(self, memory, captions):
+        """The decoder's last states (N, d) of real words and ends, and their places (N,)."""
+        I, S, T = captions.shape
+        # Lengths are needed on the host to lay out the groups: one transfer per batch.
+        lengths = (captions.view(I * S, T) > 0).sum(1).add(1).tolist()
+        by_caption = Groups(lengths, captions.device)
+        by_image = Groups([sum(lengths[i * S:(i + 1) * S]) for i in range(I)], captions.device)
+        ranks = by_caption.ranks
+        places = by_caption.owners * (T + 1) + ranks
+        inputs = F.pad(captions, (1, 0)).view(-1)[places]  # (N,), the start token 0 first
+        words = self._embed(inputs, self.positions[ranks])
+        for layer, remembered in zip(self.decoder, memory.layers):
+            words = layer(words, by_caption, by_image, remembered)
+        return self.decoder_norm(words), places
+
+    def _embed(self, words, positions):
+        return self.word_dropout(self.word_embed(words) * math.sqrt(self.size) + positions)
+
+    def start(self, memory, copies=1):
+        """A `State` of `copies` empty captions for each image of the memory."""
+        images = Groups([copies] * len(memory), memory.groups.device)
+        return State(memory, images, [None] * len(self.decoder), 0)
+
+    def step(self, words, state):
+        """The last words (R,) long of every row (0 at the start) -> log-probabilities (R, V) of the
+        next word, and the new state."""
+        rows = self._embed(words, self.positions[state.length])
+        caches = []
+        for layer, cache, remembered in zip(self.decoder, state.caches, state.memory.layers):
+            rows, cache = layer.step(rows, cache, state.images, remembered)
+            caches.append(cache)
+        log_probs = self.output(self.decoder_norm(rows)).log_softmax(-1)
+        return log_probs, State(state.memory, state.images, caches, state.length + 1)

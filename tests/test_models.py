@@ -1,0 +1,167 @@
+"""The networks against their formulas (`tests/naive.py`), to 1e-5."""
+
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from models import build
+from models.packing import Groups
+from tests import naive
+
+REGIONS = [4, 7, 1]
+
+
+def make_options(**changes):
+    options = dict(caption_model='spatial_pe', enc_pos_type='gxg', enc_pos_embedding=True, num_grids=9,
+                   input_encoding_size=16, img_feat_size=12, ff_size=20, num_layers=2, heads=4,
+                   dropout=0.3, drop_prob_lm=0.5, norm='layer', ff_activation='relu',
+                   cross_attn='xlinear')
+    return types.SimpleNamespace(**{**options, **changes})
+
+
+def make_model(seed=0, vocab_size=11, longest=6, **changes):
+    torch.manual_seed(seed)
+    model = build(make_options(**changes), vocab_size, longest)
+    with torch.no_grad():  # also the biases and gains, which start at 0 and 1
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter += torch.randn_like(parameter) * 0.3
+    return model
+
+
+def make_batch(seed=0, counts=REGIONS, size=12):
+    generator = torch.Generator().manual_seed(seed)
+    M = sum(counts)
+    corners = torch.rand(M, 2, 2, generator=generator).sort(1).values
+    return types.SimpleNamespace(
+        features=torch.randn(M, size, generator=generator), counts=list(counts),
+        grids=torch.rand(M, 9, generator=generator), boxes=corners.view(M, 4))
+
+
+def make_captions(seed=0, images=3, copies=4, longest=6, vocab_size=11):
+    random = np.random.default_rng(seed)
+    captions = torch.zeros(images, copies, longest, dtype=torch.long)
+    for i in range(images):
+        for s in range(copies):
+            length = random.integers(0, longest + 1)
+            captions[i, s, :length] = torch.tensor(random.integers(1, vocab_size, length))
+    return captions
+
+
+def per_image(batch):
+    """Yield each image's features, grids and boxes."""
+    start = 0
+    for count in batch.counts:
+        rows = slice(start, start + count)
+        yield batch.features[rows], batch.grids[rows], batch.boxes[rows]
+        start += count
+
+
+VARIANTS = [dict(), dict(enc_pos_type='g2'), dict(enc_pos_type='box-coord'),
+            dict(enc_pos_embedding=False), dict(cross_attn='dot-product'), dict(norm='rms'),
+            dict(ff_activation='gelu'), dict(caption_model='transformer', cross_attn='dot-product'),
+            dict(caption_model='transformer'), dict(heads=1)]
+
+
+@pytest.mark.parametrize('changes', VARIANTS, ids=lambda c: '-'.join(f'{v}' for v in c.values()) or 'readme')
+def test_a_batch_gives_what_the_formulas_give_for_one_caption_at_a_time(changes):
+    model, batch, captions = make_model(**changes).eval(), make_batch(), make_captions()
+    log_probs = model(model.encode(batch), captions)
+    I, S, T = captions.shape
+    for i, (features, grids, boxes) in enumerate(per_image(batch)):
+        regions = naive.encode(model, features, grids, boxes)
+        for s in range(S):
+            words = captions[i, s][captions[i, s] > 0].tolist()
+            expected = naive.next_word_log_probs(model, regions, words)
+            assert torch.allclose(log_probs[i, s, :len(words) + 1], expected, atol=1e-5)
+            assert not log_probs[i, s, len(words) + 1:].any()
+
+
+@pytest.mark.parametrize('changes', [dict(), dict(cross_attn='dot-product', norm='rms')],
+                         ids=['xlinear', 'dot-product'])
+def test_gradients_equal_those_of_the_formulas(changes):
+    model, batch, captions = make_model(**changes).eval(), make_batch(), make_captions()
+
+    def gradients(loss):
+        model.zero_grad()
+        loss.backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    weight = torch.randn(captions.shape[:2] + (captions.shape[2] + 1, 11))
+    fast = gradients((model(model.encode(batch), captions) * weight).sum())
+    loss = 0
+    for i, (features, grids, boxes) in enumerate(per_image(batch)):
+        regions = naive.encode(model, features, grids, boxes)
+        for s in range(captions.shape[1]):
+            words = captions[i, s][captions[i, s] > 0].tolist()
+            out = naive.next_word_log_probs(model, regions, words)
+            loss = loss + (out * weight[i, s, :len(out)]).sum()
+    slow = gradients(loss)
+    for name in slow:
+        scale = slow[name].abs().max().clamp(min=1)
+        # A softmax does not feel the bias of its logits; rounding alone differs there.
+        assert torch.allclose(fast.get(name, torch.zeros_like(slow[name])) / scale,
+                              slow[name] / scale, atol=1e-5), name
+
+
+def test_dropout_in_x_linear_attention_has_the_gradient_of_its_own_mask():
+    from models.attention import XLinearMix
+    groups, regions = Groups([3, 2], 'cpu'), Groups([4, 5], 'cpu')
+    torch.manual_seed(1)
+    inputs = [torch.randn(shape, dtype=torch.double, requires_grad=True)
+              for shape in ((5, 8), (9, 8), (9, 8), (4, 8), (4,), (4,))]
+
+    def mix(*tensors):
+        torch.manual_seed(2)
+        return XLinearMix.apply(*tensors, groups, regions, 0.4)[:2]
+
+    assert torch.autograd.gradcheck(mix, inputs)
+    torch.manual_seed(2)
+    assert (XLinearMix.apply(*inputs, groups, regions, 0.0)[1]
+            != XLinearMix.apply(*inputs, groups, regions, 0.4)[1]).any()
+
+
+def test_step_by_step_with_a_cache_equals_teacher_forcing():
+    for changes in (dict(), dict(cross_attn='dot-product')):
+        model, batch = make_model(**changes).eval(), make_batch()
+        captions = torch.randint(1, 11, (3, 2, 6))
+        memory = model.encode(batch)
+        expected = model(memory, captions).view(6, 7, 11)
+        state, words = model.start(memory, 2), torch.zeros(6, dtype=torch.long)
+        for t in range(6):
+            log_probs, state = model.step(words, state)
+            assert torch.allclose(log_probs, expected[:, t], atol=1e-5)
+            words = captions.view(6, 6)[:, t]
+
+
+def test_selecting_rows_of_a_state_keeps_each_row_with_its_image():
+    for changes in (dict(), dict(cross_attn='dot-product')):
+        model, batch = make_model(**changes).eval(), make_batch()
+        memory = model.encode(batch)
+        words = torch.tensor([1, 2, 3, 4, 5, 6])
+        _, state = model.step(torch.zeros(6, dtype=torch.long), model.start(memory, 2))
+        expected, _ = model.step(words, state)
+        rows = torch.tensor([1, 0, 0, 5])  # the second image is let go
+        found, _ = model.step(words[rows], state.select(rows))
+        assert torch.allclose(found, expected[rows], atol=1e-5)
+
+
+def test_spatial_pe_knows_places_and_transformer_does_not():
+    captions = make_captions()
+    for changes, knows in ((dict(), True), (dict(caption_model='transformer'), False)):
+        model, batch, moved = make_model(**changes).eval(), make_batch(), make_batch()
+        moved.grids = batch.grids.flip(1)
+        same = torch.equal(model(model.encode(batch), captions), model(model.encode(moved), captions))
+        assert same is not knows
+
+
+def test_groups_pad_and_pack_are_inverse_and_select_follows_the_rows():
+    groups = Groups([2, 0, 3, 1], 'cpu')
+    rows = torch.arange(6.)[:, None]
+    assert torch.equal(groups.pack(groups.pad(rows)), rows)
+    assert groups.pad(rows)[..., 0].tolist() == [[0, 1, 0], [0, 0, 0], [2, 3, 4], [5, 0, 0]]
+    assert groups.mask.sum(1).tolist() == [2, 0, 3, 1]
+    chosen, smaller = groups.select([2, 3, 0])
+    assert chosen.tolist() == [2, 3, 4, 5, 0, 1] and smaller.counts == [3, 1, 2]
