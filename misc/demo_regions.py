@@ -1,0 +1,122 @@
+"""Regions of the built-in data set: boxes as a detector might give them, and their features.
+
+A feature is made of global histograms of the crop: it tells which colours and which edges are
+there, and nothing about where the crop lies in the picture or how it is arranged inside.
+Mirroring a crop, turning it upside down or moving it leaves the feature as it is.
+"""
+
+import functools
+
+import numpy as np
+from skimage.color import rgb2hsv
+
+FEATURE_SIZE = 2048
+HUES, GREYS, ANGLES, STEPS = 16, 12, 18, 8   # bins of the histograms
+COLOUR_BINS = 4 * HUES + GREYS
+EDGE = 0.06          # differences between neighbours below this are texture, not an edge
+SCALE = 0.476         # brings the mean norm of the features to about 25
+
+MIN_BOXES, MAX_BOXES = 10, 30
+
+
+def region_boxes(scene, rng):
+    """Boxes of a scene, float32 (10 to 30, 4): x1, y1, x2, y2 in pixels, in random order.
+
+    Each shape's own box; jittered copies and parts, more of them for larger shapes; the whole
+    picture; and pieces of background.  No jittered box reaches the border of the picture: being
+    cut there would tell where it lies.
+    """
+    boxes = []
+    for rank, shape in enumerate(scene.shapes):
+        boxes.append(_around(shape, rng, 0.0, 0.0))
+        for _ in range((3, 2, 1, 0, 0, 0)[rank]):
+            boxes.append(_around(shape, rng, 0.05, 0.06))
+        if rank < 2 and rng.random() < 0.5:
+            boxes.append(_part(shape, rng))
+    boxes.append((0, 0, scene.width - 1, scene.height - 1))
+    wanted = max(MIN_BOXES, len(boxes) + int(rng.integers(0, 3)))
+    while len(boxes) < wanted:
+        boxes.append(_piece_of_background(scene, rng))
+    boxes = np.array(boxes, dtype=np.float32)[rng.permutation(len(boxes))]
+    return boxes.clip(0, np.array([scene.width - 1, scene.height - 1] * 2, dtype=np.float32))
+
+
+def _around(shape, rng, shift, grow):
+    """The box of a shape and 1.5 pixels around it, moved and scaled by parts of its side."""
+    x, y = shape.x + shift * rng.uniform(-1, 1) * shape.side, shape.y + shift * rng.uniform(-1, 1) * shape.side
+    half = shape.side / 2 * (1 + grow * rng.uniform(-1, 1)) + 1.5
+    return x - half, y - half, x + half, y + half
+
+
+def _part(shape, rng):
+    """A half of a shape's box: left, right, upper or lower."""
+    box = list(_around(shape, rng, 0.0, 0.0))
+    edge = rng.integers(4)
+    box[edge] = shape.x if edge % 2 == 0 else shape.y
+    return tuple(box)
+
+
+def _piece_of_background(scene, rng):
+    """A box that touches no shape; smaller and smaller until there is room for it."""
+    size = 0.4
+    while True:
+        size = max(0.96 * size, 0.06)
+        w, h = rng.uniform(0.6, 1, size=2) * size * min(scene.width, scene.height)
+        x, y = rng.uniform(0, scene.width - 1 - w), rng.uniform(0, scene.height - 1 - h)
+        if all(x + w < x1 - 2 or x2 + 2 < x or y + h < y1 - 2 or y2 + 2 < y
+               for x1, y1, x2, y2 in (shape.box for shape in scene.shapes)):
+            return x, y, x + w, y + h
+
+
+def region_features(picture, boxes):
+    """Features of the crops of `picture` (uint8 (height, width, 3)) at `boxes` (n, 4):
+    float32 (n, 2048), not negative, mean norm about 25."""
+    maps = _pixel_maps(picture)
+    histograms = np.stack([_histograms(maps, box) for box in boxes])  # (n, bins)
+    matrix, offset = _projection()
+    features = np.maximum((histograms - offset) @ matrix, 0) * SCALE
+    # Rounding hides the order in which a machine adds numbers up, and the files compress better.
+    return (np.round(features * 64) / 64).astype(np.float32)
+
+
+def _pixel_maps(picture):
+    """For each pixel its colour bin, the strength of its edge, and the edge's angle in bins, folded
+    into a quarter turn (0 is upright, 90 degrees is level), so that mirror images are the same."""
+    picture = picture.astype(np.float64) / 255
+    hue, saturation, value = np.moveaxis(rgb2hsv(picture), -1, 0)
+    hue_bin = np.minimum((hue * HUES + 0.5).astype(int) % HUES, HUES - 1)
+    coloured = 2 * (saturation > 0.6) + (value > 0.6)
+    colour = np.where(saturation > 0.35, coloured * HUES + hue_bin,
+                      4 * HUES + np.minimum((value * GREYS).astype(int), GREYS - 1))
+    down, across = np.zeros_like(picture), np.zeros_like(picture)
+    down[1:-1] = np.abs(picture[2:] - picture[:-2]) / 2
+    across[:, 1:-1] = np.abs(picture[:, 2:] - picture[:, :-2]) / 2
+    strongest = np.argmax(down ** 2 + across ** 2, axis=-1)[..., None]
+    down = np.take_along_axis(down, strongest, axis=-1)[..., 0]
+    across = np.take_along_axis(across, strongest, axis=-1)[..., 0]
+    angle = np.arctan2(down, across) / (np.pi / 2) * (ANGLES - 1)
+    return colour, np.hypot(down, across), angle
+
+
+def _histograms(maps, box):
+    """Square roots of the crop's histograms, each of them of length 1 (or 0): colours, angles of
+    the edges, strengths of the edges.  The crop's rim is left out: its edges need pixels from outside."""
+    x1, y1 = int(np.floor(box[0])), int(np.floor(box[1]))
+    x2, y2 = int(np.ceil(box[2])), int(np.ceil(box[3]))
+    colour, edge, angle = (values[y1 + 1:y2, x1 + 1:x2].ravel() for values in maps)
+    colours = np.bincount(colour, minlength=COLOUR_BINS)
+    strengths = np.bincount(np.minimum((edge / 0.5 * STEPS).astype(int), STEPS - 1), minlength=STEPS)
+    strong = edge > EDGE
+    low = np.minimum(angle[strong].astype(int), ANGLES - 2)
+    weight = angle[strong] - low
+    angles = (np.bincount(low, edge[strong] * (1 - weight), minlength=ANGLES)
+              + np.bincount(low + 1, edge[strong] * weight, minlength=ANGLES))
+    return np.concatenate([np.sqrt(bins / max(bins.sum(), 1e-9)) for bins in (colours, angles, strengths)])
+
+
+@functools.cache
+def _projection():
+    """The fixed random matrix (bins, 2048) and the histogram that is taken off first."""
+    sizes = COLOUR_BINS, ANGLES, STEPS
+    offset = np.concatenate([np.full(size, size ** -0.5) for size in sizes])
+    return np.random.default_rng(20140601).normal(size=(sum(sizes), FEATURE_SIZE)), offset
