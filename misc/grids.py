@@ -87,7 +87,7 @@ def image_sizes(box_dir=None, input_json=None):
         if not isinstance(input_json, dict):
             input_json = _object(input_json, 'python scripts/prepro_labels.py')
         for image in input_json.get('images', []):
-            if image.get('width') is not None and image.get('height') is not None:
+            if isinstance(image, dict) and None not in (image.get('width'), image.get('height')):
                 # The labels file has `id`; Karpathy's split files have `cocoid` or `imgid`.
                 image_id = next((image[key] for key in ('id', 'cocoid', 'imgid') if key in image), None)
                 sizes[str(image_id)] = _size((image['width'], image['height']), image_id, '--input_json')

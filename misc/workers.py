@@ -1,0 +1,73 @@
+"""The processes of the machine, for work that is independent for each item."""
+
+import multiprocessing
+import os
+import signal
+
+from misc.cli import DataError
+
+CHUNK = 32  # items a process takes at a time; fewer than two chunks are not worth a process
+
+_work = None  # in a worker process: the function it applies
+
+
+def cpu_count():
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+class Workers:
+    """Applies one function in up to `count` processes (in this one where `count` is 1).
+
+    `work` is a function of one item that can be pickled, for instance a `functools.partial` of a
+    function of a module; it goes to each process once.  Ctrl-C is left to this process, which ends the
+    others on the way out of the `with` block.
+    """
+
+    def __init__(self, work, count, items=None):
+        """`items`: how many there will be, where that is known; few need no processes."""
+        self.work = work
+        self.count = count if items is None else min(count, items // CHUNK)
+        self.pool = None
+
+    def __enter__(self):
+        if self.count > 1:
+            before = {child.pid for child in multiprocessing.active_children()}
+            self.pool = multiprocessing.Pool(self.count, _start, (self.work,))
+            self.pids = {child.pid for child in multiprocessing.active_children()} - before
+        return self
+
+    def __exit__(self, *error):
+        if self.pool is not None:
+            self.pool.terminate()
+            self.pool.join()
+
+    def map(self, items):
+        """Yield work(item) for each of the list `items`, in order, as they come.
+
+        Raises what `work` raises, and `DataError` when a process was killed (a pool would wait on).
+        """
+        if self.pool is None:
+            yield from map(self.work, items)
+            return
+        size = min(CHUNK, max(1, len(items) // (4 * self.count)))
+        chunks = self.pool.imap(_apply, [items[at:at + size] for at in range(0, len(items), size)])
+        while True:
+            try:
+                yield from chunks.next(timeout=2)
+            except StopIteration:
+                return
+            except multiprocessing.TimeoutError:
+                if not self.pids <= {child.pid for child in multiprocessing.active_children()}:
+                    raise DataError('a worker process was killed, perhaps for want of memory; run the '
+                                    'command again, with a smaller --num_workers') from None
+
+
+def _start(work):
+    global _work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _work = work
+
+
+def _apply(items):
+    return [_work(item) for item in items]

@@ -1,0 +1,138 @@
+"""Step 1: Karpathy's split file -> vocabulary, references and caption labels."""
+
+import contextlib
+import json
+import os
+import sys
+from collections import Counter
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import h5py
+import numpy as np
+
+from misc.broken import Broken
+from misc.cli import DataError, Parser, UsageError, note, number_in, progress, run_command
+from misc.files import replacing
+from misc.images import read_size
+from misc.karpathy import read_images
+
+UNKNOWN = 'UNK'
+
+
+def build_vocabulary(images, threshold):
+    """The words in index order (word i has index i + 1).
+
+    images: as `misc.karpathy.read_images` returns them.  Words with a count above `threshold` over all
+    of them, by first appearance, and `UNK` last if any word was left out.
+    """
+    counts = Counter(token for image in images for sentence in image['sentences']
+                     for token in sentence['tokens'])
+    words = [word for word, count in counts.items() if count > threshold and word != UNKNOWN]
+    return words + [UNKNOWN] if len(words) < len(counts) else words
+
+
+def encode_captions(images, words, max_length):
+    """The label arrays, all uint32, captions in file order, words outside `words` as `UNK`.
+
+    Returns {'labels': (M, max_length), 'label_start_ix': (N,), 'label_end_ix': (N,),
+    'label_length': (M,)}; rows count from 1, the end is included.
+    """
+    index = {word: position + 1 for position, word in enumerate(words)}
+    captions = [sentence['tokens'] for image in images for sentence in image['sentences']]
+    labels = np.zeros((len(captions), max_length), dtype=np.uint32)
+    for row, tokens in enumerate(captions):
+        indices = [index[token] if token in index else index[UNKNOWN] for token in tokens[:max_length]]
+        labels[row, :len(indices)] = indices
+    ends = np.cumsum([len(image['sentences']) for image in images])
+    return {'labels': labels,
+            'label_start_ix': np.concatenate([[1], ends[:-1] + 1]).astype(np.uint32),
+            'label_end_ix': ends.astype(np.uint32),
+            'label_length': np.array([min(len(tokens), max_length) for tokens in captions], np.uint32)}
+
+
+def image_records(images, sizes):
+    """The `images` list of the labels file; sizes: {id: (width, height)}, for those that are known."""
+    records = []
+    for image in images:
+        record = {'split': image['split'], 'file_path': image['file_path'], 'id': image['id'],
+                  'captions': [sentence['raw'] for sentence in image['sentences']]}
+        if image['id'] in sizes:
+            record['width'], record['height'] = sizes[image['id']]
+        records.append(record)
+    return records
+
+
+def measure(images, images_root, broken):
+    """{id: (width, height)} of the images whose files can be read; the others go to `broken`."""
+    if not os.path.isdir(images_root):
+        raise UsageError(f'--images_root: there is no folder {images_root}')
+    sizes = {}
+    for image in progress(images, 'sizes'):
+        if not image['file_path']:
+            broken.add(f'image {image["id"]} has no filename, so no size')
+            continue
+        try:
+            sizes[image['id']] = read_size(os.path.join(images_root, image['file_path']))
+        except DataError as error:
+            broken.add(f'image {image["id"]} gets no size: {error}')
+    return sizes
+
+
+def write(json_path, h5_path, content, arrays):
+    """Write both files, or neither: killed at any moment, no file of one run stands beside the
+    other of another."""
+    for path in (json_path, h5_path):
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with replacing(json_path, 'w') as text:
+        text.write(json.dumps(content))
+        text.flush()
+        with replacing(h5_path) as file:
+            with h5py.File(file, 'w') as labels:
+                for name, array in arrays.items():
+                    labels.create_dataset(name, data=array)
+            file.flush()
+            os.fsync(file.fileno())
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(json_path)
+
+
+def arguments():
+    """The parser of this command."""
+    parser = Parser(description=(
+        'Turns a split file of Karpathy\'s into a vocabulary with references (JSON) and label arrays\n'
+        '(HDF5).  Writes OUTPUT_JSON and OUTPUT_H5_label.h5.\n\n'
+        'python scripts/prepro_labels.py --input_json data/dataset_coco.json \\\n'
+        '    --output_json data/cocotalk.json --output_h5 data/cocotalk'))
+    parser.add_argument('--input_json', required=True, help="Karpathy's split file")
+    parser.add_argument('--output_json', required=True, help='JSON file to write: vocabulary, images, captions')
+    parser.add_argument('--output_h5', required=True, help='HDF5 file to write, without "_label.h5"')
+    parser.add_argument('--images_root', help=(
+        'folder of the images (it holds train2014/ and val2014/); give it to write the width and height '
+        'of each image too, which boxes without a sizes file need'))
+    parser.add_argument('--word_count_threshold', type=number_in(int, low=0), default=5, help=(
+        'words that occur this often or less become UNK; lower it for small data sets'))
+    parser.add_argument('--max_length', type=number_in(int, low=1), default=16, help=(
+        'captions are cut to this many words; raise it for data sets of longer captions'))
+    return parser
+
+
+def main():
+    """Read, encode, write."""
+    opt = arguments().parse_args()
+    broken = Broken()
+    images = read_images(opt.input_json, broken)
+    sizes = measure(images, opt.images_root, broken) if opt.images_root else {}
+    words = build_vocabulary(images, opt.word_count_threshold)
+    arrays = encode_captions(images, words, opt.max_length)
+    content = {'ix_to_word': {str(position + 1): word for position, word in enumerate(words)},
+               'images': image_records(images, sizes)}
+    h5_path = f'{opt.output_h5}_label.h5'
+    write(opt.output_json, h5_path, content, arrays)
+    note(f'{len(images)} images, {len(arrays["labels"])} captions, {len(words)} words '
+         f'-> {opt.output_json}, {h5_path}')
+    return broken.finish(f'mend {opt.input_json} (or the images) and run the command again')
+
+
+if __name__ == '__main__':
+    run_command(main)
