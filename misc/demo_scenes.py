@@ -8,6 +8,7 @@ import dataclasses
 
 import numpy as np
 from skimage import draw, filters
+from skimage.color import hsv2rgb
 
 from misc.relations import COLOURS, SHAPES
 
@@ -15,7 +16,7 @@ from misc.relations import COLOURS, SHAPES
 KINDS = {'side': 0.76, 'inside': 0.13, 'between': 0.11}
 SIDES = ('left', 'right', 'above', 'below')
 
-SIZE_MARGIN = 1.2    # a shape counts as larger than another if its side is this many times as long
+SIZE_MARGIN = 1.25   # a shape counts as larger than another if its side is this many times as long
 AXIS_MARGIN = 1.8    # "left of" needs the centres this many times as far apart in x as in y
 BORDER = 0.06        # no shape comes nearer to the border; parts of the shorter side of the picture
 GAP = 0.05           # nor to another shape
@@ -153,10 +154,10 @@ def _try_scene(rng, kind):
     count = int(rng.integers(3, 7))
     sides = [rng.uniform(0.30, 0.42) if kind == 'side' else rng.uniform(0.24, 0.30) if kind == 'between'
              else rng.uniform(0.42, 0.55)]
-    sides.append(sides[0] * (rng.uniform(0.34, 0.46) if kind == 'inside' else rng.uniform(0.64, 0.82)))
-    top = sides[1] * (0.82 if kind != 'inside' else 0.8)
+    sides.append(sides[0] * (rng.uniform(0.34, 0.46) if kind == 'inside' else rng.uniform(0.62, 0.79)))
+    top = sides[1] * 0.79
     sides.append(rng.uniform(0.9, 1) * top if kind == 'between' else rng.uniform(0.12, max(0.13, top)))
-    limit = sides[2] * (0.8 if kind == 'between' else 1)
+    limit = sides[2] * (0.79 if kind == 'between' else 1)
     sides += [rng.uniform(0.10, max(0.11, limit)) for _ in range(count - 3)]
     names = rng.choice(len(COLOURS) * len(SHAPES), size=count, replace=False)
     shapes = []
@@ -196,7 +197,7 @@ def paint(scene, rng):
     """The picture of a scene: uint8 (height, width, 3)."""
     picture = _background(scene.height, scene.width, rng)
     for shape in scene.shapes:
-        colour = np.array(RGB[shape.colour], dtype=float) + rng.uniform(-10, 10, size=3)
+        colour = np.array(RGB[shape.colour], dtype=float) + rng.uniform(-6, 6, size=3) + rng.uniform(-10, 10)
         x1, y1 = int(shape.box[0]) - 1, int(shape.box[1]) - 1
         span = int(shape.side) + 4
         cover = coverage(shape.shape, shape.x - x1, shape.y - y1, shape.side / 2, span)[:, :, None]
@@ -212,7 +213,7 @@ def coverage(shape, x, y, half, span, fine=4):
     if shape in ('circle', 'ring'):
         mask[draw.disk((y, x), half, shape=mask.shape)] = 1
         if shape == 'ring':
-            mask[draw.disk((y, x), 0.55 * half, shape=mask.shape)] = 0
+            mask[draw.disk((y, x), 0.64 * half, shape=mask.shape)] = 0
     else:
         corners = OUTLINES[shape]
         mask[draw.polygon(y + half * corners[:, 1], x + half * corners[:, 0], shape=mask.shape)] = 1
@@ -263,6 +264,6 @@ def _background(height, width, rng):
         mix = np.clip(0.5 + mix / (4 * mix.std()), 0, 1)
     else:
         mix = np.zeros((height, width))
-    base = rng.uniform(120, 190) + rng.uniform(-22, 22, size=3)
+    base = 255 * hsv2rgb([rng.random(), rng.uniform(0.08, 0.28), rng.uniform(0.62, 0.82)])
     other = base + rng.choice([-1, 1]) * rng.uniform(12, 24) + rng.uniform(-6, 6, size=3)
     return base + mix[:, :, None] * (other - base)

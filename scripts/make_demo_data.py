@@ -130,10 +130,10 @@ def make_tsv(path, images, workers, display):
     os.replace(unfinished, path)
 
 
-def make_demo_data(output_dir, num_images, seed, processes):
+def make_demo_data(output_dir, num_images, seed, num_workers):
     """Make the data set in `output_dir`; what an interrupted run left is kept.
 
-    The files do not depend on the number of `processes`.  Raises `UsageError` where the folder
+    The files do not depend on the number of processes, `num_workers`.  Raises `UsageError` where the folder
     holds something else, or the data set of other options.
     """
     archive = os.path.join(output_dir, ARCHIVE)
@@ -146,12 +146,12 @@ def make_demo_data(output_dir, num_images, seed, processes):
         missing = {name: images for name, images in tsv_images(splits).items()
                    if not os.path.exists(os.path.join(archive, TSV[name]))}
         count = sum(map(len, missing.values()))
-        with Workers(functools.partial(make_image, output_dir, seed), processes, count) as workers, \
+        with Workers(functools.partial(make_image, output_dir, seed), num_workers, count) as workers, \
                 Progress(num_images, 'images', done=num_images - count) as display:
             for name, images in missing.items():
                 make_tsv(os.path.join(archive, TSV[name]), images, workers, display)
         if not os.path.exists(split_file):
-            with Workers(functools.partial(make_entry, seed), processes, num_images) as workers:
+            with Workers(functools.partial(make_entry, seed), num_workers, num_images) as workers:
                 images = list(enumerate(splits))
                 entries = list(progress(workers.map(images), 'captions', total=num_images))
             write_json(split_file, {'images': entries, 'dataset': 'coco'})
@@ -175,14 +175,14 @@ An interrupted run goes on where it stopped when the same command is given again
                         'a quick look, more for a larger model')
     parser.add_argument('--seed', type=number_in(int, low=0), default=0,
                         help='the same seed gives the same files, byte for byte')
-    parser.add_argument('--processes', type=number_in(int, low=1), default=cpu_count(),
+    parser.add_argument('--num_workers', type=number_in(int, low=1), default=cpu_count(),
                         help='processes to draw with; changes nothing but the time')
     return parser
 
 
 def main():
     args = build_parser().parse_args()
-    make_demo_data(args.output_dir, args.num_images, args.seed, args.processes)
+    make_demo_data(args.output_dir, args.num_images, args.seed, args.num_workers)
 
 
 if __name__ == '__main__':
