@@ -1,0 +1,112 @@
+"""ResNet features of whole images, in the layout of Caffe's network or of torchvision's.
+
+The two share the names and shapes of their weights, but not where they stride: Caffe's (the network
+published with He et al., CVPR 2016) halves the map in the first, 1 x 1 convolution of a stage,
+torchvision's in the second, 3 x 3 one; and Caffe's max-pool has no padding and rounds up.  Weights of
+one in the layout of the other give features that look like features and are wrong.
+"""
+
+import os
+import pickle
+
+import numpy as np
+import torch
+import torchvision
+from torch.nn import functional
+
+from misc.cli import DataError
+
+MODELS = ('resnet101', 'resnet152')
+LAYOUTS = ('caffe', 'torchvision')
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # of ImageNet, red, green, blue
+
+
+def find_weights(model, model_root=None):
+    """The path of `<model>.pth` in `model_root`, or else in data/ or data/imagenet_weights/.
+
+    Raises `DataError` that says what to fetch, and where to put it.
+    """
+    places = [model_root] if model_root else ['data', os.path.join('data', 'imagenet_weights')]
+    for place in places:
+        path = os.path.join(place, f'{model}.pth')
+        if os.path.isfile(path):
+            return path
+    path = os.path.join(places[0], f'{model}.pth')
+    raise DataError(
+        f'there is no {model}.pth in {" or ".join(places)}; fetch the ImageNet weights converted from Caffe '
+        f'and put them at {path}.\nTorchvision\'s serve with --cnn_layout torchvision; this writes them there:\n'
+        f'python -c "import torch, torchvision; torch.save(torchvision.models.{model}('
+        f'weights=\'IMAGENET1K_V1\').state_dict(), \'{path}\')"')
+
+
+def load_network(model, path, layout, device):
+    """The network `model` (one of MODELS) with the weights at `path`, laid out, in evaluation mode.
+
+    Raises `DataError` naming what the file lacks or has too much.
+    """
+    with torch.device('meta'):
+        network = getattr(torchvision.models, model)(weights=None)
+    network.fc = torch.nn.Identity()    # the classifier is not used, and a file may lack it
+    network.load_state_dict(fitting_weights(network, path), assign=True)
+    return lay_out(network, layout).to(device).eval().requires_grad_(False)
+
+
+def lay_out(network, layout):
+    """Give a ResNet of torchvision's the strides and the max-pool of `layout` ('caffe' or 'torchvision')."""
+    if layout == 'caffe':
+        network.maxpool = torch.nn.MaxPool2d(kernel_size=3, stride=2, padding=0, ceil_mode=True)
+        for stage in (network.layer2, network.layer3, network.layer4):
+            stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    elif layout != 'torchvision':
+        raise ValueError(f'layout {layout!r} is not one of {LAYOUTS}')
+    return network
+
+
+def fitting_weights(network, path):
+    """The state dict at `path`, read without running code, if it is one of `network`."""
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or ['broken'])[0][:120]
+        raise DataError(f'{path} is not a file of weights ({reason}); fetch it again') from None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise DataError(f'{path} is not a state dict (tensors by name); fetch it again')
+    expected = network.state_dict()
+    state = {name: value for name, value in state.items() if not name.startswith('fc.')}
+    for name in expected:
+        if name.endswith('num_batches_tracked'):    # a counter that older files lack, and nothing reads
+            state.setdefault(name, torch.tensor(0))
+    problems = {
+        'it lacks': [name for name in expected if name not in state],
+        'it has too much': [name for name in state if name not in expected],
+        'of another shape are': [name for name, value in state.items()
+                                 if name in expected and value.shape != expected[name].shape],
+        'not finite are': [name for name, value in state.items() if not torch.isfinite(value).all()]}
+    found = [f'{what} {", ".join(names[:4])}' + (f' and {len(names) - 4} more' if names[4:] else '')
+             for what, names in problems.items() if names]
+    if found:
+        raise DataError(f'{path} does not fit the network: {"; ".join(found)}.\n'
+                        'Is it of the model that --model names?')
+    return {name: value.to(expected[name].dtype) for name, value in state.items()}
+
+
+@torch.inference_mode()
+def image_features(network, image, att_size):
+    """Features of one image, not resized.
+
+    image: uint8 (height, width, 3), red, green, blue.  Returns (fc (D,), att (att_size, att_size, D)),
+    NumPy float32: the last map averaged adaptively to att_size x att_size, and the mean of that.
+    Raises `ValueError` for an image of fewer than 3 x 3 pixels, which Caffe's layout cannot take.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < 3:
+        raise ValueError(f'{width} x {height} pixels are too few')
+    device = network.conv1.weight.device
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1).float() / 255
+    mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, DEVIATION))
+    hidden = ((pixels - mean) / deviation)[None]                               # (1, 3, height, width)
+    hidden = network.maxpool(network.relu(network.bn1(network.conv1(hidden))))
+    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+        hidden = stage(hidden)                                                 # (1, D, h, w) at the end
+    att = functional.adaptive_avg_pool2d(hidden, att_size)[0].permute(1, 2, 0)  # (att_size, att_size, D)
+    return att.mean(dim=(0, 1)).cpu().numpy(), att.contiguous().cpu().numpy()
