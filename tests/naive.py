@@ -190,3 +190,62 @@ def beam_search(next_log_probs, longest, beam_size, groups=1, diversity_lambda=0
                     live[group].append((words + [word], score, total))
     lists = [sorted(done, key=lambda entry: -entry[1])[:width] for done in finished]
     return [(words, total) for done in lists for words, _, total in done]
+
+
+def words_of(row):
+    """A row of word indices as a tuple of strings, up to and with its first 0."""
+    row = [int(index) for index in row]
+    return tuple(map(str, row[:row.index(0) + 1] if 0 in row else row))
+
+
+def ngram_counts(words, n):
+    """{n-gram: how often} of a tuple of words."""
+    counts = {}
+    for i in range(len(words) - n + 1):
+        counts[words[i:i + n]] = counts.get(words[i:i + n], 0) + 1
+    return counts
+
+
+def document_frequency(images):
+    """{n-gram of 1 to 4 index strings: number of images that hold it} of lists of caption rows."""
+    table = {}
+    for rows in images:
+        held = {ngram for row in rows for n in (1, 2, 3, 4) for ngram in ngram_counts(words_of(row), n)}
+        for ngram in held:
+            table[ngram] = table.get(ngram, 0) + 1
+    return table
+
+
+def cider_d(caption, references, table, images):
+    """CIDEr-D (Vedantam et al. 2015) of one caption row against its reference rows, from the
+    document frequencies `table` of `images` images."""
+    def vector(words, n):
+        return {ngram: count * (math.log(images) - math.log(max(1, table.get(ngram, 0))))
+                for ngram, count in ngram_counts(words, n).items()}
+
+    def norm_of(weights):
+        return math.sqrt(sum(weight ** 2 for weight in weights.values()))
+
+    own, total = words_of(caption), 0.0
+    for reference in map(words_of, references):
+        apart = max(len(own) - 1, 0) - max(len(reference) - 1, 0)
+        for n in (1, 2, 3, 4):
+            ours, theirs = vector(own, n), vector(reference, n)
+            norms = norm_of(ours) * norm_of(theirs)
+            if norms:
+                dot = sum(min(weight, theirs[ngram]) * theirs[ngram]
+                          for ngram, weight in ours.items() if ngram in theirs)
+                total += dot / norms * math.exp(-apart ** 2 / (2 * 6.0 ** 2)) / 4
+    return 10 * total / len(references)
+
+
+def sentence_bleu(words, references, order=4):
+    """BLEU of one caption (tuple of words) against its references, as coco-caption scores a sentence."""
+    score = 1.0
+    for n in range(1, order + 1):
+        clipped = sum(min(count, max(ngram_counts(reference, n).get(ngram, 0) for reference in references))
+                      for ngram, count in ngram_counts(words, n).items())
+        score *= (clipped + 1e-15) / (max(len(words) - n + 1, 0) + 1e-9)
+    closest = min((abs(len(reference) - len(words)), len(reference)) for reference in references)[1]
+    ratio = (len(words) + 1e-15) / (closest + 1e-9)
+    return score ** (1 / order) * (math.exp(1 - 1 / ratio) if ratio < 1 else 1.0)

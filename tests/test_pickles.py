@@ -49,7 +49,8 @@ def test_plain_values_come_back_equal_and_of_the_same_type(tmp_path, protocol):
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 def test_arrays_come_back_wherever_they_are_held(tmp_path, protocol):
     arrays = [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3)),
-              np.array(3, np.int8), np.zeros((0, 4), np.float32), np.array(['ab', 'c']), np.array([b'ab', b'c']),
+              np.array(3, np.int8), np.zeros((0, 4), np.float32), np.array(['ab', 'c']),
+              np.array([b'ab', b'c']),
               np.arange(4, dtype='>i2'), np.array([True, False]), np.arange(8, dtype=np.uint8)[::2],
               np.array([1j])]
     value = {'list': arrays, 'tuple': (arrays[0], (arrays[1],)), 'opt': argparse.Namespace(a=arrays[2])}
@@ -105,7 +106,7 @@ def attacks(marker):
     dtype = b"cnumpy\ndtype\n(S'V8'\nI0\nI1\ntR"
     namespace = b'cargparse\nNamespace\n'
     made.update({
-        'dotted': b'\x80\x04\x8c\x08argparse\x8c\x0b_sys.modules\x93.',
+        'dotted': b'\x80\x04\x8c\x08argparse\x8c\x0c_sys.modules\x93.',
         'python 2 system': b'cposix\nsystem\n' + touch,
         'inst': f"(S'touch {marker}'\nios\nsystem\n.".encode(),
         'reconstructor of another': b'ccopy_reg\n_reconstructor\n(ccollections\nOrderedDict\n'
