@@ -200,6 +200,11 @@ class CiderD:
             scores[block] = 10 * (cosines_of(matches, norms[owner]) * near).sum(1) / sizes[owner]
         return scores
 
+    def coverage(self, rows):
+        """The share of the n-grams of captions (B, T), of all orders, that the table has."""
+        numbers, _ = self.look_up(ngrams_of(np.asarray(rows), lengths_of(rows)).keys)
+        return float(((numbers > 0) & (numbers < len(self.keys))).mean()) if len(numbers) else 1.0
+
 
 def ngrams_of(rows, lengths):
     """The `NGrams` of the first `lengths` (B,) words of rows (B, T).

@@ -33,7 +33,7 @@ def measure(images, captions, batch, plain):
     """Print both rates, each on one core."""
     rows = corpus(images, 5 + captions, 9487, 16, seed=1)
     references, samples = [row[:5] for row in rows], np.stack([row[5:] for row in rows])
-    frequency = naive.document_frequency(references)
+    frequency = naive.ngram_frequency(references)
     scorer = CiderD(frequency, images)
     ids = np.arange(images)
     scorer.kept(ids, lambda image_id: references[image_id])

@@ -206,7 +206,7 @@ def ngram_counts(words, n):
     return counts
 
 
-def document_frequency(images):
+def ngram_frequency(images):
     """{n-gram of 1 to 4 index strings: number of images that hold it} of lists of caption rows."""
     table = {}
     for rows in images:
@@ -249,3 +249,81 @@ def sentence_bleu(words, references, order=4):
     closest = min((abs(len(reference) - len(words)), len(reference)) for reference in references)[1]
     ratio = (len(words) + 1e-15) / (closest + 1e-9)
     return score ** (1 / order) * (math.exp(1 - 1 / ratio) if ratio < 1 else 1.0)
+
+
+def grid_vector(box, width, height, side):
+    """The share of each cell of a side x side grid that a box covers, a cell at a time, row by row."""
+    shares = []
+    for row in range(side):
+        for column in range(side):
+            left, right = width * column / side, width * (column + 1) / side
+            top, bottom = height * row / side, height * (row + 1) / side
+            across = max(0.0, min(right, box[2]) - max(left, box[0]))
+            down = max(0.0, min(bottom, box[3]) - max(top, box[1]))
+            shares.append(across * down / ((right - left) * (bottom - top)))
+    return shares
+
+
+def document_frequency(images, split_names, index):
+    """In how many images each n-gram of index strings occurs; `images` as Karpathy's file has them."""
+    table = {}
+    for image in images:
+        if image['split'] not in split_names:
+            continue
+        ngrams = []
+        for sentence in image['sentences']:
+            words = [index[token] if token in index else index['UNK'] for token in sentence['tokens']] + ['0']
+            for n in (1, 2, 3, 4):
+                for start in range(len(words) - n + 1):
+                    ngram = tuple(words[start:start + n])
+                    if ngram not in ngrams:
+                        ngrams.append(ngram)
+        for ngram in ngrams:
+            table[ngram] = table.get(ngram, 0) + 1
+    return table
+
+
+def resnet_map(weights, image, layout):
+    """The last map (D, h, w) of a bottleneck ResNet from its state dict alone; image uint8 (h, w, 3).
+
+    Caffe strides in the 1 x 1 convolution that begins a stage, torchvision in the 3 x 3 one after it.
+    """
+    def convolve(name, x, stride=1, padding=0):
+        return torch.nn.functional.conv2d(x, weights[f'{name}.weight'], stride=stride, padding=padding)
+
+    def normalise(name, x):
+        mean, var = weights[f'{name}.running_mean'], weights[f'{name}.running_var']
+        scale = weights[f'{name}.weight'] / (var + 1e-5).sqrt()
+        return (x - mean[:, None, None]) * scale[:, None, None] + weights[f'{name}.bias'][:, None, None]
+
+    x = torch.tensor(image).float().permute(2, 0, 1) / 255
+    x = (x - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor(
+        [0.229, 0.224, 0.225])[:, None, None]
+    x = max_pool(torch.relu(normalise('bn1', convolve('conv1', x[None], 2, 3))[0]), layout)[None]
+    for stage in range(1, 5):
+        block = 0
+        while f'layer{stage}.{block}.conv1.weight' in weights:
+            name = f'layer{stage}.{block}'
+            stride = 2 if stage > 1 and block == 0 else 1
+            first, second = (stride, 1) if layout == 'caffe' else (1, stride)
+            y = torch.relu(normalise(f'{name}.bn1', convolve(f'{name}.conv1', x, first)))
+            y = torch.relu(normalise(f'{name}.bn2', convolve(f'{name}.conv2', y, second, 1)))
+            y = normalise(f'{name}.bn3', convolve(f'{name}.conv3', y))
+            if block == 0:
+                x = normalise(f'{name}.downsample.1', convolve(f'{name}.downsample.0', x, stride))
+            x = torch.relu(x + y)
+            block += 1
+    return x[0]
+
+
+def max_pool(x, layout):
+    """3 x 3 maxima at stride 2 of x (D, h, w): Caffe's from the corner, with a cut window at the far
+    end where one is needed to reach it; torchvision's centred on every second pixel."""
+    def windows(length):
+        if layout == 'caffe':
+            return [(2 * i, 2 * i + 3) for i in range(math.ceil((length - 3) / 2) + 1)]
+        return [(max(0, 2 * i - 1), 2 * i + 2) for i in range((length - 1) // 2 + 1)]
+
+    rows = [torch.stack([x[:, top:bottom, left:right].amax((1, 2)) for left, right in windows(x.shape[2])], 1)
+            for top, bottom in windows(x.shape[1])]
+    return torch.stack(rows, 1)

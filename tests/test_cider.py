@@ -27,7 +27,7 @@ def test_scores_equal_the_definition_on_anything(seed):
     draw = np.random.default_rng(seed)
     width, words = int(draw.choice([1, 2, 3, 5, 16, 30])), int(draw.choice([1, 3, 20]))
     images = [odd_rows(draw, draw.integers(1, 8), width, words) for _ in range(12)]
-    table = naive.document_frequency(images[:8])  # the last images hold n-grams that it lacks
+    table = naive.ngram_frequency(images[:8])  # the last images hold n-grams that it lacks
     table = {ngram: count for ngram, count in table.items() if draw.random() < 0.9}
     scorer = CiderD(table, 8 if seed % 5 else 3)  # with 3, some n-grams weigh less than nothing
     captions = odd_rows(draw, 60, int(draw.choice([1, 4, width, width + 3])), words + 1)
@@ -76,7 +76,7 @@ def test_ngrams_of_different_orders_never_share_a_key():
 def test_references_are_asked_for_once_and_blocks_do_not_show(monkeypatch):
     draw = np.random.default_rng(0)
     images = {image_id: odd_rows(draw, 5, 12, 9) for image_id in range(100, 140)}
-    scorer, asked = CiderD(naive.document_frequency(images.values()), len(images)), []
+    scorer, asked = CiderD(naive.ngram_frequency(images.values()), len(images)), []
 
     def references_of(image_id):
         asked.append(image_id)
@@ -88,7 +88,7 @@ def test_references_are_asked_for_once_and_blocks_do_not_show(monkeypatch):
     assert scores.shape == (42, 3) and asked == list(images)
     monkeypatch.setattr('misc.cider.BLOCK', 7)
     assert np.array_equal(scorer.score(ids, samples, references_of), scores) and len(asked) == 40
-    fresh = CiderD(naive.document_frequency(images.values()), len(images))
+    fresh = CiderD(naive.ngram_frequency(images.values()), len(images))
     one_by_one = [fresh.score([i], rows[None], references_of)[0] for i, rows in zip(ids, samples)]
     np.testing.assert_allclose(one_by_one, scores, atol=1e-12)
 
@@ -129,7 +129,7 @@ def test_the_real_captions_score_as_the_definition_says(minicoco):
     images = [[[number.setdefault(word, len(number) + 1) for word in sentence['tokens'][:16]]
                for sentence in image['sentences']] for image in data['images']]
     images = [np.array([(row + [0] * 16)[:16] for row in rows]) for rows in images]
-    table = naive.document_frequency(images[:60])
+    table = naive.ngram_frequency(images[:60])
     scorer = CiderD(table, 60)
     captions = np.concatenate([rows[::-1] for rows in images])
     owners = (np.repeat(np.arange(len(images)), 5) + np.arange(len(captions)) % 3) % len(images)
