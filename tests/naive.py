@@ -264,8 +264,8 @@ def grid_vector(box, width, height, side):
     return shares
 
 
-def document_frequency(images, split_names, index):
-    """In how many images each n-gram of index strings occurs; `images` as Karpathy's file has them."""
+def split_ngrams(images, split_names, index):
+    """{n-gram of index strings: in how many images of the splits it occurs}, from Karpathy's records."""
     table = {}
     for image in images:
         if image['split'] not in split_names:
