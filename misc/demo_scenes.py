@@ -206,7 +206,7 @@ def paint(scene, rng):
     return np.clip(picture + rng.normal(0, 1.5, size=picture.shape), 0, 255).round().astype(np.uint8)
 
 
-def coverage(shape, x, y, half, span, fine=4):
+def coverage(shape, x, y, half, span, fine=3):
     """The part of each pixel that a shape covers, (span, span), by `fine` x `fine` samples each."""
     mask = np.zeros((span * fine, span * fine))
     x, y, half = x * fine - 0.5, y * fine - 0.5, half * fine
@@ -230,7 +230,7 @@ def _fill_box(points):
 def _outlines():
     turns = np.pi * np.arange(10) / 5
     star = np.where(np.arange(10) % 2, 0.42, 1)[:, None] * np.stack([np.sin(turns), -np.cos(turns)], 1)
-    t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    t = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     heart = np.stack([16 * np.sin(t) ** 3, -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t)
                                              - np.cos(4 * t))], axis=1)
     arm = 0.36

@@ -11,10 +11,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 from PIL import Image
 
-from misc.cli import Parser, Progress, number_in, progress, run_command
+from misc.cli import Parser, Progress, UsageError, number_in, progress, run_command
 from misc.demo_captions import tokens_of, write_captions
 from misc.demo_regions import region_boxes, region_features
-from misc.demo_scenes import draw_scene, paint
+from misc.demo_scenes import SIDES, draw_scene, paint
 from misc.files import replacing, write_json
 from misc.made import claimed
 from misc.workers import Workers, cpu_count
@@ -157,6 +157,32 @@ def make_demo_data(output_dir, num_images, seed, num_workers):
             write_json(split_file, {'images': entries, 'dataset': 'coco'})
 
 
+def draw_figure(path, seed):
+    """Draw a scene for each relation and two more, with captions, to the PNG `path`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    relations = [*SIDES, 'inside', 'between', *SIDES[:2]]
+    figure = Figure(figsize=(13, 5.6), dpi=110)
+    canvas = FigureCanvasAgg(figure)
+    imgid = 0
+    for place, relation in enumerate(relations):
+        while True:
+            entry, scene, fact, _, rng = plan_image(imgid, 'train', seed)
+            imgid += 1
+            if fact.relation == relation and len(scene.shapes) > 3:
+                break
+        axes = figure.add_axes([0.005 + place % 4 * 0.25, 0.615 - place // 4 * 0.5, 0.24, 0.375])
+        axes.imshow(paint(scene, rng), interpolation='nearest')
+        axes.set_axis_off()
+        shortest = sorted((sentence['raw'] for sentence in entry['sentences']), key=len)[:3]
+        axes.text(0.5, -0.03, '\n'.join(shortest), transform=axes.transAxes, ha='center', va='top',
+                  fontsize=6.7, linespacing=1.4)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
+    with replacing(path) as file:
+        picture.quantize(256, Image.Quantize.FASTOCTREE, dither=0).save(file, 'PNG', optimize=True)
+
+
 def build_parser():
     parser = Parser(description=__doc__ + """
 
@@ -169,7 +195,7 @@ its regions lie can know that one shape is left of another.
   python scripts/make_demo_data.py --output_dir data/demo
 
 An interrupted run goes on where it stopped when the same command is given again.""")
-    parser.add_argument('--output_dir', required=True, help='folder to make the data set in')
+    parser.add_argument('--output_dir', help='folder to make the data set in')
     parser.add_argument('--num_images', type=number_in(int, low=10), default=2400,
                         help='images in all; 1/8 are test, 1/24 val, 1/24 restval, the rest train.  Fewer for '
                         'a quick look, more for a larger model')
@@ -177,12 +203,19 @@ An interrupted run goes on where it stopped when the same command is given again
                         help='the same seed gives the same files, byte for byte')
     parser.add_argument('--num_workers', type=number_in(int, low=1), default=cpu_count(),
                         help='processes to draw with; changes nothing but the time')
+    parser.add_argument('--figure', metavar='PNG', help='draw some scenes with their captions into this picture; '
+                        'no data set is made unless --output_dir is given too')
     return parser
 
 
 def main():
     args = build_parser().parse_args()
-    make_demo_data(args.output_dir, args.num_images, args.seed, args.num_workers)
+    if not args.output_dir and not args.figure:
+        raise UsageError('give --output_dir, the folder to make the data set in (data/demo, say)')
+    if args.figure:
+        draw_figure(args.figure, args.seed)
+    if args.output_dir:
+        make_demo_data(args.output_dir, args.num_images, args.seed, args.num_workers)
 
 
 if __name__ == '__main__':
