@@ -20,10 +20,10 @@ def grid_vectors(boxes, width, height, side):
     (regions, side * side), entry `row * side + column`, row 0 at the top.
     """
     boxes = np.asarray(boxes, dtype=np.float64)
-    across = _overlaps(boxes[:, 0], boxes[:, 2], width, side)    # (regions, side), by column
-    down = _overlaps(boxes[:, 1], boxes[:, 3], height, side)     # (regions, side), by row
+    across = _overlaps(boxes[:, 0], boxes[:, 2], float(width), side)    # (regions, side), by column
+    down = _overlaps(boxes[:, 1], boxes[:, 3], float(height), side)     # (regions, side), by row
     # A box and a cell are both rectangles, so the share covered is the product of the two shares.
-    cells = down[:, :, None] * across[:, None, :]                # (regions, side, side)
+    cells = down[:, :, None] * across[:, None, :]                       # (regions, side, side)
     return cells.reshape(len(boxes), side * side).astype(np.float32)
 
 

@@ -8,7 +8,7 @@ from misc.cli import DataError
 
 CHUNK = 32  # items a process takes at a time; fewer than two chunks are not worth a process
 
-_work = None  # in a worker process: the function it applies
+_work = _parent = None  # in a worker process: the function it applies, and whom it works for
 
 
 def cpu_count():
@@ -64,10 +64,15 @@ class Workers:
 
 
 def _start(work):
-    global _work
+    global _work, _parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _work = work
+    _work, _parent = work, os.getppid()
 
 
 def _apply(items):
-    return [_work(item) for item in items]
+    results = []
+    for item in items:
+        results.append(_work(item))
+        if os.getppid() != _parent:
+            os._exit(1)   # the command was killed: nobody waits for results, and another may start
+    return results
