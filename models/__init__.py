@@ -1,5 +1,6 @@
 """The one place where options become models."""
 
+from models.decoding import Constraints, beam_search, sample
 from models.position import build_place
 from models.transformer import Captioner
 
@@ -21,3 +22,26 @@ def build(options, vocab_size, longest):
         hidden=options.ff_size, layers=options.num_layers, heads=options.heads,
         dropout=options.dropout, feature_dropout=options.drop_prob_lm, norm=options.norm,
         activation=options.ff_activation, cross=options.cross_attn, place=place)
+
+
+def build_decoder(options, longest, vocabulary, copies=1):
+    """The way of decoding that `options` describe: a function (model, memory) -> `Decoded`.
+
+    `vocabulary` {index as text: word} tells whether the last word is UNK; `copies` captions per
+    image are wanted.
+    """
+    last = len(vocabulary)
+    unknown = last if options.suppress_UNK and vocabulary.get(str(last)) == 'UNK' else None
+    constraints = Constraints(unknown, options.decoding_constraint, options.block_trigrams)
+
+    def decode(model, memory):
+        if not options.sample_max:
+            return sample(model, memory, longest, copies, temperature=options.temperature,
+                          top_k=options.top_k, top_p=options.top_p, constraints=constraints)
+        if options.beam_size == 1:
+            return sample(model, memory, longest, greedy=True, constraints=constraints)
+        return beam_search(
+            model, memory, longest, options.beam_size, options.group_size, options.diversity_lambda,
+            options.length_penalty, options.max_ppl, copies, constraints)
+
+    return decode

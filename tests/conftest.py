@@ -3,7 +3,10 @@
 import os
 import pathlib
 
-import pytest
+# Before torch is loaded: threads that wait shall sleep (why: see train.py).
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+
+import pytest  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

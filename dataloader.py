@@ -1,0 +1,363 @@
+"""From files to batches: labels, region features, boxes and grid vectors.
+
+`Corpus` knows what is on disk, `TrainBatches` deals out training batches for ever and can say (and
+be told) exactly where it stands, `image_batches` goes once through a split.  Regions travel packed,
+without padding, and images are never repeated per caption.
+"""
+
+import os
+import signal
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from misc.cli import DataError
+from misc.features import open_source
+from misc.files import read_json
+from misc.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_path
+
+LABELS_COMMAND = ('python scripts/prepro_labels.py --input_json data/dataset_coco.json '
+                  '--output_json data/cocotalk.json --output_h5 data/cocotalk')
+FEATURES_COMMAND = 'python scripts/make_bu_data.py --output_dir data/cocobu'
+AREAS_COMMAND = ('python prepro_areas.py --input_dir data/cocobu_box --output_dir data/cocobu_box_vec '
+                 '--num_grids {cells}')
+RELATIVE_COMMAND = ('python scripts/prepro_bbox_relative_coords.py --input_json data/dataset_coco.json '
+                    '--image_root IMAGE_ROOT --input_box_dir data/cocobu_box '
+                    '--output_dir data/cocobu_box_relative')
+
+
+@dataclass
+class Batch:
+    """I images with M regions in all, and S captions each.
+
+    image_ids   list of I ids
+    images      list of I row numbers in `Corpus.images`
+    counts      list of I: regions of each image; they sum to M
+    features    (M, D) float32, the images' regions one after the other
+    grids       (M, g*g) float32 grid vectors, or None where the model does not want them
+    boxes       (M, 4) float32 x1 y1 x2 y2 relative to the image, or None likewise
+    captions    (I, S, T) int64 word indices, zero padded, or None where there are none
+    epoch, position   where the training order stands after this batch (0, 0 elsewhere)
+    """
+
+    image_ids: list
+    images: list
+    counts: list
+    features: torch.Tensor
+    grids: torch.Tensor | None
+    boxes: torch.Tensor | None
+    captions: torch.Tensor | None
+    epoch: int = 0
+    position: int = 0
+
+    def to(self, device):
+        """The batch with its arrays on `device`."""
+        for name in ('features', 'grids', 'boxes', 'captions'):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, value.to(device, non_blocking=True))
+        return self
+
+
+class Labels:
+    """The label file: `labels` (M, max_length), and the rows of each image."""
+
+    def __init__(self, path, images, words):
+        """Check the file against the number of `images` and of `words` of the vocabulary."""
+        try:
+            with h5py.File(path, 'r') as file:
+                self.labels = file['labels'][:]
+                self.start, self.end = file['label_start_ix'][:], file['label_end_ix'][:]
+        except FileNotFoundError:
+            raise DataError(f'--input_label_h5: there is no file {path}; make it with: '
+                            f'{LABELS_COMMAND}') from None
+        except (OSError, KeyError) as error:
+            raise DataError(f'--input_label_h5: {path} is not a label file ({error}); make it again with: '
+                            f'{LABELS_COMMAND}') from None
+        self._check(path, images, words)
+        self.longest = self.labels.shape[1]
+
+    def _check(self, path, images, words):
+        problem = ''
+        if self.labels.ndim != 2 or self.labels.dtype.kind not in 'iu':
+            problem = 'labels are not a table of word indices'
+        elif len(self.start) != images or len(self.end) != images:
+            problem = f'it has captions of {len(self.start)} images, --input_json has {images} images'
+        elif self.labels.size and self.labels.max() > words:
+            problem = f'word {self.labels.max()} is not in the vocabulary of {words} words'
+        elif images and (self.start.min() < 1 or self.end.max() > len(self.labels)):
+            problem = f'an image points at captions outside rows 1 to {len(self.labels)}'
+        if problem:
+            raise DataError(f'--input_label_h5: {path} does not fit: {problem}; make both again with: '
+                            f'{LABELS_COMMAND}')
+
+    def of(self, image):
+        """(captions, max_length) of an image, by row number in `images`."""
+        return self.labels[int(self.start[image]) - 1:int(self.end[image])]
+
+
+class Corpus:
+    """The images of `--input_json` with their labels and region arrays.
+
+    `wants_labels` is off where no captions are needed.  What a model wants besides features is said
+    with `want`.  Raises `DataError` for anything that is missing or does not fit.
+    """
+
+    def __init__(self, options, wants_labels=True):
+        self.options, self.needs = options, ()
+        info = read_json(options.input_json, LABELS_COMMAND)
+        try:
+            self.images, self.vocabulary = info['images'], info['ix_to_word']
+            self.ids = [image['id'] for image in self.images]
+            self.splits = [image['split'] for image in self.images]
+            whole = all(str(ix) in self.vocabulary for ix in range(1, len(self.vocabulary) + 1))
+        except (KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise DataError(f'--input_json: {options.input_json} is not the output of prepro_labels.py; '
+                            f'make it with: {LABELS_COMMAND}')
+        self.labels = Labels(options.input_label_h5, len(self.images), len(self.vocabulary)) \
+            if wants_labels else None
+        self.features = open_source(options.input_img_feat_dir, 'att', 'input_img_feat_dir')
+        self.side = round(options.num_grids ** 0.5)
+        self.sizes, self.grids, self.boxes, self.relative = {}, None, None, None
+
+    def want(self, needs):
+        """Open what a model `needs` besides features ('grids' or 'boxes'): as it is on disk, or the
+        boxes that it is computed from."""
+        options, self.needs = self.options, needs
+        if 'grids' in self.needs and options.input_grid_vec_dir:
+            self.grids = open_source(options.input_grid_vec_dir, 'grid', 'input_grid_vec_dir')
+        elif self.needs and options.input_rel_box_dir:
+            self.relative = open_source(options.input_rel_box_dir, 'box', 'input_rel_box_dir')
+        elif self.needs:
+            self.boxes = open_source(options.input_box_dir, 'box', 'input_box_dir')
+            self.sizes = image_sizes(options.input_box_dir, {'images': self.images})
+
+    def rows(self, split, train_only=False):
+        """Row numbers of a split's images.  'train' takes in restval unless `train_only`."""
+        wanted = {'train': {'train'} if train_only else {'train', 'restval'},
+                  'all': set(self.splits)}.get(split, {split})
+        found = [row for row, name in enumerate(self.splits) if name in wanted]
+        if not found:
+            raise DataError(f'{self.options.input_json} has no image in the {split} split; it has '
+                            f'{", ".join(sorted(set(map(str, self.splits))))}')
+        return found
+
+    def check_files(self, rows):
+        """Raise `DataError` unless every image of `rows` has its arrays, by listing, not by opening."""
+        options = self.options
+        sources = [(self.features, 'input_img_feat_dir', 'features', FEATURES_COMMAND),
+                   (self.grids, 'input_grid_vec_dir', 'grid vectors',
+                    AREAS_COMMAND.format(cells=options.num_grids)),
+                   (self.relative, 'input_rel_box_dir', 'relative boxes', RELATIVE_COMMAND),
+                   (self.boxes, 'input_box_dir', 'boxes', FEATURES_COMMAND)]
+        ids = [str(self.ids[row]) for row in rows]
+        for source, name, what, command in sources:
+            if source is not None:
+                there = source.ids()
+                report_missing([one for one in ids if one not in there], len(ids), what,
+                               f'--{name} {getattr(options, name)}', command)
+        if self.boxes is not None:
+            report_missing([one for one in ids if one not in self.sizes], len(ids), 'an image size',
+                           f'{sizes_path(options.input_box_dir)} and {options.input_json}',
+                           FEATURES_COMMAND)
+
+    def arrays(self, row):
+        """(features (P, D), grids or None, boxes or None) of one image, checked against each other."""
+        options, image_id = self.options, self.ids[row]
+        features = self.features.read(image_id)
+        where = self.features.where(image_id)
+        if features.ndim not in (2, 3) or not features.size:
+            raise DataError(f'{where}: an array of shape {features.shape} holds no regions')
+        features = features.reshape(-1, features.shape[-1])
+        if features.shape[1] != options.img_feat_size:
+            raise DataError(f'{where}: features have {features.shape[1]} numbers, --img_feat_size says '
+                            f'{options.img_feat_size}')
+        if options.norm_img_feat:
+            features = unit_rows(features)
+        place, where_place = self._place(image_id)
+        if place is None:
+            return features, None, None
+        if len(place) != len(features):
+            raise DataError(f'{where_place} has {len(place)} rows, {where} has {len(features)} regions; '
+                            'they were not made from the same boxes')
+        if options.norm_box_feat:
+            place = unit_rows(place)
+        return (features, place, None) if 'grids' in self.needs else (features, None, place)
+
+    def _place(self, image_id):
+        """The grid vectors or relative boxes of an image, and where they come from."""
+        if not self.needs:
+            return None, ''
+        if self.grids is not None:
+            grids, where = self.grids.read(image_id), self.grids.where(image_id)
+            if grids.ndim != 2 or grids.shape[1] != self.side ** 2:
+                raise DataError(f'{where}: an array of shape {grids.shape} does not fit --num_grids '
+                                f'{self.side ** 2}; make it with: '
+                                f'{AREAS_COMMAND.format(cells=self.side ** 2)}')
+            return grids, where
+        source, size = (self.relative, (1.0, 1.0)) if self.relative is not None else \
+            (self.boxes, self.sizes.get(str(image_id)))
+        where = source.where(image_id)
+        boxes = checked_boxes(source.read(image_id), where)
+        if 'grids' in self.needs:
+            return grid_vectors(boxes, *size, self.side), where
+        return relative_boxes(boxes, *size), where
+
+    def captions(self, row, count=None, seed=None):
+        """(count, T) captions of an image: `count` drawn by `seed`, without repeats where there are
+        enough; or all of them."""
+        labels = self.labels.of(row)
+        if not len(labels):
+            raise DataError(f'{self.options.input_label_h5}: image {self.ids[row]} has no caption')
+        if count is not None:
+            random = np.random.default_rng(seed)
+            labels = labels[random.choice(len(labels), count, replace=len(labels) < count)]
+        return labels.astype(np.int64)
+
+
+def unit_rows(array):
+    """Each row scaled to length 1; a row of zeros stays."""
+    return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
+
+
+def report_missing(missing, total, what, place, command):
+    """Raise `DataError` if any of `total` images lack `what` in `place`."""
+    if missing:
+        more = ', ...' if len(missing) > 5 else ''
+        raise DataError(f'{len(missing)} of {total} images have no {what} in {place}: '
+                        f'{", ".join(missing[:5])}{more}\nmake them with: {command}')
+
+
+class Reader(Dataset):
+    """Makes batches of a corpus in a worker process.
+
+    A request is (rows, epoch, position after the batch).  An error is returned, not raised: raised
+    in a worker it would come out wrapped in a traceback.
+    """
+
+    def __init__(self, corpus, captions_per_image, seed):
+        self.corpus, self.captions_per_image, self.seed = corpus, captions_per_image, seed
+
+    def __getitem__(self, request):
+        try:
+            return self.batch(*request)
+        except (DataError, OSError) as error:
+            return error
+
+    def batch(self, rows, epoch, position):
+        """The `Batch` of the images `rows`."""
+        corpus = self.corpus
+        arrays = [corpus.arrays(row) for row in rows]
+        captions = None
+        if self.captions_per_image:
+            # The draw depends on seed, epoch and image alone, so neither the number of workers nor
+            # a restart changes it.
+            captions = torch.from_numpy(np.stack([
+                corpus.captions(row, self.captions_per_image, (self.seed, epoch, row)) for row in rows]))
+        features, grids, boxes = (
+            None if parts[0] is None else torch.from_numpy(np.concatenate(parts))
+            for parts in zip(*arrays))
+        return Batch([corpus.ids[row] for row in rows], list(rows), [len(part[0]) for part in arrays],
+                     features, grids, boxes, captions, epoch, position)
+
+
+class Order:
+    """The endless order of training requests: each epoch a fresh permutation of the images.
+
+    The last batch of an epoch is smaller where the batch size does not divide the epoch.
+    """
+
+    def __init__(self, rows, batch_size, seed, state=None):
+        """`state` of an earlier `TrainBatches` goes on exactly there."""
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.epoch, self.position = (state['epoch'], state['position']) if state else (0, 0)
+        self.order = state['order'] if state else self._shuffled(0)
+        if len(self.order) != len(rows) or set(self.order.tolist()) != set(rows):
+            raise DataError('the training images are not those of the run that is to go on; give the '
+                            'same --input_json and --train_only, or start another run')
+
+    def _shuffled(self, epoch):
+        return np.random.default_rng((self.seed, epoch)).permutation(self.rows)
+
+    def order_of(self, epoch):
+        """The order of the images in an epoch, current or to come."""
+        return self.order if epoch == self.epoch else self._shuffled(epoch)
+
+    def __iter__(self):
+        epoch, position = self.epoch, self.position
+        while True:
+            order = self.order_of(epoch)
+            while position < len(order):
+                rows = order[position:position + self.batch_size].tolist()
+                position += len(rows)
+                yield rows, epoch, position
+            epoch, position = epoch + 1, 0
+
+
+class TrainBatches:
+    """Training batches for ever, whose position and order are part of the training state."""
+
+    def __init__(self, corpus, rows, batch_size, captions_per_image, seed, workers, state=None):
+        """`rows` of the corpus, `captions_per_image` drawn for each, `workers` processes."""
+        self.order = Order(rows, batch_size, seed, state)
+        self.epoch, self.position = self.order.epoch, self.order.position
+        self.images = len(rows)
+        reader = Reader(corpus, captions_per_image, seed)
+        self.batches = iter(make_loader(reader, self.order, workers))
+
+    def next(self):
+        """The next `Batch`."""
+        batch = raised(next(self.batches))
+        self.epoch, self.position = batch.epoch, batch.position
+        return batch
+
+    @property
+    def epoch_is_over(self):
+        """Whether the batch that came last was its epoch's last."""
+        return self.position == self.images
+
+    def state(self):
+        """What a resumed run needs to deal the same batches: plain values and one array."""
+        epoch, position = self.epoch, self.position
+        if self.epoch_is_over:
+            epoch, position = epoch + 1, 0
+        return {'epoch': epoch, 'position': position,
+                'order': np.asarray(self.order.order_of(epoch), dtype=np.int64)}
+
+
+def image_batches(corpus, rows, batch_size, workers, captions_per_image=0, seed=0):
+    """Yield the `Batch`es of `rows`, once, in order; with `captions_per_image` drawn captions each."""
+    requests = [(rows[start:start + batch_size], 0, 0) for start in range(0, len(rows), batch_size)]
+    loader = make_loader(Reader(corpus, captions_per_image, seed), requests, min(workers, len(requests)))
+    for batch in loader:
+        yield raised(batch)
+
+
+def make_loader(reader, requests, workers):
+    """A loader of `requests` through `workers` processes (0: this one), in order."""
+    # A generator of its own: the loader must not draw from the random numbers of the training.
+    return DataLoader(reader, sampler=requests, batch_size=None, num_workers=workers,
+                      generator=torch.Generator().manual_seed(0), worker_init_fn=quiet_worker,
+                      collate_fn=None)
+
+
+def quiet_worker(_):
+    """Leave Ctrl-C to the main process, which stops the workers in its own time."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def raised(batch):
+    """`batch`, or raise it if it is an error that a worker met."""
+    if isinstance(batch, Exception):
+        raise batch
+    return batch
+
+
+def image_path(image_root, image):
+    """The file of an entry of `Corpus.images` under `image_root`."""
+    return os.path.join(image_root, image['file_path'])

@@ -1,0 +1,121 @@
+"""Caption a split with a trained model and score it; `python eval.py --help` lists the options."""
+
+import os
+import shutil
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # why: see train.py
+
+import models
+import opts
+from dataloader import Corpus, image_batches, image_path
+from misc import checkpoint
+from misc.cli import DataError, UsageError, note, progress, run_command
+from misc.evaluation import caption_images, mean_loss
+from misc.machine import pick_device
+from misc.report import score_table, write_results, write_vis
+
+
+def main():
+    """Parse the options, check them and the files, caption, score, write."""
+    options, given = opts.parse(opts.eval_parser())
+    opts.check_decoding(options, options.sample_n)
+    if options.dump_images and not options.image_root:
+        raise UsageError('--dump_images 1 needs --image_root, the folder that holds train2014/ and val2014/')
+    infos = checkpoint.read_infos(options.infos_path)
+    opts.take_model_options(options, given, infos['opt'], options.infos_path)
+    opts.check_model(options, given)
+    options.id = options.id or infos['opt'].get('id') or 'captioner'
+    device = pick_device(options.device)
+
+    corpus = Corpus(options, wants_labels=options.verbose_loss)
+    if corpus.vocabulary != infos['vocab']:
+        raise DataError(f'the vocabulary of {options.input_json} is not that of {options.infos_path}; '
+                        'give the --input_json the model was trained with')
+    longest = infos['opt']['seq_length']
+    model = models.build(options, len(infos['vocab']) + 1, longest)
+    checkpoint.load_weights(model, checkpoint.read_tensors(options.model), options.model)
+    model.to(device)
+    corpus.want(model.needs)
+    rows = corpus.rows(options.split, train_only=True)
+    if 0 <= options.num_images < len(rows):
+        rows = rows[:options.num_images]
+    corpus.check_files(rows)
+    references = split_references(options, corpus, rows) if options.language_eval else None
+
+    decode = models.build_decoder(options, longest, infos['vocab'], options.sample_n)
+    results = caption_images(
+        model, image_batches(corpus, rows, options.batch_size, options.num_workers), decode,
+        corpus.images, infos['vocab'], device, len(rows))
+    print_captions(results, options.verbose_beam)
+    loss = split_loss(options, corpus, rows, model, device) if options.verbose_loss else None
+    write_captions(options, corpus, rows, results)
+    if options.language_eval or loss is not None:
+        write_scores(options, results, references, loss)
+
+
+def split_references(options, corpus, rows):
+    """{image id: captions} of the images to be scored."""
+    from misc.references import load_references
+    source = options.coco_json or options.input_json
+    references = load_references(None if options.coco_json else options.input_json, options.coco_json)
+    missing = [corpus.ids[row] for row in rows if not references.get(corpus.ids[row])]
+    if missing:
+        raise DataError(f'{len(missing)} of {len(rows)} images have no reference captions in {source}: '
+                        f'{", ".join(map(str, missing[:5]))}{", ..." if len(missing) > 5 else ""}\n'
+                        'name a COCO caption-annotation file with --coco_json, or leave out --language_eval')
+    return {corpus.ids[row]: references[corpus.ids[row]] for row in rows}
+
+
+def print_captions(results, every_beam):
+    """The captions, one line per image, or with `every_beam` one per finished beam."""
+    for entry in results:
+        for beam in entry['beams'] if every_beam else [entry]:
+            print(f'{entry["image_id"]}: {beam["caption"]}'
+                  + (f'  ({beam["log_prob"]:.3f})' if every_beam else ''))
+
+
+def split_loss(options, corpus, rows, model, device):
+    """The cross-entropy per token over five captions of each image."""
+    return mean_loss(model, image_batches(corpus, rows, options.batch_size, options.num_workers,
+                                          captions_per_image=5), device)
+
+
+def write_captions(options, corpus, rows, results):
+    """vis/vis.json and vis/imgs/, as asked."""
+    if options.dump_images:
+        os.makedirs('vis/imgs', exist_ok=True)
+        for row in progress(rows, 'copying images'):
+            source = image_path(options.image_root, corpus.images[row])
+            if not os.path.isfile(source):
+                raise DataError(f'there is no image {source}; --image_root is the folder that holds '
+                                'train2014/ and val2014/')
+            shutil.copy(source, 'vis/imgs')
+    if options.dump_json:
+        hidden = {'beams'} if options.sample_n == 1 else set()
+        hidden |= set() if options.dump_path else {'file_path'}
+        write_vis('vis/vis.json', [{name: value for name, value in entry.items() if name not in hidden}
+                                   for entry in results])
+        note('wrote vis/vis.json')
+
+
+def write_scores(options, results, references, loss):
+    """Score the captions, print the table, write eval_results/ID_SPLIT.json."""
+    overall, per_image = {}, {}
+    if options.language_eval:
+        from misc.metrics import score
+        overall, per_image, notes = score(
+            {entry['image_id']: entry['caption'] for entry in results}, references)
+        for line in notes:
+            note(f'note: {line}')
+        print(score_table({options.id: overall}))
+    if loss is not None:
+        print(f'loss: {loss:.4f}')
+    path = os.path.join('eval_results', f'{options.id}_{options.split}.json')
+    images = [{'image_id': entry['image_id'], 'caption': entry['caption'],
+               **per_image.get(entry['image_id'], {})} for entry in results]
+    write_results(path, overall, images, vars(options), loss)
+    note(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    run_command(main)

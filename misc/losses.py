@@ -1,0 +1,41 @@
+"""Training losses, as named terms."""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+
+def caption_targets(captions, places):
+    """The word each position should say: (I, S, T) zero padded captions and the `places` (N,) of
+    their real positions -> (N,), the words and then the end token 0."""
+    return F.pad(captions, (0, 1)).reshape(-1)[places]
+
+
+def cross_entropy(log_probs, targets, smoothing=0.0):
+    """Mean over N tokens of -log p(word), the end token included.
+
+    log_probs (N, V), targets (N,).  With `smoothing` s: the KL divergence to the distribution
+    with 1 - s on the word and s / (V - 1) on every other entry.
+    """
+    said = log_probs.gather(1, targets[:, None])[:, 0]
+    if not smoothing:
+        return -said.mean()
+    other = smoothing / (log_probs.shape[1] - 1)
+    entropy = -smoothing * math.log(other) - (1 - smoothing) * math.log(1 - smoothing)
+    expected = (1 - smoothing - other) * said + other * log_probs.sum(1)
+    return -expected.mean() - entropy
+
+
+def caption_loss(model, batch, smoothing=0.0):
+    """Cross-entropy of a model on a batch's captions -> {'loss': scalar, 'tokens': int}."""
+    memory = model.encode(batch)
+    log_probs, places = model.word_log_probs(memory, batch.captions)
+    targets = caption_targets(batch.captions, places)
+    return {'loss': cross_entropy(log_probs, targets, smoothing), 'tokens': len(targets)}
+
+
+def is_finite(loss, parameters):
+    """Whether the loss and every gradient are finite."""
+    sums = [loss.detach().double()] + [p.grad.sum().double() for p in parameters if p.grad is not None]
+    return bool(torch.isfinite(torch.stack([total.to(sums[0].device) for total in sums])).all())

@@ -1,0 +1,337 @@
+"""Every flag of `train.py` and `eval.py`, once, and the checks of their values."""
+
+import argparse
+import math
+
+from misc.cli import Parser, UsageError, boolean, number_in
+
+# The options that decide what a model is; a checkpoint brings its own.
+MODEL_OPTIONS = ('caption_model', 'num_layers', 'input_encoding_size', 'ff_size', 'ff_activation',
+                 'norm', 'heads', 'img_feat_size', 'cross_attn', 'enc_pos_embedding', 'enc_pos_type',
+                 'num_grids', 'norm_img_feat', 'norm_box_feat')
+OPTIMISERS = ('adam', 'adamw', 'rmsprop', 'adagrad', 'sgd', 'sgdm', 'sgdmom')
+
+
+def flag(group, name, help, default=False):
+    """A boolean flag: 0/1, true/false, and bare for 1."""
+    group.add_argument(f'--{name}', type=boolean, nargs='?', const=True, default=default,
+                       metavar='0|1', help=f'{help} (default: {int(default)})')
+
+
+def one_of(*names):
+    """An argparse type: one of `names`, in any case."""
+    def parse(text):
+        if text.lower() not in names:
+            raise argparse.ArgumentTypeError(f'{text!r} is not known; allowed are {", ".join(names)}')
+        return text.lower()
+    return parse
+
+
+def add_data_flags(parser):
+    """What is read."""
+    group = parser.add_argument_group('data')
+    group.add_argument('--input_json', default='data/cocotalk.json', metavar='FILE',
+                       help='vocabulary, splits and references, from scripts/prepro_labels.py')
+    group.add_argument('--input_label_h5', default='data/cocotalk_label.h5', metavar='FILE',
+                       help='captions as word indices, from scripts/prepro_labels.py')
+    group.add_argument('--input_img_feat_dir', default='data/cocobu_att', metavar='DIR',
+                       help='region features, ID.npz, or one packed HDF5 file')
+    group.add_argument('--input_grid_vec_dir', metavar='DIR',
+                       help='grid vectors of the regions, ID.npy, from prepro_areas.py (or packed); '
+                            'without it they are computed from the boxes')
+    group.add_argument('--input_box_dir', metavar='DIR',
+                       help='boxes of the regions in pixels, ID.npy (or packed); image sizes come from '
+                            'DIR_sizes.json or from --input_json')
+    group.add_argument('--input_rel_box_dir', metavar='DIR',
+                       help='boxes divided by width and height, ID.npy, from '
+                            'scripts/prepro_bbox_relative_coords.py; makes image sizes unnecessary')
+    flag(group, 'norm_img_feat', "scale each region's feature to length 1")
+    flag(group, 'norm_box_feat', 'scale each grid vector (or box) to length 1')
+
+
+def add_model_flags(parser):
+    """What is trained."""
+    group = parser.add_argument_group('model')
+    group.add_argument('--caption_model', type=one_of('spatial_pe', 'transformer'), default='spatial_pe',
+                       metavar='NAME', help='spatial_pe: regions carry their place; transformer: they '
+                                            'do not')
+    group.add_argument('--num_layers', type=number_in(int, 1), default=6, metavar='N',
+                       help='layers of the encoder and of the decoder')
+    group.add_argument('--input_encoding_size', type=number_in(int, 2), default=512, metavar='N',
+                       help='model size d')
+    group.add_argument('--ff_size', type=number_in(int, 1), default=2048, metavar='N',
+                       help='inner size of the feed-forward networks')
+    group.add_argument('--ff_activation', type=one_of('relu', 'gelu'), default='relu', metavar='NAME',
+                       help='relu or gelu, inside the feed-forward networks')
+    group.add_argument('--norm', type=one_of('layer', 'rms'), default='layer', metavar='NAME',
+                       help='layer: layer normalisation; rms: root mean square, a little cheaper')
+    group.add_argument('--heads', type=number_in(int, 1), default=8, metavar='N',
+                       help='heads of dot-product attention; must divide the model size')
+    group.add_argument('--img_feat_size', type=number_in(int, 1), default=2048, metavar='N',
+                       help="numbers in a region's feature")
+    group.add_argument('--cross_attn', type=one_of('xlinear', 'dot-product'), metavar='NAME',
+                       help='how words look at regions: xlinear or dot-product (default: xlinear for '
+                            'spatial_pe, dot-product for the others)')
+    flag(group, 'enc_pos_embedding', 'spatial encoding learned (1), or fixed sinusoids over the grid (0)',
+         True)
+    group.add_argument('--enc_pos_type', type=one_of('gxg', 'g2', 'box-coord'), default='gxg',
+                       metavar='NAME', help='learned spatial encoding: gxg (row and column profile of the '
+                                            'grid vector), g2 (all its cells), box-coord (the box itself)')
+    group.add_argument('--num_grids', type=perfect_square, default=144, metavar='N',
+                       help='cells of the grid, a perfect square')
+    group.add_argument('--dropout', type=number_in(float, 0, below=1), default=0.1, metavar='P',
+                       help='dropout inside the transformer')
+    group.add_argument('--drop_prob_lm', type=number_in(float, 0, below=1), default=0.5, metavar='P',
+                       help='dropout of the embedded features')
+
+
+def perfect_square(text):
+    """An argparse type: a positive perfect square."""
+    value = number_in(int, 1)(text)
+    if math.isqrt(value) ** 2 != value:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a perfect square; allowed are 1, 4, 9, ..., '
+                                         '144 (12 x 12), 196 (14 x 14), ...')
+    return value
+
+
+def add_optimisation_flags(parser):
+    """How it is trained."""
+    group = parser.add_argument_group('optimisation')
+    group.add_argument('--max_epochs', type=number_in(int, -1), default=30, metavar='N',
+                       help='passes over the training images, counted over all phases; -1: without end')
+    group.add_argument('--batch_size', type=number_in(int, 1), default=15, metavar='N',
+                       help='images in a batch')
+    group.add_argument('--seq_per_img', type=number_in(int, 1), default=5, metavar='N',
+                       help='captions per image in a batch')
+    group.add_argument('--optim', type=one_of(*OPTIMISERS), default='adam', metavar='NAME',
+                       help=f'one of {", ".join(OPTIMISERS)} (sgdm: momentum, sgdmom: Nesterov momentum)')
+    group.add_argument('--learning_rate', type=number_in(float, 0), default=5e-4, metavar='R',
+                       help='where the rate starts; with --noamopt the schedule sets it instead')
+    group.add_argument('--learning_rate_decay_start', type=number_in(int, -1), default=0, metavar='EPOCH',
+                       help='epoch from which the rate decays; -1: never')
+    group.add_argument('--learning_rate_decay_every', type=number_in(int, 1), default=3, metavar='EPOCHS',
+                       help='epochs between two decays')
+    group.add_argument('--learning_rate_decay_rate', type=number_in(float, above=0), default=0.8,
+                       metavar='F', help='the rate is multiplied by this at each decay')
+    flag(group, 'noamopt', 'Adam (0.9, 0.98, 1e-9) with warm-up: rate noamopt_factor * d^-0.5 * '
+                           'min(step^-0.5, step * noamopt_warmup^-1.5); the step decay does not apply')
+    group.add_argument('--noamopt_warmup', type=number_in(int, 1), default=2000, metavar='STEPS',
+                       help='steps until the rate is highest')
+    group.add_argument('--noamopt_factor', type=number_in(float, above=0), default=1.0, metavar='F',
+                       help='factor of the warm-up schedule')
+    flag(group, 'reduce_on_plateau', 'halve the rate when validation (CIDEr where there are language '
+                                     'scores, else the loss) has not improved for 4 validations in a row; '
+                                     'the step decay does not apply')
+    group.add_argument('--optim_alpha', type=number_in(float, 0, below=1), default=0.9, metavar='A',
+                       help="adam's first beta; smoothing of rmsprop; momentum of sgdm and sgdmom")
+    group.add_argument('--optim_beta', type=number_in(float, 0, below=1), default=0.999, metavar='B',
+                       help="adam's second beta")
+    group.add_argument('--optim_epsilon', type=number_in(float, above=0), default=1e-8, metavar='E',
+                       help="added to the denominator in adam, adamw, rmsprop and adagrad")
+    group.add_argument('--weight_decay', type=number_in(float, 0), default=0.0, metavar='W',
+                       help='weight decay (L2; decoupled in adamw)')
+    group.add_argument('--grad_clip', type=number_in(float, above=0), default=0.1, metavar='G',
+                       help='gradients are clamped to +-G, value by value')
+    group.add_argument('--label_smoothing', type=number_in(float, 0, below=1), default=0.0, metavar='S',
+                       help='probability that is spread over the other words')
+
+
+def add_running_flags(parser):
+    """When things are logged, validated and saved."""
+    group = parser.add_argument_group('running')
+    group.add_argument('--id', default='', metavar='NAME',
+                       help='name of the run (default: the last part of --checkpoint_path)')
+    group.add_argument('--checkpoint_path', default='', metavar='DIR',
+                       help='folder of the run (default: checkpoints/ID)')
+    group.add_argument('--start_from', metavar='DIR',
+                       help='go on from the run in this folder: after a crash, or into the next phase')
+    group.add_argument('--save_checkpoint_every', type=number_in(int, 1), default=1000, metavar='STEPS',
+                       help='steps between checkpoints')
+    group.add_argument('--perform_validation_every', type=number_in(int, 1), default=2500, metavar='STEPS',
+                       help='steps between validations; each also saves a checkpoint')
+    group.add_argument('--val_images_use', type=count_or_all, default=5000, metavar='N',
+                       help='validation images, the first N; -1 for all')
+    flag(group, 'language_eval', 'score validation captions (BLEU, METEOR, ROUGE-L, CIDEr); the best '
+                                 'checkpoint is then that of the highest CIDEr, not of the lowest loss')
+    group.add_argument('--losses_log_every', type=number_in(int, 1), default=25, metavar='STEPS',
+                       help='steps between lines of the log')
+    flag(group, 'load_best_score', 'with --start_from: keep the best validation score so far, so that '
+                                   'only a better model replaces model-best.pth', True)
+    flag(group, 'train_only', 'train on the train split alone, without restval')
+
+
+def add_machine_flags(parser):
+    """What it runs on."""
+    group = parser.add_argument_group('machine')
+    group.add_argument('--device', type=device_name, default='auto', metavar='NAME',
+                       help='auto (CUDA where there is one), cpu, cuda or cuda:N')
+    group.add_argument('--seed', type=number_in(int, 0, 2 ** 32 - 1), default=123, metavar='N',
+                       help='seed of everything random')
+    group.add_argument('--num_workers', type=number_in(int, 0), default=2, metavar='N',
+                       help='processes that read features; 0 reads in the main process. The results do '
+                            'not depend on it')
+
+
+def count_or_all(text):
+    """An argparse type: a number of images from 1, or -1 for all."""
+    value = number_in(int, -1)(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is not allowed; give a whole number from 1, or -1 for all')
+    return value
+
+
+def device_name(text):
+    """An argparse type: auto, cpu, cuda or cuda:N."""
+    if text in ('auto', 'cpu', 'cuda') or (text.startswith('cuda:') and text[5:].isdigit()):
+        return text
+    raise argparse.ArgumentTypeError(f'{text!r} is not a device; allowed are auto, cpu, cuda, cuda:N')
+
+
+def add_decoding_flags(parser, beam_size):
+    """How captions are made."""
+    group = parser.add_argument_group('decoding')
+    group.add_argument('--beam_size', type=number_in(int, 1), default=beam_size, metavar='N',
+                       help='beams; 1 is greedy')
+    group.add_argument('--group_size', type=number_in(int, 1), default=1, metavar='N',
+                       help='groups of diverse beam search; must divide --beam_size')
+    group.add_argument('--diversity_lambda', type=number_in(float, 0), default=0.5, metavar='L',
+                       help='what a group pays for a word that an earlier group has at the same place')
+    flag(group, 'sample_max', 'take the most probable words (1), or draw words at random (0), whatever '
+                              'the beam size', True)
+    group.add_argument('--temperature', type=number_in(float, above=0), default=1.0, metavar='T',
+                       help='for draws: below 1 safer, above 1 wilder')
+    group.add_argument('--top_k', type=number_in(int, 0), default=0, metavar='K',
+                       help='draw from the K most probable words only; 0: from all')
+    group.add_argument('--top_p', type=number_in(float, above=0, high=1), default=1.0, metavar='P',
+                       help='draw from the fewest words that hold probability P; 1: from all')
+    flag(group, 'max_ppl', 'rank finished beams by mean instead of summed log-probability')
+    group.add_argument('--length_penalty', type=number_in(float, 0), default=0.0, metavar='A',
+                       help='rank finished beams by sum / length^A; above 0 favours longer captions')
+    flag(group, 'decoding_constraint', 'never the same word twice in a row')
+    flag(group, 'block_trigrams', 'never the same three words in a row twice')
+    flag(group, 'suppress_UNK', 'never say UNK', True)
+
+
+def add_evaluation_flags(parser):
+    """What is evaluated, and what is written."""
+    group = parser.add_argument_group('evaluation')
+    group.add_argument('--model', required=True, metavar='FILE', help='weights, model.pth')
+    group.add_argument('--infos_path', required=True, metavar='FILE',
+                       help='options and vocabulary, infos_ID.pkl, beside the weights')
+    group.add_argument('--split', type=one_of('train', 'restval', 'val', 'test', 'all'), default='test',
+                       metavar='NAME', help='images to caption: train, restval, val, test or all')
+    group.add_argument('--num_images', type=count_or_all, default=-1, metavar='N',
+                       help='only the first N images of the split; -1, or more than there are: all')
+    group.add_argument('--batch_size', type=number_in(int, 1), default=50, metavar='N',
+                       help='images decoded at a time; less takes less memory')
+    group.add_argument('--sample_n', type=number_in(int, 1), default=1, metavar='N',
+                       help='captions per image: that many draws, or the N best beams')
+    flag(group, 'language_eval', 'score the captions (BLEU, METEOR, ROUGE-L, CIDEr, SPICE where it is '
+                                 'installed)')
+    group.add_argument('--coco_json', metavar='FILE',
+                       help='COCO caption annotations to take references from, in place of --input_json')
+    group.add_argument('--id', default='', metavar='NAME',
+                       help="name in eval_results/ID_SPLIT.json (default: the run's)")
+    flag(group, 'verbose_beam', 'print every finished beam of every image')
+    flag(group, 'verbose_loss', 'also compute the cross-entropy loss on the captions of the split')
+    flag(group, 'dump_json', 'write the captions to vis/vis.json', True)
+    flag(group, 'dump_path', "write each image's file path to vis/vis.json", True)
+    flag(group, 'dump_images', 'copy the captioned images to vis/imgs/ (needs --image_root)')
+    group.add_argument('--image_root', default='', metavar='DIR',
+                       help='folder that holds train2014/ and val2014/, for --dump_images')
+
+
+def train_parser():
+    """The parser of `train.py`."""
+    parser = Parser(prog='train.py', description=(
+        'Train an image captioner on region features.\n\n'
+        'example: python train.py --id first --caption_model spatial_pe --input_json data/cocotalk.json \\\n'
+        '             --input_label_h5 data/cocotalk_label.h5 --input_img_feat_dir data/cocobu_att \\\n'
+        '             --input_grid_vec_dir data/cocobu_box_vec --noamopt --checkpoint_path checkpoints/first'))
+    add_data_flags(parser)
+    add_model_flags(parser)
+    add_optimisation_flags(parser)
+    add_running_flags(parser)
+    add_decoding_flags(parser, beam_size=1)
+    add_machine_flags(parser)
+    return parser
+
+
+def eval_parser():
+    """The parser of `eval.py`."""
+    parser = Parser(prog='eval.py', description=(
+        'Caption a split with a trained model, and score the captions.  The model options come from\n'
+        'the infos file; they need not be given again, and may not contradict it.\n\n'
+        'example: python eval.py --model checkpoints/first/model.pth \\\n'
+        '             --infos_path checkpoints/first/infos_first.pkl --language_eval 1'))
+    add_evaluation_flags(parser)
+    add_decoding_flags(parser, beam_size=2)
+    add_data_flags(parser)
+    add_model_flags(parser)
+    add_machine_flags(parser)
+    return parser
+
+
+def parse(parser, arguments=None):
+    """Parse `arguments` (default: the command line) -> (options, names given on the command line)."""
+    options = parser.parse_args(arguments)
+    unset = object()
+    marks = argparse.Namespace(**{name: unset for name in vars(options)})
+    parser.parse_args(arguments, marks)
+    return options, {name for name, value in vars(marks).items() if value is not unset}
+
+
+def take_model_options(options, given, infos_options, infos_path):
+    """Fill the model options of `options` from a checkpoint's (a mapping); raise `UsageError` where
+    the command line contradicts them."""
+    for name in MODEL_OPTIONS:
+        if name not in infos_options:
+            continue
+        saved = infos_options[name]
+        if name in given and getattr(options, name) != saved:
+            raise UsageError(f'--{name} {show(getattr(options, name))} contradicts {infos_path}, which '
+                             f'has {name} {show(saved)}; leave the flag out, or start another run')
+        setattr(options, name, saved)
+
+
+def show(value):
+    """A value as the command line spells it."""
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def check_model(options, given):
+    """Resolve the model options' dependent defaults and refuse what cannot be."""
+    if options.cross_attn is None:
+        options.cross_attn = 'xlinear' if options.caption_model == 'spatial_pe' else 'dot-product'
+    if options.input_encoding_size % 2:
+        raise UsageError(f'--input_encoding_size {options.input_encoding_size} must be even')
+    if options.input_encoding_size % options.heads:
+        raise UsageError(f'--heads {options.heads} does not divide --input_encoding_size '
+                         f'{options.input_encoding_size}; allowed are its divisors')
+    if options.caption_model == 'spatial_pe' and not options.enc_pos_embedding \
+            and 'enc_pos_type' in given and options.enc_pos_type != 'gxg':
+        raise UsageError(f'--enc_pos_type {options.enc_pos_type} has no fixed form; with '
+                         '--enc_pos_embedding 0 only gxg is allowed')
+    if options.caption_model == 'spatial_pe':
+        check_place_inputs(options)
+
+
+def check_place_inputs(options):
+    """Refuse a `spatial_pe` without a source for the places of the regions."""
+    boxes = options.input_box_dir or options.input_rel_box_dir
+    if options.enc_pos_embedding and options.enc_pos_type == 'box-coord':
+        if not boxes:
+            raise UsageError('--enc_pos_type box-coord needs --input_box_dir or --input_rel_box_dir')
+    elif not boxes and not options.input_grid_vec_dir:
+        raise UsageError('--caption_model spatial_pe needs --input_grid_vec_dir (made by prepro_areas.py), '
+                         'or --input_box_dir or --input_rel_box_dir to compute grid vectors from')
+
+
+def check_decoding(options, copies=1):
+    """Refuse decoding options that contradict one another; `copies` captions per image are wanted."""
+    if options.beam_size % options.group_size:
+        raise UsageError(f'--group_size {options.group_size} does not divide --beam_size '
+                         f'{options.beam_size}')
+    if options.sample_max and copies > options.beam_size:
+        raise UsageError(f'--sample_n {copies} is more than --beam_size {options.beam_size} '
+                         'beams; raise the beam size, or draw with --sample_max 0')

@@ -1,0 +1,173 @@
+"""Training runs: what a run leaves behind, and that a resumed run is the uninterrupted one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from misc import checkpoint, pickles
+from misc.cli import DataError, UsageError
+from tests import tiny
+
+
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+    return tiny.write_corpus(tmp_path_factory.mktemp('corpus'))
+
+
+def weights_of(folder, name='model.pth'):
+    return checkpoint.read_tensors(str(folder / name))
+
+
+def same_weights(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def infos_of(folder):
+    return checkpoint.read_infos(str(folder / 'infos_tiny.pkl'))
+
+
+class Interrupt(Exception):
+    """Stands in for a kill: leaves the training loop at once."""
+
+
+def interrupt_after(monkeypatch, step):
+    """Make training raise `Interrupt` before step `step` + 1."""
+    plain = train.Training._step
+
+    def counted(self):
+        if self.iteration == step:
+            raise Interrupt
+        plain(self)
+    monkeypatch.setattr(train.Training, '_step', counted)
+
+
+@pytest.mark.parametrize('flags', [
+    (), ('--noamopt', '--noamopt_warmup', 5), ('--reduce_on_plateau', 1, '--optim', 'sgdmom'),
+    ('--optim', 'rmsprop')], ids=lambda flags: '-'.join(map(str, flags)))
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one_bit_for_bit(
+        corpus, tmp_path, monkeypatch, flags):
+    every = ['--max_epochs', 4, '--save_checkpoint_every', 2, '--perform_validation_every', 3, *flags]
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    tiny.run(train, tiny.train_flags(corpus, whole, *every))
+    resume = []
+    for stop in (5, 7):  # inside the second and third epoch, after validations and saves
+        with monkeypatch.context() as patch, pytest.raises(Interrupt):
+            interrupt_after(patch, stop)
+            tiny.run(train, tiny.train_flags(corpus, parts, *every, *resume))
+        resume = ['--start_from', parts]
+    tiny.run(train, tiny.train_flags(corpus, parts, *every, '--num_workers', 2, *resume))
+    for name in ('model.pth', 'model-best.pth'):
+        assert same_weights(weights_of(whole, name), weights_of(parts, name))
+    one, other = infos_of(whole), infos_of(parts)
+    assert one['histories'] == other['histories'] and one['best_val_score'] == other['best_val_score']
+    assert one['iter'] == other['iter'] == 12 and one['epoch'] == other['epoch'] == 4
+
+    def lines(folder):
+        text = (folder / 'validations.jsonl').read_text().splitlines()
+        return [{**json.loads(line), 'seconds': 0} for line in text]
+    assert lines(whole) == lines(parts)
+
+
+def test_the_folder_of_a_run_is_as_the_formats_say(corpus, tmp_path):
+    tiny.run(train, tiny.train_flags(corpus, tmp_path))
+    names = set(os.listdir(tmp_path))
+    assert names >= {'model.pth', 'model-best.pth', 'infos_tiny.pkl', 'infos_tiny-best.pkl',
+                     'optimizer.pth', 'histories_tiny.pkl', 'validations.jsonl'}
+    assert any(name.startswith('events.out.tfevents') for name in names)
+    assert all(torch.is_tensor(value) for value in weights_of(tmp_path).values())
+    infos = pickles.load(str(tmp_path / 'infos_tiny.pkl'))
+    assert infos['opt'].num_layers == 1 and infos['vocab']['1'] == 'a'
+    assert infos['iter'] == 6 and infos['epoch'] == 2  # 9 images, 4 a batch: 3 steps an epoch
+    histories = pickles.load(str(tmp_path / 'histories_tiny.pkl'))
+    assert sorted(histories['loss_history']) == [1, 2, 3, 4, 5, 6]
+    assert list(histories['val_result_history']) == [6]
+    assert infos['best_val_score'] == pytest.approx(-histories['val_result_history'][6]['loss'])
+
+
+def test_every_epoch_deals_every_image_once_in_another_order(corpus, tmp_path, monkeypatch):
+    seen = []
+    plain = train.caption_loss
+    monkeypatch.setattr(train, 'caption_loss',
+                        lambda model, batch, s: (seen.append(batch.image_ids), plain(model, batch, s))[1])
+    tiny.run(train, tiny.train_flags(corpus, tmp_path, '--max_epochs', 2))
+    first, second = sum(seen[:3], []), sum(seen[3:], [])
+    assert sorted(first) == sorted(second) == list(range(100, 109)) and first != second
+
+
+def test_a_signal_saves_and_says_how_to_go_on(corpus, tmp_path):
+    command = [sys.executable, 'train.py', *map(str, tiny.train_flags(
+        corpus, tmp_path / 'run', '--max_epochs', -1))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith('iteration 20 '):
+            break
+    process.send_signal(signal.SIGTERM)
+    rest = process.stdout.read()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert f'--start_from {tmp_path / "run"}' in rest
+    assert infos_of(tmp_path / 'run')['iter'] >= 20
+
+
+def test_killed_in_the_middle_of_a_save_the_folder_is_the_old_set_or_the_new(tmp_path, monkeypatch):
+    old = {name: b'old' for name in ('model.pth', 'infos_x.pkl', 'optimizer.pth')}
+    new = {**{name: b'new' for name in old}, 'model-best.pth': b'new'}
+    plain = os.replace
+    for survived in range(1, 9):  # the save is cut before its n-th move
+        folder = tmp_path / str(survived)
+        checkpoint.save_set(str(folder), old)
+        moves = []
+
+        def cut(source, target):
+            moves.append(target)
+            if len(moves) == survived:
+                raise KeyboardInterrupt
+            plain(source, target)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'replace', cut)
+            try:
+                checkpoint.save_set(str(folder), new)
+            except KeyboardInterrupt:
+                pass
+        checkpoint.finish_moves(str(folder))
+        found = {name: (folder / name).read_bytes() for name in os.listdir(folder)
+                 if not name.endswith('.part')}
+        assert found in (old, new)
+        checkpoint.save_set(str(folder), new)
+        assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == new
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(corpus, tmp_path, monkeypatch):
+    plain = train.caption_loss
+
+    def broken(model, batch, smoothing):
+        terms = plain(model, batch, smoothing)
+        terms['loss'] = terms['loss'] * (float('nan') if 104 in batch.image_ids else 1.0)
+        return terms
+    monkeypatch.setattr(train, 'caption_loss', broken)
+    with pytest.raises(DataError, match='(?s)iteration .*learning rate.*images were .*104'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path))
+
+
+def test_a_run_is_not_overwritten_by_another_and_a_missing_one_is_named(corpus, tmp_path):
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a', '--max_epochs', 1))
+    with pytest.raises(UsageError, match='--start_from'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a'))
+    with pytest.raises(DataError, match='no folder'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a', '--start_from', tmp_path / 'nowhere'))
+    with pytest.raises(UsageError, match='num_layers 3 contradicts .* num_layers 1'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a', '--start_from', tmp_path / 'a',
+                                         '--num_layers', 3))
+
+
+def test_training_learns(corpus, tmp_path):
+    tiny.run(train, tiny.train_flags(corpus, tmp_path, '--max_epochs', 60, '--learning_rate', 3e-3,
+                                     '--learning_rate_decay_start', -1))
+    losses = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['loss_history']
+    assert np.mean([losses[step] for step in range(170, 181)]) < 0.8 * losses[1]
