@@ -106,7 +106,8 @@ def main():
                 if message:
                     broken.add(message)
                 display.update()
-    note(f'{len(ids) - len(broken)} images, {opt.num_grids} cells -> {opt.output_dir}')
+    done = ids & finished(opt.output_dir, SUFFIX['grid'])
+    note(f'{len(done)} of {len(ids)} images, {opt.num_grids} cells -> {opt.output_dir}')
     return broken.finish('mend them and run the command again; it makes only what is missing')
 
 

@@ -120,6 +120,10 @@ class Packed:
             raise DataError(f'--{flag}: {path} is not a packed HDF5 file ({error})') from None
         self.rows, self.process = None, None
 
+    def __getstate__(self):
+        """Without the open file, which cannot go to another process."""
+        return {**self.__dict__, 'rows': None, 'process': None}
+
     def ids(self):
         """The ids (as strings) in the file."""
         return set(self.spans)

@@ -33,7 +33,10 @@ class Workers:
     def __enter__(self):
         if self.count > 1:
             before = {child.pid for child in multiprocessing.active_children()}
+            # Processes inherit the mask, so that Ctrl-C cannot reach one before it ignores it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             self.pool = multiprocessing.Pool(self.count, _start, (self.work,))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             self.pids = {child.pid for child in multiprocessing.active_children()} - before
         return self
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import glob
 import os
 import re
@@ -224,7 +225,8 @@ def main():
             Workers(partial(convert, folders=folders), opt.num_workers) as workers, \
             Progress(total // MEGABYTE, 'archive', unit='megabyte') as display:
         converter = Converter(folders, f'{folders["box"]}_sizes.json', broken, workers, display)
-        converter.sizes.update(image_sizes(folders['box']))
+        with contextlib.suppress(DataError):    # a broken sizes file is made anew from the archive
+            converter.sizes.update(image_sizes(folders['box']))
         converter.run(paths)
         converter.sizes = {image_id: size for image_id, size in converter.sizes.items()
                            if image_id in converter.done}

@@ -8,11 +8,11 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.broken import Broken
 from misc.cli import DataError, Parser, Progress, UsageError, note, number_in, run_command
-from misc.features import open_source, write_array
+from misc.features import SUFFIX, open_source, write_array
 from misc.files import read_json
-from misc.grids import checked_boxes, image_sizes, relative_boxes
+from misc.grids import checked_boxes, image_sizes, relative_boxes, sizes_path
 from misc.images import read_size
-from misc.karpathy import read_images
+from misc.karpathy import SOURCE, read_images
 from misc.made import Sample, claimed, digest, finished
 from misc.workers import Workers, cpu_count
 
@@ -46,19 +46,19 @@ def describe(image_id, boxes, sizes, image_paths):
         return None
 
 
-def find_images(opt, ids, sizes):
+def find_images(opt, ids, sizes, broken):
     """{id: path} of the images of `ids` that have to be opened for their size."""
     unknown = ids - set(sizes)
     if not unknown:
         return {}
     if not opt.input_json or not opt.image_root:
-        raise UsageError(f'{len(unknown)} images have no known size (there is no '
-                         f'{os.path.normpath(opt.input_box_dir)}_sizes.json with them);\n'
+        raise UsageError(f'{len(unknown)} images have no known size (none in '
+                         f'{sizes_path(opt.input_box_dir)});\n'
                          'give --input_json and --image_root, so that they can be opened')
     if not os.path.isdir(opt.image_root):
         raise UsageError(f'--image_root: there is no folder {opt.image_root}')
     paths = {}
-    for image in read_images(opt.input_json, Broken(), captions=False):
+    for image in read_images(opt.input_json, broken, captions=False):
         if str(image['id']) in unknown and image['file_path']:
             paths[str(image['id'])] = os.path.join(opt.image_root, image['file_path'])
     return paths
@@ -90,14 +90,14 @@ def main():
     if not ids:
         raise DataError(f'--input_box_dir: {opt.input_box_dir} holds no boxes; make them with: '
                         'python scripts/make_bu_data.py')
-    known = read_json(opt.input_json, "unpacking Karpathy's caption_datasets.zip") if opt.input_json else None
+    known = read_json(opt.input_json, SOURCE) if opt.input_json else None
     sizes = image_sizes(opt.input_box_dir, known)
-    image_paths = find_images(opt, ids, sizes)
+    image_paths = find_images(opt, ids, sizes, broken)
     inputs = {'input_box_dir': Sample(ids, partial(describe, boxes=boxes, sizes=sizes,
                                                    image_paths=image_paths))}
     work = partial(convert, boxes=boxes, output_dir=opt.output_dir, sizes=sizes, image_paths=image_paths)
     with claimed(opt.output_dir, 'prepro_bbox_relative_coords.py', {}, inputs, [opt.output_dir]):
-        done = ids & finished(opt.output_dir, '.npy')
+        done = ids & finished(opt.output_dir, SUFFIX['box'])
         todo = sorted(ids - done)
         with Workers(work, opt.num_workers, len(todo)) as workers, \
                 Progress(len(ids), 'relative boxes', done=len(done)) as display:
@@ -105,7 +105,8 @@ def main():
                 if message:
                     broken.add(message)
                 display.update()
-    note(f'{len(ids) - len(broken)} images -> {opt.output_dir}')
+    done = ids & finished(opt.output_dir, SUFFIX['box'])
+    note(f'{len(done)} of {len(ids)} images -> {opt.output_dir}')
     return broken.finish('mend them and run the command again; it makes only what is missing')
 
 

@@ -78,6 +78,11 @@ def write(folders, image_id, fc, att):
     write_array(folders['fc'], image_id, 'fc', fc)
 
 
+def extracted(folders):
+    """The ids (as strings) that have both arrays."""
+    return set.intersection(*(finished(folders[kind], SUFFIX[kind]) for kind in KINDS))
+
+
 def describe(image_id, paths):
     """What the record of this command says about one image; None for an unreadable one."""
     try:
@@ -103,19 +108,6 @@ def image_paths(opt, broken):
                         f'as {next(iter(paths.values()), "…")};\nname the folder that holds train2014/ and '
                         'val2014/')
     return paths
-
-
-def choose_device(name):
-    """The torch device `name`; 'auto' is CUDA where there is one.  Raises `UsageError`."""
-    import torch
-    torch.backends.cudnn.allow_tf32 = False   # features are the same to 1e-5 wherever they are computed
-    if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError):
-        raise UsageError(f'--device {name}: there is no such device on this machine; give auto or cpu') from None
-    return torch.device(name)
 
 
 def arguments():
@@ -149,22 +141,25 @@ def main():
     opt = arguments().parse_args()
     broken = Broken()
     paths = image_paths(opt, broken)
-    from misc import cnn   # torch takes seconds to load: first what can be refused without it
+    import torch   # takes seconds to load: first what can be refused without it
+    from misc import cnn
+    from misc.machine import pick_device
+    torch.backends.cudnn.allow_tf32 = False   # features are the same to 1e-5 wherever they are computed
     weights = cnn.find_weights(opt.model, opt.model_root)
-    device = choose_device(opt.device)
+    device = pick_device(opt.device)
     base = os.path.normpath(opt.output_dir)
     folders = {kind: f'{base}_{kind}' for kind in KINDS}
     options = {'model': opt.model, 'cnn_layout': opt.cnn_layout, 'att_size': opt.att_size}
     inputs = {'model_root': Files([weights]),
               'images_root': Sample(paths, partial(describe, paths=paths))}
     with claimed(base, 'prepro_feats.py', options, inputs, list(folders.values())):
-        done = set.intersection(*(finished(folders[kind], SUFFIX[kind]) for kind in KINDS))
+        done = extracted(folders)
         todo = [(image_id, path) for image_id, path in paths.items() if image_id not in done]
         with Progress(len(paths), 'features', done=len(paths) - len(todo)) as display:
             if todo:
                 network = cnn.load_network(opt.model, weights, opt.cnn_layout, device)
                 convert_all(network, todo, folders, opt.att_size, opt.num_workers, broken, display)
-    note(f'{len(paths)} images, less what is broken -> {", ".join(folders.values())}')
+    note(f'{len(extracted(folders) & set(paths))} of {len(paths)} images -> {", ".join(folders.values())}')
     return broken.finish('put whole images there and run the command again; it extracts only what is missing')
 
 

@@ -1,0 +1,54 @@
+"""What the tests of the preparation scripts share: running a script, and input in its real forms."""
+
+import base64
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from misc.cli import UserError
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a script's `main` with flags; returns (exit status, what it said)."""
+    def call(script, **flags):
+        words = [word for flag, value in flags.items() for word in (f'--{flag}', str(value))]
+        monkeypatch.setattr(sys, 'argv', [script.__name__, *words])
+        try:
+            status = script.main()
+            return status, capsys.readouterr().err
+        except UserError as error:
+            return error.status, capsys.readouterr().err + str(error)
+        except SystemExit as error:
+            return error.code, capsys.readouterr().err
+    return call
+
+
+def record(image_id, split, *captions, key='cocoid', **more):
+    """An image record of a split file."""
+    return {key: image_id, 'split': split, 'filepath': 'val2014', 'filename': f'{image_id}.jpg',
+            'sentences': [{'tokens': caption.split(), 'raw': caption.capitalize() + '.'}
+                          for caption in captions], **more}
+
+
+def write_split(path, records):
+    """Write a split file."""
+    path.write_text(json.dumps({'images': records, 'dataset': 'coco'}))
+    return path
+
+
+def line(image_id, boxes, features, width=640, height=480, count=None):
+    """A line of the archive, as bytes."""
+    columns = [str(image_id), str(width), str(height), str(len(boxes) if count is None else count)]
+    columns += [base64.b64encode(np.asarray(array, dtype='<f4').tobytes()).decode()
+                for array in (boxes, features)]
+    return '\t'.join(columns).encode() + b'\r\n'
+
+
+def random_line(image_id, seed=None, regions=3, **more):
+    """A whole line of random regions."""
+    random = np.random.default_rng(image_id if seed is None else seed)
+    corners = np.sort(random.uniform(0, 400, (regions, 2, 2)), axis=1)
+    return line(image_id, corners.reshape(regions, 4), random.uniform(0, 1, (regions, 2048)), **more)
