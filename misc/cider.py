@@ -165,11 +165,12 @@ class CiderD:
 
         `captions`: int (B, T); `owners`: (B,), the place of each caption's image in `references`.
         """
+        captions, owners = np.asarray(captions), np.asarray(owners, dtype=np.int64)
         images, R = len(references), max(len(image.lengths) for image in references)
         sizes = np.array([len(image.numbers) for image in references])
-        known = np.concatenate([[-1], np.concatenate([image.numbers for image in references])
-                                + np.repeat(np.arange(images) << IMAGE, sizes)])  # ascending
-        counts = np.zeros((len(known), R), np.result_type(*{image.counts.dtype for image in references}))
+        held = np.concatenate([[-1], np.concatenate([image.numbers for image in references])
+                               + np.repeat(np.arange(images) << IMAGE, sizes)])  # ascending
+        counts = np.zeros((len(held), R), np.result_type(*{image.counts.dtype for image in references}))
         for image, end in zip(references, sizes.cumsum() + 1):
             counts[end - len(image.numbers):end, :len(image.lengths)] = image.counts
         for start in range(0, len(captions), BLOCK):
@@ -179,14 +180,13 @@ class CiderD:
             numbers, idf = self.look_up(ngrams.keys)
             numbered = np.flatnonzero(numbers >= 0)
             codes = owners[block][ngrams.cells[numbered] // ORDERS] << IMAGE | numbers[numbered]
-            places = np.searchsorted(known, codes, side='right') - 1
-            found = np.flatnonzero(known[places] == codes)
+            places = np.searchsorted(held, codes, side='right') - 1
+            found = np.flatnonzero(held[places] == codes)
             yield block, Matches(ngrams, idf, numbered[found], counts[places[found]], lengths)
 
     def scores(self, captions, owners, references):
         """CIDEr-D, float64 (B,), of captions (B, T) against `references[owners[b]]` (see `prepare`)."""
-        captions, owners = np.asarray(captions), np.asarray(owners)
-        scores = np.zeros(len(captions))
+        owners, scores = np.asarray(owners), np.zeros(len(captions))
         if not len(captions):
             return scores
         norms = padded([image.norms for image in references])  # (I, R, 4)
@@ -266,7 +266,8 @@ def stacked(images):
 
 def padded(arrays):
     """Arrays of unequal length, stacked, with zeros after the shorter ones."""
-    stack = np.zeros((len(arrays), max(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
+    kind = np.result_type(*{array.dtype for array in arrays})
+    stack = np.zeros((len(arrays), max(map(len, arrays)), *arrays[0].shape[1:]), kind)
     for place, array in enumerate(arrays):
         stack[place, :len(array)] = array
     return stack
@@ -293,4 +294,7 @@ def table_of(document_frequency, name):
         longer = np.flatnonzero(sizes > place)
         keys[longer] = keys[longer] << np.uint64(16) | (words[starts[longer] + place] + 1).astype(np.uint64)
     order = np.argsort(keys)
-    return keys[order], frequencies[order]
+    keys, frequencies = keys[order], frequencies[order]
+    if not np.isfinite(frequencies).all() or (keys[1:] == keys[:-1]).any():
+        raise DataError(f'{name} has an n-gram twice, or a frequency that is no finite number; {way_out}')
+    return keys, frequencies

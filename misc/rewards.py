@@ -99,8 +99,7 @@ class Rewards:
 def bleu_4(cider, captions, owners, references):
     """BLEU-4 of each caption, float64 (B,), as coco-caption scores a sentence; arguments as for
     `CiderD.scores`."""
-    captions, owners = np.asarray(captions), np.asarray(owners)
-    scores = np.zeros(len(captions))
+    owners, scores = np.asarray(owners), np.zeros(len(captions))
     if not len(captions):
         return scores
     # Where an image has fewer references, its first one again changes no closest length.

@@ -32,7 +32,7 @@ def test_scores_equal_the_definition_on_anything(seed):
     scorer = CiderD(table, 8 if seed % 5 else 3)  # with 3, some n-grams weigh less than nothing
     captions = odd_rows(draw, 60, int(draw.choice([1, 4, width, width + 3])), words + 1)
     captions[:12] = odd_rows(draw, 12, captions.shape[1], words)
-    owners = draw.integers(0, 12, 60)
+    owners = draw.integers(0, 12, 60, dtype=np.int32)
     scores = scorer.scores(captions, owners, scorer.prepare(images))
     wanted = [naive.cider_d(caption, images[owner], table, scorer.images)
               for caption, owner in zip(captions, owners)]
@@ -73,6 +73,15 @@ def test_ngrams_of_different_orders_never_share_a_key():
             assert got == pytest.approx(naive.cider_d(caption, references[owner], table, 50), abs=1e-12)
 
 
+def test_ngrams_that_only_references_have_are_told_apart_whenever_they_are_met():
+    scorer = CiderD({}, 100)
+    first, second, third = (scorer.prepare([np.array([[word]])])[0] for word in (5, 4, 6))
+    captions, owners = np.repeat([[4], [5], [6], [7]], 3, axis=0), [0, 1, 2] * 4
+    scores = scorer.scores(captions, owners, [first, second, third]).reshape(4, 3)
+    assert (scores > 0).tolist() == [[False, True, False], [True, False, False], [False, False, True],
+                                     [False, False, False]]
+
+
 def test_references_are_asked_for_once_and_blocks_do_not_show(monkeypatch):
     draw = np.random.default_rng(0)
     images = {image_id: odd_rows(draw, 5, 12, 9) for image_id in range(100, 140)}
@@ -105,6 +114,7 @@ def test_a_table_is_read_from_a_pickle_and_a_wrong_one_is_refused(tmp_path):
             ({('a', 'dog'): 1.0}, 9, 'idxs'), ({'12': 1.0}, 9, 'tuples'),
             ({('1',) * 5: 1.0}, 9, 'of 5 to 5 words'),
             ({('65535',): 1.0}, 9, 'word_count_threshold'), ({('1',): 'x'}, 9, 'idxs'),
+            ({('1',): 1.0, ('01',): 2.0}, 9, 'twice'), ({('1',): float('nan')}, 9, 'finite'),
             ({('1',): 1.0}, 0, 'ref_len'), ([], 9, 'tuples')]:
         with pytest.raises(DataError, match=message):
             CiderD.from_pickle(saved({'document_frequency': table, 'ref_len': ref_len}))

@@ -54,13 +54,14 @@ def test_arrays_come_back_wherever_they_are_held(tmp_path, protocol):
               np.arange(4, dtype='>i2'), np.array([True, False]), np.arange(8, dtype=np.uint8)[::2],
               np.array([1j])]
     value = {'list': arrays, 'tuple': (arrays[0], (arrays[1],)), 'opt': argparse.Namespace(a=arrays[2])}
-    value['itself'] = value
+    value['itself'], value['again'] = value, value['tuple']
     found = pickles.load(written(tmp_path / 'a.pkl', pickle.dumps(value, protocol=protocol)))
     for got, want in zip(found['list'], arrays, strict=True):
         assert type(got) is np.ndarray and got.dtype == want.dtype and got.shape == want.shape
         assert got.flags.writeable and np.array_equal(got, want)
     assert found['tuple'][0] is found['list'][0] and np.array_equal(found['tuple'][1][0], arrays[1])
     assert found['opt'].a == 3 and found['itself'] is found
+    assert found['again'] is found['tuple']
 
 
 def test_files_of_python_2_are_read(tmp_path):
@@ -75,6 +76,9 @@ def test_files_of_python_2_are_read(tmp_path):
              b"\x85Rq\x03U\x011U\x012\x86G@\x08\x00\x00\x00\x00\x00\x00sU\x07ref_lenM\x10'u.")
     found = pickles.load(written(tmp_path / 'table.p', table))
     assert found == {'document_frequency': {('1', '2'): 3.0}, 'ref_len': 10000}
+
+    counter = b'ccollections\ndefaultdict\n(c__builtin__\nlong\ntR.'
+    assert pickles.load(written(tmp_path / 'counter.p', counter))['absent'] == 0
 
     scalar = (b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR(I3\nS'<'\n"
               b"NNNI-1\nI-1\nI0\ntb"
@@ -101,6 +105,7 @@ def attacks(marker):
         'masked': np.ma.array([1.0, 2.0]),
         'codec': Reduced(__import__('codecs').encode, 'x', 'rot13'),
         'bare object': object(),
+        'type of objects': np.dtype('O'),
     }.items()}
     touch = f"(S'touch {marker}'\ntR.".encode()
     dtype = b"cnumpy\ndtype\n(S'V8'\nI0\nI1\ntR"
@@ -117,6 +122,7 @@ def attacks(marker):
         'class changed': namespace + b"(N(dS'__repr__'\nc__builtin__\nint\nstb.",
         'persistent': b'Psome id\n.',
         'extension': b'\x82\x01.',
+        'scalar too long': b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'i1'\nI0\nI1\ntRS'ab'\ntR.",
         'array too short': b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85"
                            b"U\x01b\x87R(K\x01K\x63\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R\x89"
                            b"U\x08\x00\x00\x80?\x00\x00\x00\xc0tb.",

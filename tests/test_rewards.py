@@ -59,6 +59,7 @@ def test_the_advantage_is_the_weighted_reward_less_the_baseline(weights):
     np.testing.assert_allclose(advantage, wanted - first[:, None], atol=1e-5)
     assert statistics['reward'] == pytest.approx(wanted.mean())
     assert statistics['baseline'] == pytest.approx(first.mean())
+    assert [name in statistics for name in ('cider', 'bleu')] == [weight > 0 for weight in weights]
     assert statistics['advantage'] == pytest.approx(wanted.mean() - first.mean())
 
     others = np.array([[np.delete(row, s).mean() for s in range(4)] for row in wanted])
@@ -138,6 +139,9 @@ def test_a_table_by_which_references_score_near_nothing_is_refused():
     table = naive.ngram_frequency(references.values())
     with pytest.raises(DataError, match=r'score 0\.00(.|\n)*prepro_ngrams'):
         check_table(CiderD({ngram: 30 for ngram in table}, 30), references)
+    unlike = {0: np.arange(1, 21).reshape(4, 5)}
+    with pytest.raises(DataError, match=r'score 0\.00'):
+        check_table(CiderD(naive.ngram_frequency(unlike.values()), 30), unlike)
     with pytest.raises(DataError, match='ref_len(.|\n)*prepro_ngrams'):
         check_table(CiderD(table, 3), references)
 
