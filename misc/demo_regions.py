@@ -30,7 +30,7 @@ def region_boxes(scene, rng):
     boxes = []
     for rank, shape in enumerate(scene.shapes):
         boxes.append(_around(shape, rng, 0.0, 0.0))
-        for _ in range((3, 2, 1, 0, 0, 0)[rank]):
+        for _ in range(max(3 - rank, 0)):
             boxes.append(_around(shape, rng, 0.05, 0.06))
         if rank < 2 and rng.random() < 0.5:
             boxes.append(_part(shape, rng))
@@ -44,7 +44,7 @@ def region_boxes(scene, rng):
 
 def _around(shape, rng, shift, grow):
     """The box of a shape and 1.5 pixels around it, moved and scaled by parts of its side."""
-    x, y = shape.x + shift * rng.uniform(-1, 1) * shape.side, shape.y + shift * rng.uniform(-1, 1) * shape.side
+    x, y = np.array([shape.x, shape.y]) + shift * shape.side * rng.uniform(-1, 1, size=2)
     half = shape.side / 2 * (1 + grow * rng.uniform(-1, 1)) + 1.5
     return x - half, y - half, x + half, y + half
 
@@ -75,8 +75,9 @@ def region_features(picture, boxes):
     maps = _pixel_maps(picture)
     histograms = np.stack([_histograms(maps, box) for box in boxes])  # (n, bins)
     matrix, offset = _projection()
-    features = np.maximum((histograms - offset) @ matrix, 0) * SCALE
-    # Rounding hides the order in which a machine adds numbers up, and the files compress better.
+    # einsum, not @: BLAS would start threads for this little, and add up in an order of its own.
+    features = np.maximum(np.einsum('nb,bf->nf', histograms - offset, matrix), 0) * SCALE
+    # Rounded, so that a machine's own order of adding does not show, and files compress better.
     return (np.round(features * 64) / 64).astype(np.float32)
 
 

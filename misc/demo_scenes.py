@@ -79,8 +79,8 @@ def side_of(first, second, width, height):
 
 
 def is_inside(inner, outer):
-    """Whether `inner` lies well inside `outer`, whatever kind of holder that is."""
-    return 2 * (abs(inner.x - outer.x) + abs(inner.y - outer.y)) + 1.25 * inner.side < 0.75 * outer.side
+    """Whether the box of `inner` lies inside `outer`, even if that is a diamond."""
+    return abs(inner.x - outer.x) + abs(inner.y - outer.y) + inner.side < outer.side / 2
 
 
 def is_between(middle, first, second, width, height):
@@ -151,15 +151,8 @@ def _try_scene(rng, kind):
     """A random scene that may show a fact of `kind`, or None where the shapes found no room."""
     width, height = int(rng.integers(160, 201)), int(rng.integers(128, 151))
     short = min(width, height)
-    count = int(rng.integers(3, 7))
-    sides = [rng.uniform(0.30, 0.42) if kind == 'side' else rng.uniform(0.24, 0.30) if kind == 'between'
-             else rng.uniform(0.42, 0.55)]
-    sides.append(sides[0] * (rng.uniform(0.34, 0.46) if kind == 'inside' else rng.uniform(0.62, 0.79)))
-    top = sides[1] * 0.79
-    sides.append(rng.uniform(0.9, 1) * top if kind == 'between' else rng.uniform(0.12, max(0.13, top)))
-    limit = sides[2] * (0.79 if kind == 'between' else 1)
-    sides += [rng.uniform(0.10, max(0.11, limit)) for _ in range(count - 3)]
-    names = rng.choice(len(COLOURS) * len(SHAPES), size=count, replace=False)
+    sides = _sides(rng, kind, int(rng.integers(3, 7)))
+    names = rng.choice(len(COLOURS) * len(SHAPES), size=len(sides), replace=False)
     shapes = []
     for index, (side, name) in enumerate(zip(sides, names)):
         colour, shape = COLOURS[name // len(SHAPES)], SHAPES[name % len(SHAPES)]
@@ -172,6 +165,18 @@ def _try_scene(rng, kind):
             return None
         shapes.append(placed)
     return Scene(width, height, tuple(sorted(shapes, key=lambda shape: -shape.side)))
+
+
+def _sides(rng, kind, count):
+    """The sides of `count` shapes, as parts of the shorter side of the picture, largest first (but
+    for the least)."""
+    largest, second = {'side': ((0.30, 0.42), (0.62, 0.79)), 'inside': ((0.42, 0.55), (0.34, 0.44)),
+                       'between': ((0.27, 0.34), (0.66, 0.79))}[kind]
+    a = rng.uniform(*largest)
+    b = a * rng.uniform(*second)
+    c = 0.79 * b * rng.uniform(0.92, 1) if kind == 'between' else rng.uniform(0.10, max(0.11, 0.79 * b))
+    most = 0.79 * c if kind == 'between' else c
+    return [a, b, c] + [rng.uniform(0.085, max(0.09, most)) for _ in range(count - 3)]
 
 
 def _place(rng, kind, colour, shape, side, others, width, height):

@@ -197,14 +197,15 @@ its regions lie can know that one shape is left of another.
 An interrupted run goes on where it stopped when the same command is given again.""")
     parser.add_argument('--output_dir', help='folder to make the data set in')
     parser.add_argument('--num_images', type=number_in(int, low=10), default=2400,
-                        help='images in all; 1/8 are test, 1/24 val, 1/24 restval, the rest train.  Fewer for '
-                        'a quick look, more for a larger model')
+                        help='images in all; 1/8 are test, 1/24 val, 1/24 restval, the rest train; fewer '
+                        'for a quick look, more for a larger model')
     parser.add_argument('--seed', type=number_in(int, low=0), default=0,
                         help='the same seed gives the same files, byte for byte')
     parser.add_argument('--num_workers', type=number_in(int, low=1), default=cpu_count(),
                         help='processes to draw with; changes nothing but the time')
-    parser.add_argument('--figure', metavar='PNG', help='draw some scenes with their captions into this picture; '
-                        'no data set is made unless --output_dir is given too')
+    parser.add_argument('--figure', metavar='PNG',
+                        help='draw some scenes with their captions into this picture; no data set is made '
+                        'unless --output_dir is given too')
     return parser
 
 

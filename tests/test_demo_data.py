@@ -288,11 +288,13 @@ def test_a_scene_too_close_to_call_tells_no_fact():
     far = ('green', 'ring', 20, 130, 15)
     assert fact(('red', 'circle', 50, 70, 50), ('blue', 'star', 130, 75, 35), far).relation == 'left'
     assert fact(('red', 'circle', 130, 70, 50), ('blue', 'star', 50, 75, 35), far).relation == 'right'
-    # almost diagonal; almost the same size; a third in the way; two of a kind
+    # Almost diagonal; almost the same size; a third in the way; two of a kind.
     assert fact(('red', 'circle', 60, 45, 50), ('blue', 'star', 130, 90, 35), far) is None
     assert fact(('red', 'circle', 50, 70, 40), ('blue', 'star', 130, 75, 35), far) is None
-    assert fact(('red', 'circle', 50, 70, 50), ('blue', 'star', 150, 75, 35), ('green', 'ring', 80, 80, 15)) is None
-    assert fact(('red', 'circle', 50, 70, 50), ('blue', 'star', 130, 75, 35), ('red', 'circle', 20, 130, 15)) is None
+    assert fact(('red', 'circle', 50, 70, 50), ('blue', 'star', 150, 75, 35),
+                ('green', 'ring', 90, 80, 15)) is None
+    assert fact(('red', 'circle', 50, 70, 50), ('blue', 'star', 130, 75, 35),
+                ('red', 'circle', 20, 130, 15)) is None
 
 
 @pytest.mark.parametrize('caption, expected', [
