@@ -18,7 +18,8 @@ from PIL import Image
 from misc import demo_regions, demo_scenes
 from misc.demo_captions import MAX_WORDS, tokens_of, write_captions
 from misc.demo_scenes import SIDES, Scene, Shape
-from misc.relations import COLOURS, SHAPES, canonical, parse_relations, relation_accuracy
+from misc.relations import (COLOURS, SHAPE_WORDS, SHAPES, canonical, parse_relations,
+                            relation_accuracy)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / 'scripts' / 'make_demo_data.py'
@@ -195,7 +196,15 @@ def test_what_captions_say_of_corners_insides_and_betweens_is_true(scenes):
                 assert all(high > inside for high, inside in zip(outer.box[2:], inner.box[2:]))
                 seen['inside'] += 'inside' in words or 'within' in words
             if fact.relation == 'between':
-                assert words[:8].count('between') == 1
+                middle, *ends = fact.shapes
+                assert all(abs(value - sum(pair) / 2) < 0.1 * scene.height for value, pair in
+                           ((middle.x, [end.x for end in ends]), (middle.y, [end.y for end in ends])))
+                assert set(fact.shapes) == set(scene.shapes[:3])
+                said = [(at, (words[at - 1], SHAPE_WORDS[word]))
+                        for at, word in enumerate(words) if word in SHAPE_WORDS]
+                after = [name for at, name in said if at > words.index('between')]
+                assert {name for _, name in said} == {shape.name for shape in fact.shapes}
+                assert set(after[:2]) == {end.name for end in ends}
                 seen['between'] += 1
     assert min(seen[kind] for kind in ('corner', 'middle', 'inside', 'between')) > 5, seen
 
@@ -216,13 +225,12 @@ def test_no_box_of_a_shape_is_cut_by_the_border_of_the_picture(scenes):
     """A crop cut there would tell where it lies."""
     for number, (scene, _, _) in enumerate(scenes):
         boxes = demo_regions.region_boxes(scene, np.random.default_rng(number))
-        whole = (boxes == [0, 0, scene.width - 1, scene.height - 1]).all(axis=1)
-        assert whole.sum() == 1
-        assert (boxes[~whole] > 0).all() or (boxes[~whole][:, :2] > 0).mean() > 0.9
-        for shape in scene.shapes:
-            side = shape.side * 0.5 * 1.06 + 0.05 * shape.side + 1.5
-            assert shape.x > side and shape.y > side
-            assert shape.x < scene.width - 1 - side and shape.y < scene.height - 1 - side
+        middles = np.array([[shape.x, shape.y] for shape in scene.shapes])
+        on_shapes = [((box[:2] < middles) & (middles < box[2:])).all(axis=1).any() for box in boxes]
+        end = scene.width - 1, scene.height - 1
+        cut = (boxes[:, :2] <= 0).any(axis=1) | (boxes[:, 2:] >= end).any(axis=1)
+        whole = (boxes == [0, 0, *end]).all(axis=1)
+        assert whole.sum() == 1 and (cut & on_shapes).tolist() == whole.tolist()
 
 
 def test_features_do_not_tell_where_a_crop_lies_nor_how_it_is_arranged():
