@@ -32,7 +32,7 @@ def _overlaps(starts, ends, length, side):
     starts = starts[:, None] * (side / length)                   # in units of a part
     ends = ends[:, None] * (side / length)
     parts = np.arange(side)
-    return np.clip(np.minimum(ends, parts + 1) - np.maximum(starts, parts), 0, 1)
+    return np.maximum(np.minimum(ends, parts + 1) - np.maximum(starts, parts), 0)
 
 
 def relative_boxes(boxes, width, height):

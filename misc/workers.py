@@ -33,7 +33,7 @@ class Workers:
     def __enter__(self):
         if self.count > 1:
             before = {child.pid for child in multiprocessing.active_children()}
-            # Processes inherit the mask, so that Ctrl-C cannot reach one before it ignores it.
+            # The processes inherit this mask, so Ctrl-C reaches none of them.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             self.pool = multiprocessing.Pool(self.count, _start, (self.work,))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -68,7 +68,6 @@ class Workers:
 
 def _start(work):
     global _work, _parent
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _work, _parent = work, os.getppid()
 
 
