@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from misc.cider import LARGEST_INDEX, CiderD, lengths_of
+from misc.cider import LARGEST_INDEX, STRIDE, CiderD, last_places, lengths_of
 from misc.cli import DataError
 from tests import naive
 
@@ -80,6 +80,14 @@ def test_ngrams_that_only_references_have_are_told_apart_whenever_they_are_met()
     scores = scorer.scores(captions, owners, [first, second, third]).reshape(4, 3)
     assert (scores > 0).tolist() == [[False, True, False], [True, False, False], [False, False, True],
                                      [False, False, False]]
+
+
+@pytest.mark.parametrize('size', [1, 2, 63, 64, 65, 128, 1000])
+def test_the_search_in_two_steps_finds_what_one_search_finds(size):
+    draw = np.random.default_rng(size)
+    table = np.concatenate([[0], np.sort(draw.choice(3000, size - 1, replace=False) + 1)]).astype(np.uint64)
+    keys = np.concatenate([table, np.arange(3010, dtype=np.uint64), np.full(1, 2 ** 64 - 1, np.uint64)])
+    assert np.array_equal(last_places(table, table[::STRIDE], keys), np.searchsorted(table, keys, 'right') - 1)
 
 
 def test_references_are_asked_for_once_and_blocks_do_not_show(monkeypatch):
