@@ -34,7 +34,8 @@ def find_weights(model, model_root=None):
     path = os.path.join(places[0], f'{model}.pth')
     raise DataError(
         f'there is no {model}.pth in {" or ".join(places)}; fetch the ImageNet weights converted from Caffe '
-        f'and put them at {path}.\nTorchvision\'s serve with --cnn_layout torchvision; this writes them there:\n'
+        f'and put them at {path}.\n'
+        f'Torchvision\'s serve with --cnn_layout torchvision; this puts them there:\n'
         f'python -c "import torch, torchvision; torch.save(torchvision.models.{model}('
         f'weights=\'IMAGENET1K_V1\').state_dict(), \'{path}\')"')
 

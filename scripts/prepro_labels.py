@@ -105,7 +105,7 @@ def arguments():
         'python scripts/prepro_labels.py --input_json data/dataset_coco.json \\\n'
         '    --output_json data/cocotalk.json --output_h5 data/cocotalk'))
     parser.add_argument('--input_json', required=True, help="Karpathy's split file")
-    parser.add_argument('--output_json', required=True, help='JSON file to write: vocabulary, images, captions')
+    parser.add_argument('--output_json', required=True, help='JSON file to write: words, images, captions')
     parser.add_argument('--output_h5', required=True, help='HDF5 file to write, without "_label.h5"')
     parser.add_argument('--images_root', help=(
         'folder of the images (it holds train2014/ and val2014/); give it to write the width and height '

@@ -54,7 +54,7 @@ def read_vocabulary(path):
         raise DataError(f'{path} has no ix_to_word; make it with: python scripts/prepro_labels.py')
     index = {word: position for position, word in ix_to_word.items()}
     if len(index) < len(ix_to_word):
-        raise DataError(f'{path}: a word has two indices; make it again with: python scripts/prepro_labels.py')
+        raise DataError(f'{path}: a word has two indices; make it with: python scripts/prepro_labels.py')
     return index
 
 
@@ -66,8 +66,8 @@ def arguments():
         'python scripts/prepro_ngrams.py --input_json data/dataset_coco.json \\\n'
         '    --dict_json data/cocotalk.json --output_pkl data/coco-train --split train'))
     parser.add_argument('--input_json', required=True, help="Karpathy's split file")
-    parser.add_argument('--dict_json', required=True, help='the vocabulary: the JSON file of prepro_labels.py')
-    parser.add_argument('--output_pkl', required=True, help='files to write, without "-words.p" and "-idxs.p"')
+    parser.add_argument('--dict_json', required=True, help='the vocabulary: JSON of prepro_labels.py')
+    parser.add_argument('--output_pkl', required=True, help='files to write, less "-words.p" and "-idxs.p"')
     parser.add_argument('--split', default='train', choices=list(SPLITS), help=(
         'images that count: train includes restval, all is every image; another than train only '
         'to compare rewards with scores of that split'))

@@ -120,7 +120,8 @@ def test_images_of_every_mode_become_rgb(tmp_path):
     near = {'rtol': 0, 'atol': 3}
     np.testing.assert_allclose(pixel(red, 'rgb.png'), [200, 30, 40])
     np.testing.assert_allclose(pixel(red.convert('CMYK'), 'cmyk.jpg', quality=100), [200, 30, 40], **near)
-    np.testing.assert_allclose(pixel(red.convert('P', palette=Image.ADAPTIVE), 'p.png'), [200, 30, 40], **near)
+    palette = red.convert('P', palette=Image.Palette.ADAPTIVE)
+    np.testing.assert_allclose(pixel(palette, 'p.png'), [200, 30, 40], **near)
     np.testing.assert_allclose(pixel(red.convert('L'), 'grey.jpg', quality=100), [82, 82, 82], **near)
     np.testing.assert_allclose(pixel(Image.new('1', (8, 6), 1), 'one.png'), [255, 255, 255])
     half = Image.new('RGBA', (8, 6), (200, 30, 40, 0))
@@ -159,8 +160,8 @@ def extract(photos, monkeypatch, capsys):
 
     def run(*flags, output='out'):
         monkeypatch.setattr(sys, 'argv', [
-            'prepro_feats.py', '--input_json', str(photos / 'split.json'), '--output_dir', str(photos / output),
-            '--images_root', str(photos / 'images'), '--model_root', str(photos), '--device', 'cpu', *flags])
+            'prepro_feats.py', '--input_json', str(photos / 'split.json'),
+            '--output_dir', str(photos / output), '--images_root', str(photos / 'images'), '--model_root', str(photos), '--device', 'cpu', *flags])
         try:
             status = prepro_feats.main()
         except UserError as error:

@@ -62,7 +62,8 @@ def test_boxes_without_area_still_have_an_extent_to_divide_by():
 
 
 def test_sizes_come_from_the_sizes_file_before_the_labels_file(tmp_path):
-    labels = {'images': [{'id': 1, 'width': 10, 'height': 20}, {'id': 2, 'width': 30, 'height': 40}, {'id': 3}]}
+    labels = {'images': [{'id': 1, 'width': 10, 'height': 20}, {'id': 2, 'width': 30, 'height': 40},
+                         {'id': 3}]}
     write_json(tmp_path / 'labels.json', labels)
     write_json(tmp_path / 'box_sizes.json', {'1': [50, 60]})
     boxes = str(tmp_path / 'box')

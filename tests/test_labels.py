@@ -114,7 +114,7 @@ def test_an_image_that_cannot_be_measured_keeps_its_captions(run, tmp_path, spli
 
 
 @pytest.mark.parametrize('content', ['{"images": []}', '[1]', '{"images"', '{"images": [1, 2]}'])
-def test_a_file_that_is_no_split_file_is_refused_and_leaves_the_old_output(content, run, tmp_path, split_file):
+def test_what_is_no_split_file_is_refused_and_the_old_output_kept(content, run, tmp_path, split_file):
     before = labels_of(run, tmp_path, split_file)[2]
     (tmp_path / 'bad.json').write_text(content)
     status, said = labels_of(run, tmp_path, tmp_path / 'bad.json')[:2]
@@ -122,8 +122,8 @@ def test_a_file_that_is_no_split_file_is_refused_and_leaves_the_old_output(conte
     assert json.loads((tmp_path / 'made' / 'talk.json').read_text()) == before
 
 
-@pytest.mark.parametrize('split, names', [('train', ['train', 'restval']), ('val', ['val']), ('test', ['test']),
-                                          ('all', ['train', 'restval', 'val', 'test'])])
+@pytest.mark.parametrize('split, names', [('train', ['train', 'restval']), ('val', ['val']),
+                                          ('test', ['test']), ('all', ['train', 'restval', 'val', 'test'])])
 def test_document_frequencies_equal_a_plain_count(split, names, run, tmp_path, minicoco):
     images = json.loads((minicoco / 'dataset_coco.json').read_text())['images']
     content = labels_of(run, tmp_path, minicoco / 'dataset_coco.json')[2]
