@@ -5,6 +5,8 @@ import shutil
 
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # why: see train.py
 
+import torch
+
 import models
 import opts
 from dataloader import Corpus, image_batches, image_path
@@ -42,7 +44,9 @@ def main():
     corpus.check_files(rows)
     references = split_references(options, corpus, rows) if options.language_eval else None
 
-    decode = models.build_decoder(options, longest, infos['vocab'], options.sample_n)
+    torch.manual_seed(options.seed)
+    shown = options.beam_size if options.verbose_beam and options.sample_max else options.sample_n
+    decode = models.build_decoder(options, longest, infos['vocab'], shown)
     results = caption_images(
         model, image_batches(corpus, rows, options.batch_size, options.num_workers), decode,
         corpus.images, infos['vocab'], device, len(rows))
@@ -91,11 +95,18 @@ def write_captions(options, corpus, rows, results):
                                 'train2014/ and val2014/')
             shutil.copy(source, 'vis/imgs')
     if options.dump_json:
-        hidden = {'beams'} if options.sample_n == 1 else set()
-        hidden |= set() if options.dump_path else {'file_path'}
-        write_vis('vis/vis.json', [{name: value for name, value in entry.items() if name not in hidden}
-                                   for entry in results])
+        write_vis('vis/vis.json', [vis_entry(entry, options) for entry in results])
         note('wrote vis/vis.json')
+
+
+def vis_entry(entry, options):
+    """What vis/vis.json says of an image: all captions where several were asked for."""
+    shown = {name: entry[name] for name in ('image_id', 'caption', 'log_prob')}
+    if options.dump_path:
+        shown['file_path'] = entry['file_path']
+    if options.sample_n > 1:
+        shown['beams'] = entry['beams'][:options.sample_n]
+    return shown
 
 
 def write_scores(options, results, references, loss):
