@@ -207,7 +207,7 @@ def arguments():
         'python scripts/make_bu_data.py --output_dir data/cocobu'))
     parser.add_argument('--downloaded_feats', default='data/bu_data', help=(
         'folder of the unpacked archive: it holds trainval/, trainval_36/ or the TSV files themselves'))
-    parser.add_argument('--output_dir', required=True, help='what the names of the written folders begin with')
+    parser.add_argument('--output_dir', required=True, help='beginning of the names of the folders')
     parser.add_argument('--num_workers', type=number_in(int, low=1), default=cpu_count(), help=(
         'processes; lower it on a machine you share'))
     return parser

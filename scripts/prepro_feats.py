@@ -105,8 +105,8 @@ def image_paths(opt, broken):
             broken.add(f'{opt.input_json}: image {image["id"]} has no filename')
     if not any(os.path.exists(path) for path in paths.values()):
         raise DataError(f'--images_root: {opt.images_root} holds none of the images of {opt.input_json}, '
-                        f'such as {next(iter(paths.values()), "…")};\nname the folder that holds train2014/ and '
-                        'val2014/')
+                        f'such as {next(iter(paths.values()), "…")};\nname the folder that holds train2014/ '
+                        'and val2014/')
     return paths
 
 
@@ -118,7 +118,7 @@ def arguments():
         'python scripts/prepro_feats.py --input_json data/dataset_coco.json \\\n'
         '    --output_dir data/cocotalk --images_root IMAGE_ROOT'))
     parser.add_argument('--input_json', required=True, help="Karpathy's split file")
-    parser.add_argument('--output_dir', required=True, help='what the names of the written folders begin with')
+    parser.add_argument('--output_dir', required=True, help='beginning of the names of the folders')
     parser.add_argument('--images_root', required=True, help=(
         'folder of the images: it holds train2014/ and val2014/'))
     parser.add_argument('--model', default='resnet101', choices=['resnet101', 'resnet152'], help=(

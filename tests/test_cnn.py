@@ -161,7 +161,8 @@ def extract(photos, monkeypatch, capsys):
     def run(*flags, output='out'):
         monkeypatch.setattr(sys, 'argv', [
             'prepro_feats.py', '--input_json', str(photos / 'split.json'),
-            '--output_dir', str(photos / output), '--images_root', str(photos / 'images'), '--model_root', str(photos), '--device', 'cpu', *flags])
+            '--output_dir', str(photos / output), '--images_root', str(photos / 'images'),
+            '--model_root', str(photos), '--device', 'cpu', *flags])
         try:
             status = prepro_feats.main()
         except UserError as error:
