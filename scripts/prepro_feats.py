@@ -104,9 +104,9 @@ def image_paths(opt, broken):
         else:
             broken.add(f'{opt.input_json}: image {image["id"]} has no filename')
     if not any(os.path.exists(path) for path in paths.values()):
+        example = next(iter(paths.values()), 'val2014/….jpg')
         raise DataError(f'--images_root: {opt.images_root} holds none of the images of {opt.input_json}, '
-                        f'such as {next(iter(paths.values()), "…")};\nname the folder that holds train2014/ '
-                        'and val2014/')
+                        f'such as {example};\nname the folder that holds train2014/ and val2014/')
     return paths
 
 
