@@ -136,6 +136,26 @@ def add_optimisation_flags(parser):
                        help='probability that is spread over the other words')
 
 
+def add_self_critical_flags(parser):
+    """The second phase: training on the score of sampled captions."""
+    group = parser.add_argument_group('self-critical training')
+    group.add_argument('--self_critical_after', type=number_in(int, -1), default=-1, metavar='EPOCH',
+                       help='epoch from which captions are sampled and rewarded (Rennie et al. 2017); '
+                            '-1: never')
+    group.add_argument('--cached_tokens', default='coco-train-idxs', metavar='FILE',
+                       help='document frequencies for CIDEr-D, from scripts/prepro_ngrams.py: a path, or a '
+                            'name in data/, with or without .p')
+    group.add_argument('--cider_reward_weight', type=number_in(float, 0), default=1.0, metavar='W',
+                       help='weight of CIDEr-D in the reward')
+    group.add_argument('--bleu_reward_weight', type=number_in(float, 0), default=0.0, metavar='W',
+                       help='weight of BLEU-4 in the reward')
+    group.add_argument('--sc_baseline', type=one_of('greedy', 'mean'), default='greedy', metavar='NAME',
+                       help="what a sample's reward is held against: greedy (the image's greedy caption) or "
+                            'mean (of its other samples; saves the greedy decoding)')
+    group.add_argument('--sc_samples', type=number_in(int, 1), metavar='N',
+                       help='captions sampled per image (default: --seq_per_img)')
+
+
 def add_running_flags(parser):
     """When things are logged, validated and saved."""
     group = parser.add_argument_group('running')
@@ -251,6 +271,7 @@ def train_parser():
     add_data_flags(parser)
     add_model_flags(parser)
     add_optimisation_flags(parser)
+    add_self_critical_flags(parser)
     add_running_flags(parser)
     add_decoding_flags(parser, beam_size=1)
     add_machine_flags(parser)
@@ -325,6 +346,18 @@ def check_place_inputs(options):
     elif not boxes and not options.input_grid_vec_dir:
         raise UsageError('--caption_model spatial_pe needs --input_grid_vec_dir (made by prepro_areas.py), '
                          'or --input_box_dir or --input_rel_box_dir to compute grid vectors from')
+
+
+def check_self_critical(options):
+    """Resolve the number of samples, and refuse a reward that cannot teach."""
+    if options.sc_samples is None:
+        options.sc_samples = options.seq_per_img
+    if options.sc_baseline == 'mean' and options.sc_samples < 2:
+        raise UsageError(f'--sc_baseline mean compares the samples of an image: --sc_samples '
+                         f'{options.sc_samples} must be at least 2')
+    if not options.cider_reward_weight and not options.bleu_reward_weight:
+        raise UsageError('--cider_reward_weight 0 with --bleu_reward_weight 0 leaves nothing to reward; '
+                         'raise one of them')
 
 
 def check_decoding(options, copies=1):

@@ -19,12 +19,13 @@ import opts
 from dataloader import Corpus, TrainBatches, image_batches
 from misc import checkpoint
 from misc.cli import DataError, UsageError, note, run_command
-from misc.evaluation import caption_images, mean_loss
+from misc.evaluation import caption_images, evaluating, mean_loss
 from misc.files import replacing
-from misc.losses import caption_loss, is_finite
+from misc.losses import caption_loss, is_finite, self_critical_loss
 from misc.machine import pick_device
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
                         decayed_rate, noam_rate, set_rate, take_moments)
+from models.decoding import sample
 
 HISTORIES = ('val_result_history', 'loss_history', 'lr_history', 'ss_prob_history')
 VALIDATIONS = 'validations.jsonl'
@@ -36,6 +37,7 @@ def main():
     options.id = options.id or os.path.basename(os.path.normpath(options.checkpoint_path or 'captioner'))
     options.checkpoint_path = options.checkpoint_path or os.path.join('checkpoints', options.id)
     opts.check_decoding(options)
+    opts.check_self_critical(options)
     infos = None
     if options.start_from:
         infos_path = checkpoint.find_infos(options.start_from, options.id)
@@ -68,13 +70,28 @@ class Training:
         limit = None if options.val_images_use < 0 else options.val_images_use
         self.val_rows = corpus.rows('val')[:limit]
         corpus.check_files(train_rows + self.val_rows)
-        self.references = self._references() if options.language_eval else None
+        has_rewards = 0 <= options.self_critical_after and (
+            options.max_epochs < 0 or options.self_critical_after < options.max_epochs)
+        self.rewards = self._rewards(train_rows) if has_rewards else None
+        self.references = self._references() if options.language_eval or has_rewards else None
         self.decode = models.build_decoder(options, self.longest, corpus.vocabulary)
         self._resume(infos)
         self.batches = TrainBatches(corpus, train_rows, options.batch_size, options.seq_per_img,
                                     options.seed, options.num_workers,
                                     infos and infos.get('loader'))
         self.stopped_by = None
+
+    def _rewards(self, rows):
+        """What the self-critical phase rewards, its table checked against the captions of `rows`."""
+        from misc.rewards import Rewards, check_table, load_cider
+        options, corpus = self.options, self.corpus
+        row_of = {corpus.ids[row]: row for row in rows}
+        cider = load_cider(options.cached_tokens)
+        found = check_table(cider, {corpus.ids[row]: corpus.captions(row) for row in rows[:500]})
+        note(f'{cider.name} holds {found["coverage"]:.1%} of the n-grams of the training captions, which '
+             f'score {found["score"]:.2f} against each other')
+        return Rewards(cider, lambda image_id: corpus.captions(row_of[image_id]), self.longest,
+                       options.cider_reward_weight, options.bleu_reward_weight, options.sc_baseline)
 
     def _references(self):
         from misc.references import load_references
@@ -92,6 +109,8 @@ class Training:
         self.iteration, self.best_score, self.best_measure = 0, None, None
         self.histories = {name: {} for name in HISTORIES}
         self.plateau = Plateau()
+        self.validations = []  # the lines of validations.jsonl
+        self.first_cider = None  # on validation, when the self-critical phase started
         if infos is None:
             return
         folder = options.start_from
@@ -107,6 +126,8 @@ class Training:
         self.iteration = infos['iter']
         self.histories.update(infos.get('histories') or {})
         self.plateau = Plateau(infos.get('plateau'))
+        self.validations = infos.get('validations') or []
+        self.first_cider = infos.get('first_cider')
         if options.load_best_score:
             self.best_score, self.best_measure = infos['best_val_score'], infos.get('best_measure')
         if 'random' in infos:
@@ -127,6 +148,8 @@ class Training:
                         'is reached')
             return 0
         while not self._is_over() and not self.stopped_by:
+            if self._is_self_critical() and self.first_cider is None:
+                self._start_self_critical()
             self._step()
             validated = self.iteration % options.perform_validation_every == 0
             if validated:
@@ -147,6 +170,9 @@ class Training:
     def _epoch(self):
         """The epoch that the next batch belongs to."""
         return self.batches.epoch + self.batches.epoch_is_over
+
+    def _is_self_critical(self):
+        return self.rewards is not None and self._epoch() >= self.options.self_critical_after
 
     def _is_over(self):
         return 0 <= self.options.max_epochs <= self._epoch()
@@ -170,11 +196,15 @@ class Training:
     def _step(self):
         """One batch: loss, gradients, one step of the optimiser, logs."""
         options = self.options
+        self_critical = self._is_self_critical()
         batch = self.batches.next().to(self.device)
         rate = self.learning_rate(batch.epoch)
         set_rate(self.optimiser, rate)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = caption_loss(self.model, batch, options.label_smoothing)['loss']
+        if self_critical:
+            loss, statistics = self._self_critical_loss(batch)
+        else:
+            loss, statistics = caption_loss(self.model, batch, options.label_smoothing)['loss'], {}
         loss.backward()
         parameters = list(self.model.parameters())
         if not is_finite(loss, parameters):
@@ -187,9 +217,36 @@ class Training:
         clip_by_value(parameters, options.grad_clip)
         self.optimiser.step()
         self.iteration += 1
-        self._log_step(float(loss.detach()), rate, batch)
+        self._log_step(float(loss.detach()), rate, batch, statistics)
 
-    def _log_step(self, loss, rate, batch):
+    def _start_self_critical(self):
+        """Say what the phase rewards and at which rate, and validate: what it has to stay above."""
+        options = self.options
+        kind = ('the warm-up schedule' if options.noamopt else
+                'reduced on plateaus' if options.reduce_on_plateau else
+                f'times {options.learning_rate_decay_rate:g} every {options.learning_rate_decay_every} epochs '
+                f'from epoch {options.learning_rate_decay_start}'
+                if options.learning_rate_decay_start >= 0 else 'constant')
+        told = ', '.join(f'{name} {opts.show(value)}' for name, value in self.rewards.describe().items())
+        self._print(f'self-critical training from epoch {self._epoch()}: learning rate '
+                    f'{self.learning_rate(self._epoch()):.4g} ({kind}); {told}')
+        self._validate()
+
+    def _self_critical_loss(self, batch):
+        """Sample, reward, and one teacher-forced pass -> (loss, statistics of the rewards)."""
+        options = self.options
+        greedy = None
+        if options.sc_baseline == 'greedy':
+            with evaluating(self.model):
+                greedy = sample(self.model, self.model.encode(batch), self.longest, greedy=True).captions[:, 0]
+        with torch.no_grad():  # dropout stays on
+            samples = sample(self.model, self.model.encode(batch), self.longest,
+                             copies=options.sc_samples).captions
+        advantage, statistics = self.rewards(batch.image_ids, samples, greedy)
+        advantage = torch.from_numpy(advantage).to(self.device)
+        return self_critical_loss(self.model, batch, samples, advantage)['loss'], statistics
+
+    def _log_step(self, loss, rate, batch, statistics):
         self.images_done += len(batch.counts)
         if self.iteration % self.options.losses_log_every:
             return
@@ -198,10 +255,15 @@ class Training:
         self.histories['ss_prob_history'][self.iteration] = 0.0
         self.events.add_scalar('train_loss', loss, self.iteration)
         self.events.add_scalar('learning_rate', rate, self.iteration)
+        for name, value in statistics.items():
+            self.events.add_scalar(f'self_critical_{name}', value, self.iteration)
+        if statistics:
+            self.histories.setdefault('reward_history', {})[self.iteration] = statistics
         speed = self.images_done / (time.monotonic() - self.started)
         line = (f'iteration {self.iteration} (epoch {batch.epoch}, {self.batches.position} of '
-                f'{self.batches.images} images): loss {loss:.4f}, learning rate {rate:.3g}, '
-                f'{speed:.1f} images/s')
+                f'{self.batches.images} images): loss {loss:.4f}, learning rate {rate:.3g}, ')
+        line += ''.join(f'{name} {value:.3f}, ' for name, value in statistics.items())
+        line += f'{speed:.1f} images/s'
         if self.options.max_epochs >= 0:
             left = ((self.options.max_epochs - batch.epoch) * self.batches.images
                     - self.batches.position) / speed
@@ -215,9 +277,11 @@ class Training:
         scores = {'loss': mean_loss(self.model, image_batches(
             corpus, self.val_rows, options.batch_size, options.num_workers, options.seq_per_img,
             options.seed), self.device)}
-        if options.language_eval:
+        if options.language_eval or self._is_self_critical() or self.first_cider is not None:
             scores.update(self._language_scores())
         measure, score = ('CIDEr', scores['CIDEr']) if 'CIDEr' in scores else ('loss', -scores['loss'])
+        if measure != self.best_measure:
+            self.plateau.best = None
         is_best = (self.best_score is None or self.best_measure != measure or score > self.best_score)
         if is_best:
             self.best_score, self.best_measure = score, measure
@@ -228,11 +292,24 @@ class Training:
             self.events.add_scalar(f'validation_{name}', value, self.iteration)
         record = {'iteration': self.iteration, 'epoch': self._epoch(), **scores, 'best': is_best,
                   'seconds': round(time.monotonic() - started, 2)}
+        self.validations.append(record)
         with open(os.path.join(options.checkpoint_path, VALIDATIONS), 'a', encoding='utf-8') as file:
             file.write(json.dumps(record) + '\n')
         listed = ', '.join(f'{name} {value:.4f}' for name, value in scores.items())
         self._print(f'validation at iteration {self.iteration}: {listed}{" (best)" if is_best else ""}')
+        self._watch_cider(scores)
         self._save(is_best)
+
+    def _watch_cider(self, scores):
+        """Remember the CIDEr that the self-critical phase started with; warn when it has halved."""
+        if not self._is_self_critical() and self.first_cider is None:
+            return
+        if self.first_cider is None:
+            self.first_cider = scores['CIDEr']
+        elif scores['CIDEr'] < self.first_cider / 2:
+            note(f'warning: validation CIDEr {scores["CIDEr"]:.3f} is under half of the {self.first_cider:.3f} '
+                 'that self-critical training started with; the model is coming apart.  Go back to '
+                 'model-best.pth and try a lower --learning_rate, a smaller --grad_clip, or --sc_baseline mean')
 
     def _language_scores(self):
         from misc.metrics import score
@@ -252,7 +329,9 @@ class Training:
         infos = {'opt': options, 'vocab': self.corpus.vocabulary, 'iter': self.iteration,
                  'epoch': loader['epoch'], 'best_val_score': self.best_score,
                  'best_measure': self.best_measure, 'loader': loader, 'plateau': self.plateau.state(),
-                 'random': random_state(), 'histories': self.histories}
+                 'random': random_state(), 'histories': self.histories,
+                 'validations': self.validations, 'first_cider': self.first_cider,
+                 'reward': self.rewards and self.rewards.describe()}
         weights, infos = checkpoint.tensor_bytes(self.model.state_dict()), checkpoint.pickle_bytes(infos)
         files = {'model.pth': weights, checkpoint.infos_name(options.id): infos,
                  'optimizer.pth': checkpoint.tensor_bytes(self.optimiser.state_dict()),
@@ -267,24 +346,12 @@ class Training:
         from tensorboardX import SummaryWriter
         folder = self.options.checkpoint_path
         self.events = SummaryWriter(folder, purge_step=self.iteration + 1 if self.iteration else None)
-        path = os.path.join(folder, VALIDATIONS)
-        if os.path.exists(path):
-            with open(path, encoding='utf-8') as file:
-                kept = [line for line in file if lies_before(line, self.iteration)]
-            with replacing(path, 'w') as file:
-                file.writelines(kept)
+        with replacing(os.path.join(folder, VALIDATIONS), 'w') as file:
+            file.writelines(json.dumps(record) + '\n' for record in self.validations)
         self.started, self.images_done = time.monotonic(), 0
 
     def _print(self, line):
         print(line, flush=True)
-
-
-def lies_before(line, iteration):
-    """Whether a line of validations.jsonl is whole and not of an iteration after `iteration`."""
-    try:
-        return json.loads(line)['iteration'] <= iteration
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return False
 
 
 def random_state():

@@ -35,6 +35,23 @@ def caption_loss(model, batch, smoothing=0.0):
     return {'loss': cross_entropy(log_probs, targets, smoothing), 'tokens': len(targets)}
 
 
+def self_critical_loss(model, batch, samples, advantage):
+    """- sum of log p(word) * advantage over the sampled tokens, divided by their number.
+
+    samples (I, S, T) zero padded, advantage (I, S).  The end token of a caption is one of its
+    tokens; a caption that was cut at the longest length T has none.  The gradient takes one
+    teacher-forced pass; with dropout off it is that of sampling with the graph kept (Rennie et al.
+    2017, equation 8).  Returns {'loss': scalar, 'tokens': int}.
+    """
+    T = samples.shape[2]
+    log_probs, places = model.word_log_probs(model.encode(batch), samples)
+    said = log_probs.gather(1, caption_targets(samples, places)[:, None])[:, 0]
+    sampled = places % (T + 1) < T  # the place behind a cut caption was never drawn
+    weight = advantage.reshape(-1)[places // (T + 1)] * sampled
+    tokens = sampled.sum()
+    return {'loss': -(said * weight).sum() / tokens, 'tokens': int(tokens)}
+
+
 def is_finite(loss, parameters):
     """Whether the loss and every gradient are finite."""
     sums = [loss.detach().double()] + [p.grad.sum().double() for p in parameters if p.grad is not None]

@@ -14,6 +14,7 @@ SIZE, SIDE = 12, 3
 
 def write_corpus(root, seed=0):
     """Write labels, features, boxes and grid vectors of 16 images under `root`; returns `root`."""
+    from misc import pickles
     from misc.features import write_array
     from misc.grids import grid_vectors
     random = np.random.default_rng(seed)
@@ -37,6 +38,7 @@ def write_corpus(root, seed=0):
         write_array(root / 'box', image_id, 'box', boxes)
         write_array(root / 'rel', image_id, 'box', corners.reshape(regions, 4).astype(np.float32))
         write_array(root / 'vec', image_id, 'grid', grid_vectors(boxes, width, height, SIDE))
+    pickles.dump(str(root / 'talk-idxs.p'), frequencies(images, labels, start, end))
     (root / 'box_sizes.json').write_text(json.dumps(sizes))
     (root / 'talk.json').write_text(json.dumps(
         {'ix_to_word': {str(i + 1): word for i, word in enumerate(WORDS)}, 'images': images}))
@@ -45,6 +47,21 @@ def write_corpus(root, seed=0):
         file['label_start_ix'], file['label_end_ix'] = np.uint32(start), np.uint32(end)
         file['label_length'] = (np.array(labels) > 0).sum(1).astype(np.uint32)
     return root
+
+
+def frequencies(images, labels, start, end):
+    """The n-gram table of the training images, as prepro_ngrams.py writes it."""
+    table, chosen = {}, 0
+    for image, first, last in zip(images, start, end):
+        if image['split'] in ('train', 'restval'):
+            chosen += 1
+            said = set()
+            for row in labels[first - 1:last]:
+                words = [str(word) for word in row[:row.index(0) + 1]]
+                said |= {tuple(words[i:i + n]) for n in (1, 2, 3, 4) for i in range(len(words) - n + 1)}
+            for ngram in said:
+                table[ngram] = table.get(ngram, 0) + 1
+    return {'document_frequency': table, 'ref_len': chosen}
 
 
 def data_flags(root):
