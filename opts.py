@@ -3,7 +3,7 @@
 import argparse
 import math
 
-from misc.cli import Parser, UsageError, boolean, number_in
+from misc.cli import DataError, Parser, UsageError, boolean, number_in
 
 # The options that decide what a model is; a checkpoint brings its own.
 MODEL_OPTIONS = ('caption_model', 'num_layers', 'input_encoding_size', 'ff_size', 'ff_activation',
@@ -79,8 +79,14 @@ def add_model_flags(parser):
                                             'grid vector), g2 (all its cells), box-coord (the box itself)')
     group.add_argument('--num_grids', type=perfect_square, default=144, metavar='N',
                        help='cells of the grid, a perfect square')
+
+
+def add_dropout_flags(parser):
+    """Dropout, which belongs to training alone; another phase of a run may change it."""
+    group = parser.add_argument_group('dropout')
     group.add_argument('--dropout', type=number_in(float, 0, below=1), default=0.1, metavar='P',
-                       help='dropout inside the transformer')
+                       help='dropout inside the transformer; raise it where training loss falls and '
+                            'validation loss does not')
     group.add_argument('--drop_prob_lm', type=number_in(float, 0, below=1), default=0.5, metavar='P',
                        help='dropout of the embedded features')
 
@@ -212,10 +218,6 @@ def add_decoding_flags(parser, beam_size):
     group = parser.add_argument_group('decoding')
     group.add_argument('--beam_size', type=number_in(int, 1), default=beam_size, metavar='N',
                        help='beams; 1 is greedy')
-    group.add_argument('--group_size', type=number_in(int, 1), default=1, metavar='N',
-                       help='groups of diverse beam search; must divide --beam_size')
-    group.add_argument('--diversity_lambda', type=number_in(float, 0), default=0.5, metavar='L',
-                       help='what a group pays for a word that an earlier group has at the same place')
     flag(group, 'sample_max', 'take the most probable words (1), or draw words at random (0), whatever '
                               'the beam size', True)
     group.add_argument('--temperature', type=number_in(float, above=0), default=1.0, metavar='T',
@@ -230,6 +232,15 @@ def add_decoding_flags(parser, beam_size):
     flag(group, 'decoding_constraint', 'never the same word twice in a row')
     flag(group, 'block_trigrams', 'never the same three words in a row twice')
     flag(group, 'suppress_UNK', 'never say UNK', True)
+
+
+def add_diversity_flags(parser):
+    """How several captions of an image are kept apart: nothing that one caption would show."""
+    group = parser.add_argument_group('diverse beam search, for --sample_n or --verbose_beam')
+    group.add_argument('--group_size', type=number_in(int, 1), default=1, metavar='N',
+                       help='groups of beams; must divide --beam_size')
+    group.add_argument('--diversity_lambda', type=number_in(float, 0), default=0.5, metavar='L',
+                       help='what a group pays for a word that an earlier group has at the same place')
 
 
 def add_evaluation_flags(parser):
@@ -270,11 +281,13 @@ def train_parser():
         '             --input_grid_vec_dir data/cocobu_box_vec --noamopt --checkpoint_path checkpoints/first'))
     add_data_flags(parser)
     add_model_flags(parser)
+    add_dropout_flags(parser)
     add_optimisation_flags(parser)
     add_self_critical_flags(parser)
     add_running_flags(parser)
     add_decoding_flags(parser, beam_size=1)
     add_machine_flags(parser)
+    parser.set_defaults(group_size=1, diversity_lambda=0.0)
     return parser
 
 
@@ -287,9 +300,11 @@ def eval_parser():
         '             --infos_path checkpoints/first/infos_first.pkl --language_eval 1'))
     add_evaluation_flags(parser)
     add_decoding_flags(parser, beam_size=2)
+    add_diversity_flags(parser)
     add_data_flags(parser)
     add_model_flags(parser)
     add_machine_flags(parser)
+    parser.set_defaults(dropout=0.0, drop_prob_lm=0.0)
     return parser
 
 
@@ -304,15 +319,27 @@ def parse(parser, arguments=None):
 
 def take_model_options(options, given, infos_options, infos_path):
     """Fill the model options of `options` from a checkpoint's (a mapping); raise `UsageError` where
-    the command line contradicts them."""
+    the command line contradicts them, `DataError` where a saved value is not allowed."""
     for name in MODEL_OPTIONS:
-        if name not in infos_options:
+        if infos_options.get(name) is None:
             continue
-        saved = infos_options[name]
+        saved = allowed_value(name, infos_options[name], infos_path)
         if name in given and getattr(options, name) != saved:
             raise UsageError(f'--{name} {show(getattr(options, name))} contradicts {infos_path}, which '
                              f'has {name} {show(saved)}; leave the flag out, or start another run')
         setattr(options, name, saved)
+
+
+def allowed_value(name, value, infos_path):
+    """The saved `value` of a model option as its flag would have given it."""
+    parser = Parser()
+    add_data_flags(parser)
+    add_model_flags(parser)
+    kind = next(action.type for action in parser._actions if action.dest == name)
+    try:
+        return kind(show(value))
+    except argparse.ArgumentTypeError as error:
+        raise DataError(f'{infos_path} says {name}: {error}; it is not of this program, or broken') from None
 
 
 def show(value):
