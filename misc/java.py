@@ -41,10 +41,13 @@ class Java:
             raise JavaFailed(f'could not be started ({error})') from None
         self.answers = queue.Queue()
         self.errors = collections.deque(maxlen=20)
-        self.readers = [threading.Thread(target=reader, daemon=True)
-                        for reader in (self._read_answers, self._read_errors)]
-        for reader in self.readers:
-            reader.start()
+        self.threads = []
+        self._start(self._read_answers)
+        self._start(self._read_errors)
+
+    def _start(self, work, *arguments):
+        self.threads.append(threading.Thread(target=work, args=arguments, daemon=True))
+        self.threads[-1].start()
 
     def _read_answers(self):
         with contextlib.suppress(OSError, ValueError):
@@ -65,8 +68,7 @@ class Java:
         `JavaFailed` when the program ends too early or is silent for too long.
         """
         # Written by a thread: the program answers while it reads, and both pipes are short.
-        writer = threading.Thread(target=self._write, args=(lines, last), daemon=True)
-        writer.start()
+        self._start(self._write, lines, last)
         return [self._answer() for _ in range(count)]
 
     def _write(self, lines, last):
@@ -115,6 +117,11 @@ class Java:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                pipe.close()
+        for thread in self.threads:
+            thread.join(timeout=1)
+        # A pipe that a stray grandchild keeps open has a thread waiting in it, and closing would
+        # wait too: such a one is left behind.
+        if not any(thread.is_alive() for thread in self.threads):
+            for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+                with contextlib.suppress(OSError):
+                    pipe.close()

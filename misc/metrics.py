@@ -23,7 +23,7 @@ SPICE_JAR = 'spice-1.0.jar'
 SPICE_MODELS = ['stanford-corenlp-3.6.0.jar', 'stanford-corenlp-3.6.0-models.jar']
 
 
-def score(predictions, references, use_java=True, java_seconds=120.0, show_progress=False):
+def score(predictions, references, use_java=True, java_seconds=180.0, show_progress=False):
     """Score captions against references.
 
     `predictions` is {id: caption}, `references` {id: [caption, ...]} for at least those ids.
@@ -115,7 +115,7 @@ def tokens(predictions, references, use_java, java_seconds, notes):
     return hypotheses, truths, with_java
 
 
-def ptb_tokens(captions, java_seconds=120.0):
+def ptb_tokens(captions, java_seconds=180.0):
     """The tokens of each caption by the Java PTB tokenizer, joined by spaces, without punctuation.
 
     Raises `misc.java.JavaFailed`.
@@ -123,7 +123,8 @@ def ptb_tokens(captions, java_seconds=120.0):
     command = ['-cp', PTB_JAR, 'edu.stanford.nlp.process.PTBTokenizer', '-preserveLines', '-lowerCase',
                '-encoding', 'UTF-8']
     with java.Java(command, part('tokenizer'), java_seconds) as program:
-        answers = program.ask([tokenizer.one_line(caption) for caption in captions], len(captions), last=True)
+        lines = [tokenizer.one_line(caption) for caption in captions]
+        answers = program.ask(lines, len(lines), last=True)
     return [' '.join(word for word in answer.rstrip().split(' ') if word not in tokenizer.PUNCTUATION)
             for answer in answers]
 
@@ -170,8 +171,6 @@ def meteor(hypotheses, truths, java_seconds):
         scores = [float(text) for text in scores]
     except ValueError:
         raise java.JavaFailed(f'answered {" ".join(scores)[:100]!r} where scores were due') from None
-    # An image with neither words nor references gives 0 / 0.
-    scores = [0.0 if math.isnan(value) else value for value in scores]
     return scores[-1], scores[:-1]
 
 
@@ -180,8 +179,9 @@ def spice_is_installed(notes):
     folder = os.path.join(part('spice'), 'lib')
     missing = [name for name in SPICE_MODELS if not os.path.isfile(os.path.join(folder, name))]
     if missing:
-        notes.append(f'SPICE is left out: {" and ".join(missing)} (Stanford CoreNLP 3.6.0) are not in {folder}; '
-                     'python -m pycocoevalcap.spice.get_stanford_models downloads them')
+        notes.append(f'SPICE is left out: {" and ".join(missing)} (of Stanford CoreNLP 3.6.0) '
+                     f'not found in {folder}; python -m pycocoevalcap.spice.get_stanford_models downloads '
+                     'what it needs')
     return not missing
 
 

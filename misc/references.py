@@ -76,7 +76,7 @@ def load_predictions(path):
         raise DataError(f'{path} holds no captions')
     predictions, twice = {}, []
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or 'image_id' not in entry or not isinstance(entry.get('caption'), str):
+        if not (isinstance(entry, dict) and 'image_id' in entry and isinstance(entry.get('caption'), str)):
             raise DataError(f'{path}: entry {number} ({str(entry)[:60]}) lacks image_id or a caption; {form}')
         key = image_key(entry['image_id'])
         if key in predictions:

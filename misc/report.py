@@ -14,16 +14,15 @@ def score_table(rows):
     Numbers are as in the JSON files (fractions; CIDEr up to 10) with four decimals; a score that a
     line lacks is a dash.  Returns lines without a line break at the end.
     """
-    met = [name for scores in rows.values() for name in scores]
-    columns = sorted(dict.fromkeys(met), key=lambda name: COLUMNS.index(name) if name in COLUMNS else len(COLUMNS))
+    met = dict.fromkeys(name for scores in rows.values() for name in scores)
+    columns = [name for name in COLUMNS if name in met] + [name for name in met if name not in COLUMNS]
     cells = [['', *columns]]
     for line, scores in rows.items():
         cells.append([str(line), *(f'{scores[name]:.4f}' if name in scores else '-' for name in columns)])
     widths = [max(len(row[place]) for row in cells) for place in range(len(columns) + 1)]
-    lines = ['  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-             for row in cells]
-    lines.insert(1, '  '.join('-' * width for width in widths))
-    return '\n'.join(line.rstrip() for line in lines)
+    cells.insert(1, ['-' * width for width in widths])
+    return '\n'.join('  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+                     for row in cells)
 
 
 def image_rows(captions, per_image):

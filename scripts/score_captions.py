@@ -23,7 +23,8 @@ Only the images that have a caption in the file are scored."""
 def parser():
     """The command line of this script."""
     result = Parser(description=DESCRIPTION)
-    result.add_argument('--predictions', required=True, metavar='FILE', help="captions in COCO's results form")
+    result.add_argument('--predictions', required=True, metavar='FILE',
+                        help="captions in COCO's results form")
     result.add_argument('--input_json', metavar='FILE',
                         help='references: the "captions" of a file written by prepro_labels.py')
     result.add_argument('--coco_json', metavar='FILE',
@@ -33,7 +34,7 @@ def parser():
     result.add_argument('--use_java', type=boolean, nargs='?', const=True, default=True, metavar='0|1',
                         help='0 leaves Java alone, and with it METEOR and SPICE, where it is too slow '
                              'or broken (default: 1)')
-    result.add_argument('--java_timeout', type=number_in(float, above=0), default=120.0, metavar='SECONDS',
+    result.add_argument('--java_timeout', type=number_in(float, above=0), default=180.0, metavar='SECONDS',
                         help='a Java program that is silent for longer is stopped and its score left out; '
                              'raise it on a machine that is very busy')
     return result

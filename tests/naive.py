@@ -251,6 +251,45 @@ def sentence_bleu(words, references, order=4):
     return score ** (1 / order) * (math.exp(1 - 1 / ratio) if ratio < 1 else 1.0)
 
 
+def corpus_bleu(captions, references, order=4):
+    """BLEU (Papineni et al. 2002) of a corpus: n-gram matches and lengths summed over the images.
+
+    `captions` are tuples of words, `references` a list of such tuples for each.  A reference's
+    length is that of the one closest in length to the caption, the shorter of two.
+    """
+    log_precision = 0.0
+    for n in range(1, order + 1):
+        matched = possible = 0
+        for words, others in zip(captions, references):
+            for ngram, count in ngram_counts(words, n).items():
+                matched += min(count, max(ngram_counts(other, n).get(ngram, 0) for other in others))
+                possible += count
+        if not matched:
+            return 0.0
+        log_precision += math.log(matched / possible) / order
+    length = sum(len(words) for words in captions)
+    wanted = sum(min((abs(len(other) - len(words)), len(other)) for other in others)[1]
+                 for words, others in zip(captions, references))
+    return math.exp(log_precision + min(0.0, 1 - wanted / length))
+
+
+def longest_common_subsequence(a, b):
+    """Its length, by the recursive definition; for short tuples only."""
+    if not a or not b:
+        return 0
+    if a[-1] == b[-1]:
+        return longest_common_subsequence(a[:-1], b[:-1]) + 1
+    return max(longest_common_subsequence(a[:-1], b), longest_common_subsequence(a, b[:-1]))
+
+
+def rouge_l(words, references, beta=1.2):
+    """ROUGE-L (Lin 2004) of one caption: F-measure of the best precision and the best recall."""
+    common = [longest_common_subsequence(words, other) for other in references]
+    precision = max(length / len(words) for length in common)
+    recall = max(length / len(other) for length, other in zip(common, references))
+    return (1 + beta ** 2) * precision * recall / (recall + beta ** 2 * precision) if recall else 0.0
+
+
 def grid_vector(box, width, height, side):
     """The share of each cell of a side x side grid that a box covers, a cell at a time, row by row."""
     shares = []
