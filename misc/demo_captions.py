@@ -2,14 +2,14 @@
 
 from misc.relations import BACK_PHRASES, MIRROR, PHRASES, SHAPE_WORDS
 
-CAPTIONS = 5         # per picture
+CAPTIONS = 5      # per picture
 MAX_WORDS = 16
-TELL_PLACE = 0.6     # how often a caption tells the place in the picture, where there is one to tell
-LARGER_FIRST = 0.75  # how often the larger shape is the subject
+TELL_PLACE = 0.6  # how often a caption tells the place in the picture, where there is one to tell
 
-# X and Y are shapes, R a relation phrase that Y follows, B one that points back.
+# X is the larger and Y the smaller of two shapes, R a relation phrase for what X is to Y, M one for
+# what Y is to X, B one for the same that points back.  The larger always comes first.
 SIDE_PATTERNS = ('{X} {R} {Y}', '{X} is {R} {Y}', 'there is {X} {R} {Y}', '{X} {V} {R} {Y}',
-                 'the {P} shows {X} {R} {Y}', '{R} {Y} there is {X}', '{Y} with {X} {B}')
+                 'the {P} shows {X} {R} {Y}', '{M} {X} there is {Y}', '{X} with {Y} {B}')
 INSIDE_PATTERNS = ('a {S} {x} {I} a {L} {y}', 'there is a {S} {x} {I} a {L} {y}',
                    'a {L} {y} with a {S} {x} inside', 'the {P} shows a {S} {x} {I} a {L} {y}',
                    'a {L} {y} with a {S} {x} in it', '{I} a {L} {y} there is a {S} {x}')
@@ -68,16 +68,13 @@ def _fixed_words(rng):
 
 
 def _write_side(fact, rng):
-    larger, smaller = fact.shapes
-    first, second, relation = larger, smaller, fact.relation
-    if rng.random() >= LARGER_FIRST:
-        first, second, relation = smaller, larger, MIRROR[relation]
     pattern = _pick(SIDE_PATTERNS, rng)
-    names = {shape: _with_article(_name(shape, rng)) for shape in fact.shapes}
+    x, y = (_with_article(_name(shape, rng)) for shape in fact.shapes)
     if fact.place and '{B}' not in pattern and rng.random() < TELL_PLACE:
-        names[larger] += ' ' + _place_phrase(fact.place, rng)
-    return pattern.format(X=names[first], Y=names[second], R=_pick(PHRASES[relation], rng),
-                          B=_pick(BACK_PHRASES[relation], rng), **_fixed_words(rng))
+        x += ' ' + _place_phrase(fact.place, rng)
+    mirrored = MIRROR[fact.relation]
+    return pattern.format(X=x, Y=y, R=_pick(PHRASES[fact.relation], rng), M=_pick(PHRASES[mirrored], rng),
+                          B=_pick(BACK_PHRASES[mirrored], rng), **_fixed_words(rng))
 
 
 def _write_inside(fact, rng):
@@ -91,6 +88,4 @@ def _write_inside(fact, rng):
 
 def _write_between(fact, rng):
     middle, first, second = (_with_article(_name(shape, rng)) for shape in fact.shapes)
-    if rng.random() >= LARGER_FIRST:
-        first, second = second, first
     return _pick(BETWEEN_PATTERNS, rng).format(X=middle, Y=first, Z=second, **_fixed_words(rng))
