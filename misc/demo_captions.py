@@ -4,7 +4,7 @@ from misc.relations import BACK_PHRASES, MIRROR, PHRASES, SHAPE_WORDS
 
 CAPTIONS = 5      # per picture
 MAX_WORDS = 16
-TELL_PLACE = 0.6  # how often a caption tells the place in the picture, where there is one to tell
+TELL_PLACE = 0.9  # how often a caption tells the place in the picture, where there is one to tell
 
 # X is the larger and Y the smaller of two shapes, R a relation phrase for what X is to Y, M one for
 # what Y is to X, B one for the same that points back.  The larger always comes first.
@@ -70,7 +70,7 @@ def _fixed_words(rng):
 def _write_side(fact, rng):
     pattern = _pick(SIDE_PATTERNS, rng)
     x, y = (_with_article(_name(shape, rng)) for shape in fact.shapes)
-    if fact.place and '{B}' not in pattern and rng.random() < TELL_PLACE:
+    if fact.place and rng.random() < TELL_PLACE:
         x += ' ' + _place_phrase(fact.place, rng)
     mirrored = MIRROR[fact.relation]
     return pattern.format(X=x, Y=y, R=_pick(PHRASES[fact.relation], rng), M=_pick(PHRASES[mirrored], rng),

@@ -13,11 +13,11 @@ from skimage.color import hsv2rgb
 from misc.relations import COLOURS, SHAPES
 
 # Share of the scenes of each kind; a side word stands for a quarter of the first.
-KINDS = {'side': 0.76, 'inside': 0.13, 'between': 0.11}
+KINDS = {'side': 0.78, 'inside': 0.12, 'between': 0.10}
 SIDES = ('left', 'right', 'above', 'below')
 
 SIZE_MARGIN = 1.25   # a shape counts as larger than another if its side is this many times as long
-AXIS_MARGIN = 1.8    # "left of" needs the centres this many times as far apart in x as in y
+AXIS_MARGIN = 2.0    # "left of" needs the centres this many times as far apart in x as in y
 BORDER = 0.06        # no shape comes nearer to the border; parts of the shorter side of the picture
 GAP = 0.05           # nor to another shape
 CORNER = (0.36, 0.42)  # a centre nearer than the first to two borders is in a corner, one beyond
@@ -106,12 +106,15 @@ def place_of(shape, width, height):
 def fact_of(scene):
     """The fact that captions tell about `scene`, by a fixed rule; None where it is a close call.
 
-    With a, b, c the three largest shapes: that b is inside a, else that c is between a and b,
-    else on which side of b lies a; and where a lies in the picture if it is a corner or the middle.
+    With a, b, c the three largest shapes, of three colours: that b is inside a, else that c is
+    between a and b, else on which side of b lies a; and where a lies in the picture, if that is a
+    corner or the middle.
     """
     size = scene.width, scene.height
     a, b, c = scene.shapes[:3]
     if len({shape.name for shape in scene.shapes}) < len(scene.shapes):
+        return None
+    if len({a.colour, b.colour, c.colour}) < 3:
         return None
     if a.side < SIZE_MARGIN * b.side or b.side < SIZE_MARGIN * c.side:
         return None
@@ -158,7 +161,7 @@ def _try_scene(rng, kind):
         colour, shape = COLOURS[name // len(SHAPES)], SHAPES[name % len(SHAPES)]
         if kind == 'inside' and index == 0:
             shape = HOLDERS[name % len(HOLDERS)]
-        if kind == 'inside' and index == 1 and colour == shapes[0].colour:
+        if index < 3 and colour in [other.colour for other in shapes]:
             return None
         placed = _place(rng, kind, colour, shape, side * short, shapes, width, height)
         if placed is None:
