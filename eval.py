@@ -1,5 +1,6 @@
 """Caption a split with a trained model and score it; `python eval.py --help` lists the options."""
 
+import argparse
 import os
 import shutil
 
@@ -14,7 +15,8 @@ from misc import checkpoint
 from misc.cli import DataError, UsageError, note, progress, run_command
 from misc.evaluation import caption_images, mean_loss
 from misc.machine import pick_device
-from misc.report import score_table, write_results, write_vis
+from misc.report import image_rows, score_table, write_results, write_vis
+from models.ensemble import Ensemble
 
 
 def main():
@@ -23,20 +25,17 @@ def main():
     opts.check_decoding(options, options.sample_n)
     if options.dump_images and not options.image_root:
         raise UsageError('--dump_images 1 needs --image_root, the folder that holds train2014/ and val2014/')
-    infos = checkpoint.read_infos(options.infos_path)
-    opts.take_model_options(options, given, infos['opt'], options.infos_path)
-    opts.check_model(options, given)
-    options.id = options.id or infos['opt'].get('id') or 'captioner'
     device = pick_device(options.device)
-
-    corpus = Corpus(options, wants_labels=options.verbose_loss)
-    if corpus.vocabulary != infos['vocab']:
-        raise DataError(f'the vocabulary of {options.input_json} is not that of {options.infos_path}; '
-                        'give the --input_json the model was trained with')
+    members, infos = read_members(options, given)
+    options.id = options.id or '+'.join(str(member.id) for member in members)
     longest = infos['opt']['seq_length']
-    model = models.build(options, len(infos['vocab']) + 1, longest)
-    checkpoint.load_weights(model, checkpoint.read_tensors(options.model), options.model)
-    model.to(device)
+
+    corpus = Corpus(members[0], wants_labels=options.verbose_loss)
+    if corpus.vocabulary != infos['vocab']:
+        raise DataError(f'the vocabulary of {options.input_json} is not that of {options.infos_path[0]}; '
+                        'give the --input_json the model was trained with')
+    networks = [load_model(member, path, infos, longest) for member, path in zip(members, options.model)]
+    model = (networks[0] if len(networks) == 1 else Ensemble(networks)).to(device)
     corpus.want(model.needs)
     rows = corpus.rows(options.split, train_only=True)
     if 0 <= options.num_images < len(rows):
@@ -55,6 +54,41 @@ def main():
     write_captions(options, corpus, rows, results)
     if options.language_eval or loss is not None:
         write_scores(options, results, references, loss)
+
+
+def read_members(options, given):
+    """The options of each model of `--model`, model options from its infos file, and the first infos.
+
+    Raises `UsageError` where the models cannot work together.
+    """
+    if len(options.model) != len(options.infos_path):
+        raise UsageError(f'--model names {len(options.model)} files and --infos_path '
+                         f'{len(options.infos_path)}; give one infos file for each model, in the same order')
+    members, first = [], None
+    for path in options.infos_path:
+        infos = checkpoint.read_infos(path)
+        member = argparse.Namespace(**vars(options))
+        opts.take_model_options(member, given, infos['opt'], path)
+        opts.check_model(member, given)
+        member.id = infos['opt'].get('id') or 'captioner'
+        first = first or infos
+        if infos['vocab'] != first['vocab'] or infos['opt']['seq_length'] != first['opt']['seq_length']:
+            raise UsageError(f'{path} and {options.infos_path[0]} have different vocabularies or longest '
+                             'captions; models of an ensemble must share both')
+        members.append(member)
+        for name in ('img_feat_size', 'num_grids', 'norm_img_feat', 'norm_box_feat'):
+            if getattr(member, name) != getattr(members[0], name):
+                raise UsageError(f'{path} has {name} {opts.show(getattr(member, name))}, '
+                                 f'{options.infos_path[0]} {opts.show(getattr(members[0], name))}; models of '
+                                 'an ensemble read the same inputs')
+    return members, first
+
+
+def load_model(options, path, infos, longest):
+    """The model that `options` describe, with the weights in `path`."""
+    model = models.build(options, len(infos['vocab']) + 1, longest)
+    checkpoint.load_weights(model, checkpoint.read_tensors(path), path)
+    return model
 
 
 def split_references(options, corpus, rows):
@@ -119,13 +153,34 @@ def write_scores(options, results, references, loss):
         for line in notes:
             note(f'note: {line}')
         print(score_table({options.id: overall}))
+        if options.sample_n > 1:
+            several = several_scores(results, references)
+            print(score_table({f'{options.sample_n} captions per image': several}))
+            overall = {**overall, **several}
     if loss is not None:
         print(f'loss: {loss:.4f}')
     path = os.path.join('eval_results', f'{options.id}_{options.split}.json')
-    images = [{'image_id': entry['image_id'], 'caption': entry['caption'],
-               **per_image.get(entry['image_id'], {})} for entry in results]
-    write_results(path, overall, images, vars(options), loss)
+    captions = {entry['image_id']: entry['caption'] for entry in results}
+    write_results(path, overall, image_rows(captions, per_image), vars(options), loss)
     note(f'wrote {path}')
+
+
+def several_scores(results, references):
+    """Diversity of each image's captions, and the mean over images of the best one's CIDEr."""
+    from misc.diversity import diversity
+    from misc.metrics import score
+    captions = {entry['image_id']: [beam['caption'] for beam in entry['beams']] for entry in results}
+    best = {image_id: 0.0 for image_id in captions}
+    most = max(map(len, captions.values()))
+    for place in progress(range(most), 'oracle CIDEr', 'caption'):
+        chosen = {image_id: several[min(place, len(several) - 1)]
+                  for image_id, several in captions.items()}
+        for image_id, scores in score(chosen, references, use_java=False)[1].items():
+            best[image_id] = max(best[image_id], scores['CIDEr'])
+    scores = {'oracle_CIDEr': sum(best.values()) / len(best)}
+    if min(map(len, captions.values())) > 1:
+        scores.update(diversity(captions))
+    return scores
 
 
 if __name__ == '__main__':

@@ -246,9 +246,10 @@ def add_diversity_flags(parser):
 def add_evaluation_flags(parser):
     """What is evaluated, and what is written."""
     group = parser.add_argument_group('evaluation')
-    group.add_argument('--model', required=True, metavar='FILE', help='weights, model.pth')
-    group.add_argument('--infos_path', required=True, metavar='FILE',
-                       help='options and vocabulary, infos_ID.pkl, beside the weights')
+    group.add_argument('--model', required=True, nargs='+', metavar='FILE',
+                       help='weights, model.pth; several make an ensemble')
+    group.add_argument('--infos_path', required=True, nargs='+', metavar='FILE',
+                       help='options and vocabulary, infos_ID.pkl beside the weights; one for each model')
     group.add_argument('--split', type=one_of('train', 'restval', 'val', 'test', 'all'), default='test',
                        metavar='NAME', help='images to caption: train, restval, val, test or all')
     group.add_argument('--num_images', type=count_or_all, default=-1, metavar='N',
@@ -262,7 +263,7 @@ def add_evaluation_flags(parser):
     group.add_argument('--coco_json', metavar='FILE',
                        help='COCO caption annotations to take references from, in place of --input_json')
     group.add_argument('--id', default='', metavar='NAME',
-                       help="name in eval_results/ID_SPLIT.json (default: the run's)")
+                       help="name in eval_results/ID_SPLIT.json (default: the run's, or the runs' joined by +)")
     flag(group, 'verbose_beam', 'print every finished beam of every image')
     flag(group, 'verbose_loss', 'also compute the cross-entropy loss on the captions of the split')
     flag(group, 'dump_json', 'write the captions to vis/vis.json', True)

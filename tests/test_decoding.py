@@ -113,3 +113,24 @@ def test_log_probs_of_samples_are_those_of_the_model():
             for t in range(min(len(words) + 1, LONGEST)):
                 expected += float(ask[i](words[:t])[(words + [0])[t]])
             assert total == pytest.approx(expected, abs=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('beam_size, groups', [(1, 1), (3, 1), (4, 2)])
+def test_an_ensemble_speaks_with_the_mean_of_its_members_probabilities(beam_size, groups):
+    from models.ensemble import Ensemble
+    pairs = [decoder_pair('late', seed, **changes) for seed, changes in (
+        (0, dict()), (1, dict(caption_model='transformer', cross_attn='dot-product', num_layers=1)))]
+    batch = make_batch(0)
+    ensemble = Ensemble([model for model, _, _ in pairs]).eval()
+    found = beam_search(ensemble, ensemble.encode(batch), LONGEST, beam_size, groups, results=beam_size)
+    for i, arrays in enumerate(per_image(batch)):
+        regions = [naive.encode(model, *arrays) for model, _, _ in pairs]
+
+        def ask(words):
+            parts = [naive.next_word_log_probs(model, one, words)[-1].exp()
+                     for (model, _, _), one in zip(pairs, regions)]
+            return (sum(parts) / len(parts)).log()
+        expected = naive.beam_search(ask, LONGEST, beam_size, groups)
+        assert [words_of(row) for row in found.captions[i]] == [words for words, _ in expected]
+        assert found.log_probs[i].tolist() == pytest.approx([total for _, total in expected], abs=1e-4)

@@ -56,12 +56,12 @@ def test_the_log_prob_of_a_caption_is_that_of_its_words_and_end(trained):
     import opts
     corpus, folder = trained
     options, given = opts.parse(opts.eval_parser(), [str(f) for f in tiny.eval_flags(corpus, folder)])
-    infos = checkpoint.read_infos(options.infos_path)
-    opts.take_model_options(options, given, infos['opt'], options.infos_path)
+    infos = checkpoint.read_infos(options.infos_path[0])
+    opts.take_model_options(options, given, infos['opt'], options.infos_path[0])
     opts.check_model(options, given)
     data = Corpus(options)
     model = models.build(options, 10, 6).eval()
-    checkpoint.load_weights(model, checkpoint.read_tensors(options.model), options.model)
+    checkpoint.load_weights(model, checkpoint.read_tensors(options.model[0]), options.model[0])
     data.want(model.needs)
     index = {word: int(i) for i, word in infos['vocab'].items()}
     entries = evaluate(trained, '--length_penalty', 0.5)
@@ -195,6 +195,32 @@ def test_grid_vectors_from_boxes_give_the_captions_of_stored_ones(trained):
                    for one, other in zip(found, stored))
     with pytest.raises(UsageError, match='--input_grid_vec_dir'):
         tiny.run(evaluation, bare)
+
+
+def test_several_models_are_an_ensemble_and_several_captions_have_a_diversity(trained, tmp_path, monkeypatch):
+    corpus, folder = trained
+    monkeypatch.setenv('PATH', '')
+    plain = evaluate(trained)
+    other = tmp_path / 'other'
+    tiny.run(train, [*tiny.train_flags(corpus, other, '--caption_model', 'transformer', '--seed', 5,
+                                       '--max_epochs', 6, '--learning_rate', 5e-3)])
+
+    def ensemble(*folders):
+        flags = tiny.eval_flags(corpus, folder)
+        flags[flags.index('--model') + 1:flags.index('--model') + 2] = [f / 'model.pth' for f in folders]
+        at = flags.index('--infos_path') + 1
+        flags[at:at + 1] = [f / 'infos_tiny.pkl' for f in folders]
+        tiny.run(evaluation, flags)
+        with open('vis/vis.json', encoding='utf-8') as file:
+            return [(entry['caption'], round(entry['log_prob'], 4)) for entry in json.load(file)]
+    alone = [(entry['caption'], round(entry['log_prob'], 4)) for entry in plain]
+    assert ensemble(folder, folder) == alone != ensemble(folder, other)
+    with pytest.raises(UsageError, match='--infos_path'):
+        tiny.run(evaluation, [*tiny.eval_flags(corpus, folder), '--model', 'a', 'b'])
+    evaluate(trained, '--language_eval', 1, '--sample_max', 0, '--sample_n', 4, '--id', 'four')
+    with open('eval_results/four_test.json', encoding='utf-8') as file:
+        overall = json.load(file)['overall']
+    assert overall['oracle_CIDEr'] >= overall['CIDEr'] and {'Div-1', 'Div-2', 'mBLEU-4'} <= set(overall)
 
 
 def test_tables_line_up(capsys):
