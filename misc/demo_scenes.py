@@ -5,6 +5,7 @@ close call.  Lengths inside a scene are pixels, y grows downwards.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from skimage import draw, filters
@@ -223,7 +224,7 @@ def coverage(shape, x, y, half, span, fine=3):
         if shape == 'ring':
             mask[draw.disk((y, x), 0.64 * half, shape=mask.shape)] = 0
     else:
-        corners = OUTLINES[shape]
+        corners = outlines()[shape]
         mask[draw.polygon(y + half * corners[:, 1], x + half * corners[:, 0], shape=mask.shape)] = 1
     return mask.reshape(span, fine, span, fine).mean(axis=(1, 3))
 
@@ -235,7 +236,9 @@ def _fill_box(points):
     return 2 * (points - low) / (high - low) - 1
 
 
-def _outlines():
+@functools.cache
+def outlines():
+    """{shape: its corners (n, 2), x and y in [-1, 1]}, for those that are neither circle nor ring."""
     turns = np.pi * np.arange(10) / 5
     star = np.where(np.arange(10) % 2, 0.42, 1)[:, None] * np.stack([np.sin(turns), -np.cos(turns)], 1)
     t = np.linspace(0, 2 * np.pi, 32, endpoint=False)
@@ -248,9 +251,6 @@ def _outlines():
             'diamond': _fill_box([(0, -1), (1, 0), (0, 1), (-1, 0)]),
             'triangle': _fill_box([(0, 0), (1, 2), (-1, 2)]),
             'star': _fill_box(star), 'heart': _fill_box(heart), 'cross': _fill_box(cross)}
-
-
-OUTLINES = _outlines()  # corners of the shapes with straight or curved outlines, in [-1, 1]
 
 
 def _background(height, width, rng):

@@ -31,15 +31,10 @@ BACK_PHRASES = {
 MIRROR = {'left': 'right', 'right': 'left', 'above': 'below', 'below': 'above'}
 
 
-def _by_length(phrases):
-    """[(words, relation)], longest first, so that "above it" is found before "above"."""
-    pairs = [(tuple(phrase.split()), relation)
-             for relation, group in phrases.items() for phrase in group]
-    return sorted(pairs, key=lambda pair: -len(pair[0]))
-
-
-_MARKS = sorted([(words, 'back', relation) for words, relation in _by_length(BACK_PHRASES)]
-                + [(words, 'on', relation) for words, relation in _by_length(PHRASES)],
+# (words, 'on' or 'back', relation), longest first, so that "above it" is found before "above".
+_MARKS = sorted([(tuple(phrase.split()), kind, relation)
+                 for kind, phrases in (('on', PHRASES), ('back', BACK_PHRASES))
+                 for relation, group in phrases.items() for phrase in group],
                 key=lambda mark: -len(mark[0]))
 
 
