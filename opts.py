@@ -165,7 +165,7 @@ def add_self_critical_flags(parser):
 def add_running_flags(parser):
     """When things are logged, validated and saved."""
     group = parser.add_argument_group('running')
-    group.add_argument('--id', default='', metavar='NAME',
+    group.add_argument('--id', type=run_name, default='', metavar='NAME',
                        help='name of the run (default: the last part of --checkpoint_path)')
     group.add_argument('--checkpoint_path', default='', metavar='DIR',
                        help='folder of the run (default: checkpoints/ID)')
@@ -204,6 +204,14 @@ def count_or_all(text):
     if value == 0:
         raise argparse.ArgumentTypeError(f'{text!r} is not allowed; give a whole number from 1, or -1 for all')
     return value
+
+
+def run_name(text):
+    """An argparse type: a name that can be part of a file's name."""
+    if any(sign in text for sign in '/\\\0\n'):
+        raise argparse.ArgumentTypeError(f'{text!r} is not allowed; give a name that can be part of a file '
+                                         'name, without slashes')
+    return text
 
 
 def device_name(text):
@@ -262,7 +270,7 @@ def add_evaluation_flags(parser):
                                  'installed)')
     group.add_argument('--coco_json', metavar='FILE',
                        help='COCO caption annotations to take references from, in place of --input_json')
-    group.add_argument('--id', default='', metavar='NAME',
+    group.add_argument('--id', type=run_name, default='', metavar='NAME',
                        help="name in eval_results/ID_SPLIT.json (default: the run's, or the runs' joined by +)")
     flag(group, 'verbose_beam', 'print every finished beam of every image')
     flag(group, 'verbose_loss', 'also compute the cross-entropy loss on the captions of the split')
