@@ -69,30 +69,41 @@ class Labels:
         """Check the file against the number of `images` and of `words` of the vocabulary."""
         try:
             with h5py.File(path, 'r') as file:
-                self.labels = file['labels'][:]
-                self.start, self.end = file['label_start_ix'][:], file['label_end_ix'][:]
+                self.labels, self.start, self.end = (
+                    np.asarray(file[name]) for name in ('labels', 'label_start_ix', 'label_end_ix'))
         except FileNotFoundError:
-            raise DataError(f'--input_label_h5: there is no file {path}; make it with: '
+            raise DataError(f'--input_label_h5: there is no file {path}; make it with:\n'
                             f'{LABELS_COMMAND}') from None
-        except (OSError, KeyError) as error:
-            raise DataError(f'--input_label_h5: {path} is not a label file ({error}); make it again with: '
+        except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f'--input_label_h5: {path} is not a label file ({error}); make it again with:\n'
                             f'{LABELS_COMMAND}') from None
-        self._check(path, images, words)
+        problem = self._problem(images, words)
+        if problem:
+            raise DataError(f'--input_label_h5: {path} does not fit: {problem}; make both again with:\n'
+                            f'{LABELS_COMMAND}')
         self.longest = self.labels.shape[1]
 
-    def _check(self, path, images, words):
-        problem = ''
-        if self.labels.ndim != 2 or self.labels.dtype.kind not in 'iu':
-            problem = 'labels are not a table of word indices'
-        elif len(self.start) != images or len(self.end) != images:
-            problem = f'it has captions of {len(self.start)} images, --input_json has {images} images'
-        elif self.labels.size and self.labels.max() > words:
-            problem = f'word {self.labels.max()} is not in the vocabulary of {words} words'
-        elif images and (self.start.min() < 1 or self.end.max() > len(self.labels)):
-            problem = f'an image points at captions outside rows 1 to {len(self.labels)}'
-        if problem:
-            raise DataError(f'--input_label_h5: {path} does not fit: {problem}; make both again with: '
-                            f'{LABELS_COMMAND}')
+    def _problem(self, images, words):
+        """What does not fit, or ''."""
+        labels = self.labels
+        kinds = [(array.ndim, array.dtype.kind in 'iu') for array in (labels, self.start, self.end)]
+        if kinds != [(2, True), (1, True), (1, True)]:
+            return 'it holds no table of word indices with the rows of each image'
+        if len(self.start) != images or len(self.end) != images:
+            return f'it has captions of {len(self.start)} images, --input_json has {images} images'
+        if not labels.size:
+            return 'it holds no captions'
+        if labels.max() > words or labels.min() < 0:
+            word = labels.max() if labels.max() > words else labels.min()
+            return f'word {word} is not in the vocabulary of {words} words'
+        if images and (self.start.min() < 1 or self.end.max() > len(labels)):
+            return f'an image points at captions outside rows 1 to {len(labels)}'
+        said = labels > 0
+        # A word behind the end would be left out without a word, and an empty caption teach silence.
+        broken = ~said[:, 0] | (said[:, 1:] & ~said[:, :-1]).any(1)
+        if broken.any():
+            return f'caption {int(np.argmax(broken)) + 1} has no words, or words behind its end'
+        return ''
 
     def of(self, image):
         """(captions, max_length) of an image, by row number in `images`."""
@@ -109,19 +120,17 @@ class Corpus:
     def __init__(self, options, wants_labels=True):
         self.options, self.needs = options, ()
         info = read_json(options.input_json, LABELS_COMMAND)
-        try:
-            self.images, self.vocabulary = info['images'], info['ix_to_word']
-            self.ids = [image['id'] for image in self.images]
-            self.splits = [image['split'] for image in self.images]
-            whole = all(str(ix) in self.vocabulary for ix in range(1, len(self.vocabulary) + 1))
-        except (KeyError, TypeError):
-            whole = False
-        if not whole:
-            raise DataError(f'--input_json: {options.input_json} is not the output of prepro_labels.py; '
-                            f'make it with: {LABELS_COMMAND}')
+        problem = labels_file_problem(info)
+        if problem:
+            raise DataError(f'--input_json: {options.input_json} is not the output of prepro_labels.py, '
+                            f'{problem}; make it with:\n{LABELS_COMMAND}')
+        self.images, self.vocabulary = info['images'], info['ix_to_word']
+        self.ids = [image['id'] for image in self.images]
+        self.splits = [image['split'] for image in self.images]
         self.labels = Labels(options.input_label_h5, len(self.images), len(self.vocabulary)) \
             if wants_labels else None
-        self.features = open_source(options.input_img_feat_dir, 'att', 'input_img_feat_dir')
+        self.features = open_source(options.input_img_feat_dir, 'att', 'input_img_feat_dir',
+                                    FEATURES_COMMAND)
         self.side = round(options.num_grids ** 0.5)
         self.sizes, self.grids, self.boxes, self.relative = {}, None, None, None
 
@@ -130,11 +139,13 @@ class Corpus:
         boxes that it is computed from."""
         options, self.needs = self.options, needs
         if 'grids' in self.needs and options.input_grid_vec_dir:
-            self.grids = open_source(options.input_grid_vec_dir, 'grid', 'input_grid_vec_dir')
+            self.grids = open_source(options.input_grid_vec_dir, 'grid', 'input_grid_vec_dir',
+                                     AREAS_COMMAND.format(cells=options.num_grids))
         elif self.needs and options.input_rel_box_dir:
-            self.relative = open_source(options.input_rel_box_dir, 'box', 'input_rel_box_dir')
+            self.relative = open_source(options.input_rel_box_dir, 'box', 'input_rel_box_dir',
+                                        RELATIVE_COMMAND)
         elif self.needs:
-            self.boxes = open_source(options.input_box_dir, 'box', 'input_box_dir')
+            self.boxes = open_source(options.input_box_dir, 'box', 'input_box_dir', FEATURES_COMMAND)
             self.sizes = image_sizes(options.input_box_dir, {'images': self.images})
 
     def rows(self, split, train_only=False):
@@ -148,7 +159,8 @@ class Corpus:
         return found
 
     def check_files(self, rows):
-        """Raise `DataError` unless every image of `rows` has its arrays, by listing, not by opening."""
+        """Raise `DataError` unless every image of `rows` has its captions (where they are needed) and
+        its arrays, by listing, not by opening."""
         options = self.options
         sources = [(self.features, 'input_img_feat_dir', 'features', FEATURES_COMMAND),
                    (self.grids, 'input_grid_vec_dir', 'grid vectors',
@@ -162,9 +174,12 @@ class Corpus:
                 report_missing([one for one in ids if one not in there], len(ids), what,
                                f'--{name} {getattr(options, name)}', command)
         if self.boxes is not None:
-            report_missing([one for one in ids if one not in self.sizes], len(ids), 'an image size',
+            report_missing([one for one in ids if one not in self.sizes], len(ids), 'size',
                            f'{sizes_path(options.input_box_dir)} and {options.input_json}',
                            FEATURES_COMMAND)
+        if self.labels is not None:
+            report_missing([str(self.ids[row]) for row in rows if not len(self.labels.of(row))], len(ids),
+                           'caption', f'--input_label_h5 {options.input_label_h5}', LABELS_COMMAND)
 
     def arrays(self, row):
         """(features (P, D), grids or None, boxes or None) of one image, checked against each other."""
@@ -172,11 +187,13 @@ class Corpus:
         features = self.features.read(image_id)
         where = self.features.where(image_id)
         if features.ndim not in (2, 3) or not features.size:
-            raise DataError(f'{where}: an array of shape {features.shape} holds no regions')
+            raise DataError(f'{where}: an array of shape {features.shape} holds no regions; remove it and '
+                            f'run again:\n{FEATURES_COMMAND}')
         features = features.reshape(-1, features.shape[-1])
         if features.shape[1] != options.img_feat_size:
-            raise DataError(f'{where}: features have {features.shape[1]} numbers, --img_feat_size says '
-                            f'{options.img_feat_size}')
+            raise DataError(f'{where}: features have {features.shape[1]} numbers, but --img_feat_size is '
+                            f'{options.img_feat_size}; give the folder of the features it was set for, '
+                            f'or train with --img_feat_size {features.shape[1]}')
         if options.norm_img_feat:
             features = unit_rows(features)
         place, where_place = self._place(image_id)
@@ -184,7 +201,8 @@ class Corpus:
             return features, None, None
         if len(place) != len(features):
             raise DataError(f'{where_place} has {len(place)} rows, {where} has {len(features)} regions; '
-                            'they were not made from the same boxes')
+                            f'they were not made from the same boxes; make both again with:\n'
+                            f'{FEATURES_COMMAND}\n{AREAS_COMMAND.format(cells=options.num_grids)}')
         if options.norm_box_feat:
             place = unit_rows(place)
         return (features, place, None) if 'grids' in self.needs else (features, None, place)
@@ -201,23 +219,48 @@ class Corpus:
                                 f'{AREAS_COMMAND.format(cells=self.side ** 2)}')
             return grids, where
         source, size = (self.relative, (1.0, 1.0)) if self.relative is not None else \
-            (self.boxes, self.sizes.get(str(image_id)))
+            (self.boxes, self.sizes[str(image_id)])
         where = source.where(image_id)
         boxes = checked_boxes(source.read(image_id), where)
+        self._check_unit(boxes, where)
         if 'grids' in self.needs:
             return grid_vectors(boxes, *size, self.side), where
         return relative_boxes(boxes, *size), where
+
+    def _check_unit(self, boxes, where):
+        """Refuse pixels where boxes are relative to the image, and the other way round."""
+        low, high = float(boxes.min()), float(boxes.max())
+        if self.relative is not None and (low < -1e-3 or high > 1 + 1e-3):
+            raise DataError(f'{where}: boxes from {low:g} to {high:g} are not relative to the image; name '
+                            f'boxes in pixels with --input_box_dir, or make relative ones with:\n'
+                            f'{RELATIVE_COMMAND}')
+        if self.boxes is not None and high <= 1:
+            raise DataError(f'{where}: boxes from {low:g} to {high:g} are not pixels; name boxes relative to '
+                            f'the image with --input_rel_box_dir, or make those in pixels with:\n'
+                            f'{FEATURES_COMMAND}')
 
     def captions(self, row, count=None, seed=None):
         """(count, T) captions of an image: `count` drawn by `seed`, without repeats where there are
         enough; or all of them."""
         labels = self.labels.of(row)
-        if not len(labels):
-            raise DataError(f'{self.options.input_label_h5}: image {self.ids[row]} has no caption')
         if count is not None:
             random = np.random.default_rng(seed)
             labels = labels[random.choice(len(labels), count, replace=len(labels) < count)]
         return labels.astype(np.int64)
+
+
+def labels_file_problem(info):
+    """What is wrong with the content of a labels file (`--input_json`), or ''."""
+    images, words = (info.get('images'), info.get('ix_to_word')) if isinstance(info, dict) else (None, None)
+    if not isinstance(images, list) or not isinstance(words, dict):
+        return 'it has no list of images with ix_to_word'
+    if not all(isinstance(words.get(str(place)), str) for place in range(1, len(words) + 1)):
+        return 'its ix_to_word does not count words from 1'
+    for number, image in enumerate(images):
+        if not isinstance(image, dict) or type(image.get('id')) is not int \
+                or not isinstance(image.get('split'), str):
+            return f'images[{number}] has no whole number as id, or no split'
+    return ''
 
 
 def unit_rows(array):
@@ -347,8 +390,10 @@ def make_loader(reader, requests, workers):
 
 
 def quiet_worker(_):
-    """Leave Ctrl-C to the main process, which stops the workers in its own time."""
+    """Leave Ctrl-C to the main process, which stops the workers in its own time; a SIGTERM ends a
+    worker, whatever the main process makes of one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def raised(batch):
@@ -360,4 +405,7 @@ def raised(batch):
 
 def image_path(image_root, image):
     """The file of an entry of `Corpus.images` under `image_root`."""
+    if not isinstance(image.get('file_path'), str) or not image['file_path']:
+        raise DataError(f'--input_json names no file_path for image {image["id"]}; make it again with:\n'
+                        f'{LABELS_COMMAND}')
     return os.path.join(image_root, image['file_path'])

@@ -6,11 +6,13 @@ removes the journal.  Whoever opens the folder finishes the moves of a journal i
 killed the process, the folder then holds the last complete set or the one before it.
 """
 
+import argparse
 import contextlib
 import io
 import json
 import os
 import pickle
+import struct
 
 import torch
 
@@ -46,11 +48,13 @@ def finish_moves(folder):
     journal = os.path.join(folder, JOURNAL)
     try:
         with open(journal, encoding='utf-8') as file:
-            names = json.load(file)
+            names = [os.path.basename(name) for name in json.load(file)]
     except FileNotFoundError:
         return
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(f'{journal} is not the list of files that a save leaves ({error}); remove it, '
+                        f'and *{NEW} with it') from None
     for name in names:
-        name = os.path.basename(name)
         # A file that is gone was moved before, by the killed process or by another reader.
         with contextlib.suppress(FileNotFoundError):
             os.replace(os.path.join(folder, name + NEW), os.path.join(folder, name))
@@ -76,14 +80,14 @@ def read_tensors(path):
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
-        raise DataError(f'there is no file {path}') from None
+        raise DataError(f'there is no file {path}; train.py writes it') from None
     except IsADirectoryError:
         raise DataError(f'{path} is a folder; give the file model.pth in it') from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError,
-            AttributeError, IndexError, AssertionError) as error:
-        raise DataError(f'{path} is not a file of tensors, or holds more than tensors '
-                        f'({str(error).splitlines()[0][:150] if str(error) else type(error).__name__})'
-                        ) from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError,
+            AttributeError, AssertionError, ArithmeticError, MemoryError, ImportError, struct.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
+        raise DataError(f'{path} is not a whole file of tensors alone; nothing of it was used ({reason})\n'
+                        'take model-best.pth or another copy, or train again') from None
 
 
 def read_infos(path):
@@ -93,9 +97,12 @@ def read_infos(path):
     """
     finish_moves(os.path.dirname(path) or '.')
     infos = pickles.load(path, 'train.py, which writes it beside model.pth')
-    if not isinstance(infos, dict) or 'opt' not in infos or 'vocab' not in infos:
-        raise DataError(f'{path} is not an infos file: it has no opt and vocab')
-    infos['opt'] = dict(infos['opt'] if isinstance(infos['opt'], dict) else vars(infos['opt']))
+    opt = infos.get('opt') if isinstance(infos, dict) else None
+    opt = vars(opt) if isinstance(opt, argparse.Namespace) else opt
+    if not isinstance(opt, dict) or not isinstance(infos.get('vocab'), dict):
+        raise DataError(f'{path} is not an infos file: it has no opt and vocab; give the infos_ID.pkl that '
+                        'train.py writes beside model.pth')
+    infos['opt'] = dict(opt)
     infos['vocab'] = {str(index): word for index, word in infos['vocab'].items()}
     return infos
 
@@ -124,6 +131,8 @@ def find_infos(folder, run_id):
 
 def load_weights(model, state, path):
     """Load a state dict into the model; `DataError` names the keys or shapes that do not fit."""
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise DataError(f'{path} is not a state dict of tensors; give the model.pth of a run')
     own = model.state_dict()
     problems = [f'{name} is missing' for name in own if name not in state]
     problems += [f'{name} is not known' for name in state if name not in own]
@@ -133,4 +142,8 @@ def load_weights(model, state, path):
         more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
         raise DataError(f'{path} does not fit the model that its infos file describes: '
                         f'{"; ".join(problems[:3])}{more}')
+    broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise DataError(f'{path} holds numbers that are not finite ({broken[0]}); take model-best.pth or an '
+                        'earlier copy')
     model.load_state_dict(state)

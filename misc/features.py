@@ -16,6 +16,7 @@ kind a group of that name with `offsets` (int64, N + 1) and `rows` (all images' 
 other): image i of `ids` owns `rows[offsets[i]:offsets[i + 1]]`.
 """
 
+import lzma
 import os
 import zipfile
 import zlib
@@ -46,17 +47,17 @@ def read_array(path):
     objects, or holds something that is not finite numbers.
     """
     try:
-        if path.endswith('.npz'):
-            with np.load(path, allow_pickle=False) as archive:
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            with array as archive:
                 array = archive['feat'] if 'feat' in archive.files else None
             if array is None:
-                raise DataError(f'{path} has no array named feat')
-        else:
-            array = np.load(path, allow_pickle=False)
+                raise DataError(f'{path} has no array named feat; remove it and run the command that made '
+                                'its folder again')
     except FileNotFoundError:
         raise DataError(f'there is no file {path}') from None
-    except (ValueError, EOFError, OSError, KeyError, MemoryError, zipfile.BadZipFile,
-            zlib.error, NotImplementedError, SyntaxError) as error:
+    except (ValueError, EOFError, OSError, LookupError, ArithmeticError, MemoryError, RuntimeError,
+            SyntaxError, TypeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise DataError(f'{path} cannot be read ({str(error)[:120]}); remove it and run the command '
                         'that made its folder again') from None
     return checked(array, path)
@@ -65,23 +66,26 @@ def read_array(path):
 def checked(array, path):
     """`array` as float32, if it holds finite numbers; else a `DataError` naming `path`."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in 'fiu':
-        raise DataError(f'{path} does not hold numbers')
-    array = np.asarray(array, dtype=np.float32)
+        raise DataError(f'{path} does not hold numbers; remove it and make it again')
+    with np.errstate(over='ignore'):  # what is too large for float32 is named below
+        array = np.asarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
         raise DataError(f'{path} holds values that are not finite; remove it and make it again')
     return array
 
 
-def open_source(path, kind, flag):
+def open_source(path, kind, flag, made_by=''):
     """The per-image arrays of `kind` at `path`: a `Folder`, or a `Packed` file.
 
-    `flag` is the command-line flag that named `path`, for messages.  Raises `DataError`.
+    `flag` is the command-line flag that named `path` and `made_by` the command that makes it, for
+    messages.  Raises `DataError`.
     """
     if os.path.isdir(path):
         return Folder(path, kind)
     if os.path.isfile(path):
         return Packed(path, kind, flag)
-    raise DataError(f'--{flag}: there is no folder or packed file {path}')
+    raise DataError(f'--{flag}: there is no folder or packed file {path}'
+                    + (f'; make it with:\n{made_by}' if made_by else ''))
 
 
 class Folder:
@@ -109,15 +113,17 @@ class Packed:
 
     def __init__(self, path, kind, flag):
         self.path, self.kind = path, kind
+        again = 'pack it again, or give the folder of arrays'
         try:
             with h5py.File(path, 'r') as file:
                 if 'ids' not in file or kind not in file:
-                    raise DataError(f'--{flag}: {path} holds no packed arrays of kind {kind}')
-                offsets = file[f'{kind}/offsets'][:]
-                self.spans = {str(image_id): span for image_id, span in zip(
-                    file['ids'][:].tolist(), zip(offsets[:-1].tolist(), offsets[1:].tolist()))}
-        except (OSError, KeyError) as error:
-            raise DataError(f'--{flag}: {path} is not a packed HDF5 file ({error})') from None
+                    raise DataError(f'--{flag}: {path} holds no packed arrays of kind {kind}; {again}')
+                ids, offsets = file['ids'][:].tolist(), file[f'{kind}/offsets'][:].tolist()
+                if len(offsets) != len(ids) + 1 or offsets[-1] != len(file[f'{kind}/rows']):
+                    raise DataError(f'--{flag}: {path} lacks rows of its {len(ids)} images; {again}')
+            self.spans = {str(image_id): span for image_id, span in zip(ids, zip(offsets, offsets[1:]))}
+        except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise DataError(f'--{flag}: {path} is not a packed HDF5 file ({error}); {again}') from None
         self.rows, self.process = None, None
 
     def __getstate__(self):
@@ -134,13 +140,13 @@ class Packed:
 
     def read(self, image_id):
         """float32 array of one image."""
-        if self.process != os.getpid():
-            self.rows, self.process = h5py.File(self.path, 'r')[f'{self.kind}/rows'], os.getpid()
         try:
+            if self.process != os.getpid():
+                self.rows, self.process = h5py.File(self.path, 'r')[f'{self.kind}/rows'], os.getpid()
             start, end = self.spans[str(image_id)]
             rows = self.rows[start:end]
-        except (KeyError, OSError) as error:
-            raise DataError(f'{self.where(image_id)} cannot be read ({error})') from None
+        except (LookupError, OSError, RuntimeError) as error:
+            raise DataError(f'{self.where(image_id)} cannot be read ({error}); pack it again') from None
         return checked(rows[0] if self.kind == 'fc' else rows, self.where(image_id))
 
 

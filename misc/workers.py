@@ -68,6 +68,8 @@ class Workers:
 
 def _start(work):
     global _work, _parent
+    # A handler of the parent's would be inherited, and the SIGTERM that ends a pool be caught by it.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _work, _parent = work, os.getppid()
 
 
