@@ -135,12 +135,21 @@ class Training:
         self._print(f'going on from {folder} at iteration {self.iteration}, epoch {infos["epoch"]}')
 
     def run(self):
-        """Train to the last epoch, or until a signal; returns the exit status."""
-        options = self.options
-        os.makedirs(options.checkpoint_path, exist_ok=True)
+        """Train to the last epoch, or until SIGINT or SIGTERM; returns the exit status."""
+        os.makedirs(self.options.checkpoint_path, exist_ok=True)
         self._open_logs()
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
+        before = {number: signal.signal(number, self._on_signal)
+                  for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return self._loop()
+        finally:
+            self.events.close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _loop(self):
+        """Steps, validations and checkpoints; returns the exit status."""
+        options = self.options
         self.model.train()
         validated = False
         if self._is_over():
@@ -164,7 +173,6 @@ class Training:
             return 128 + self.stopped_by
         if not validated:
             self._validate()
-        self.events.close()
         return 0
 
     def _epoch(self):
