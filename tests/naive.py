@@ -82,7 +82,7 @@ def place_regions(place, x, grids, boxes):
             out.append(x[p] + linear(place.cells, grids[p]))
         else:
             side = int(round(len(grids[p]) ** 0.5))
-            u, w = torch.zeros(side), torch.zeros(side)
+            u, w = torch.zeros(side, device=x.device), torch.zeros(side, device=x.device)
             for r in range(side):
                 for c in range(side):
                     u[r] += grids[p, r * side + c]
@@ -115,12 +115,12 @@ def encode(model, features, grids=None, boxes=None):
 
 def next_word_log_probs(model, regions, words):
     """Log-probabilities (len(words) + 1, V) of every next word of one caption, `words` given."""
-    inputs = torch.tensor([0] + list(words))
+    inputs = torch.tensor([0] + list(words), device=regions.device)
     d, T = model.size, len(inputs)
     table = torch.tensor([[(math.sin if c % 2 == 0 else math.cos)(t / 10000 ** (c // 2 * 2 / d))
-                           for c in range(d)] for t in range(T)])
+                           for c in range(d)] for t in range(T)], device=regions.device)
     x = model.word_embed.weight[inputs] * d ** 0.5 + table
-    causal = torch.ones(T, T).tril().bool()
+    causal = torch.ones(T, T, device=regions.device).tril().bool()
     for layer in model.decoder:
         y = norm(layer.norms[0], x)
         x = x + dot_attention(layer.attention, y, y, causal)
@@ -172,11 +172,11 @@ def beam_search(next_log_probs, longest, beam_size, groups=1, diversity_lambda=0
             offers = []
             for words, score, total in live[group]:
                 log_probs = next_log_probs(words)
-                scores = allowed_words(log_probs, words, **constraints)
+                scores = allowed_words(log_probs, words, **constraints).tolist()
                 for word in spoken:
                     scores[word] -= diversity_lambda
-                best = sorted(range(len(scores)), key=lambda w: -float(scores[w]))[:width]
-                offers += [(words, word, score + float(scores[word]), total + float(log_probs[word]))
+                best = sorted(range(len(scores)), key=lambda w: -scores[w])[:width]
+                offers += [(words, word, score + scores[word], total + float(log_probs[word]))
                            for word in best if scores[word] > -torch.inf]
             offers = sorted(offers, key=lambda offer: -offer[2])[:width]
             live[group] = []
