@@ -138,13 +138,15 @@ class Corpus:
         """Open what a model `needs` besides features ('grids' or 'boxes'): as it is on disk, or the
         boxes that it is computed from."""
         options, self.needs = self.options, needs
-        if 'grids' in self.needs and options.input_grid_vec_dir:
+        if 'grids' in needs and options.input_grid_vec_dir:
             self.grids = open_source(options.input_grid_vec_dir, 'grid', 'input_grid_vec_dir',
                                      AREAS_COMMAND.format(cells=options.num_grids))
-        elif self.needs and options.input_rel_box_dir:
+        if set(needs) <= ({'grids'} if self.grids else set()):
+            return
+        if options.input_rel_box_dir:
             self.relative = open_source(options.input_rel_box_dir, 'box', 'input_rel_box_dir',
                                         RELATIVE_COMMAND)
-        elif self.needs:
+        else:
             self.boxes = open_source(options.input_box_dir, 'box', 'input_box_dir', FEATURES_COMMAND)
             self.sizes = image_sizes(options.input_box_dir, {'images': self.images})
 
@@ -196,34 +198,38 @@ class Corpus:
                             f'or train with --img_feat_size {features.shape[1]}')
         if options.norm_img_feat:
             features = unit_rows(features)
-        place, where_place = self._place(image_id)
-        if place is None:
-            return features, None, None
-        if len(place) != len(features):
-            raise DataError(f'{where_place} has {len(place)} rows, {where} has {len(features)} regions; '
-                            f'they were not made from the same boxes; make both again with:\n'
-                            f'{FEATURES_COMMAND}\n{AREAS_COMMAND.format(cells=options.num_grids)}')
-        if options.norm_box_feat:
-            place = unit_rows(place)
-        return (features, place, None) if 'grids' in self.needs else (features, None, place)
+        return features, self._place('grids', image_id, features), self._place('boxes', image_id, features)
 
-    def _place(self, image_id):
-        """The grid vectors or relative boxes of an image, and where they come from."""
-        if not self.needs:
-            return None, ''
-        if self.grids is not None:
-            grids, where = self.grids.read(image_id), self.grids.where(image_id)
-            if grids.ndim != 2 or grids.shape[1] != self.side ** 2:
-                raise DataError(f'{where}: an array of shape {grids.shape} does not fit --num_grids '
-                                f'{self.side ** 2}; make it with: '
-                                f'{AREAS_COMMAND.format(cells=self.side ** 2)}')
-            return grids, where
+    def _place(self, need, image_id, features):
+        """The 'grids' or 'boxes' of an image's regions, or None where the model does not want them."""
+        if need not in self.needs:
+            return None
+        place, where = (self._stored_grids(image_id) if need == 'grids' and self.grids is not None
+                        else self._from_boxes(need, image_id))
+        if len(place) != len(features):
+            raise DataError(f'{where} has {len(place)} rows, {self.features.where(image_id)} has '
+                            f'{len(features)} regions; they were not made from the same boxes; make both '
+                            f'again with:\n{FEATURES_COMMAND}\n'
+                            f'{AREAS_COMMAND.format(cells=self.options.num_grids)}')
+        return unit_rows(place) if self.options.norm_box_feat else place
+
+    def _stored_grids(self, image_id):
+        """The grid vectors of an image as they are on disk, and where that is."""
+        grids, where = self.grids.read(image_id), self.grids.where(image_id)
+        if grids.ndim != 2 or grids.shape[1] != self.side ** 2:
+            raise DataError(f'{where}: an array of shape {grids.shape} does not fit --num_grids '
+                            f'{self.side ** 2}; make it with: '
+                            f'{AREAS_COMMAND.format(cells=self.side ** 2)}')
+        return grids, where
+
+    def _from_boxes(self, need, image_id):
+        """Grid vectors, or relative boxes, computed from an image's boxes; and where those are."""
         source, size = (self.relative, (1.0, 1.0)) if self.relative is not None else \
             (self.boxes, self.sizes[str(image_id)])
         where = source.where(image_id)
         boxes = checked_boxes(source.read(image_id), where)
         self._check_unit(boxes, where)
-        if 'grids' in self.needs:
+        if need == 'grids':
             return grid_vectors(boxes, *size, self.side), where
         return relative_boxes(boxes, *size), where
 

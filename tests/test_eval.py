@@ -205,8 +205,8 @@ def test_several_models_are_an_ensemble_and_several_captions_have_a_diversity(tr
     tiny.run(train, [*tiny.train_flags(corpus, other, '--caption_model', 'transformer', '--seed', 5,
                                        '--max_epochs', 6, '--learning_rate', 5e-3)])
 
-    def ensemble(*folders):
-        flags = tiny.eval_flags(corpus, folder)
+    def ensemble(*folders, more=()):
+        flags = tiny.eval_flags(corpus, folder, *more)
         flags[flags.index('--model') + 1:flags.index('--model') + 2] = [f / 'model.pth' for f in folders]
         at = flags.index('--infos_path') + 1
         flags[at:at + 1] = [f / 'infos_tiny.pkl' for f in folders]
@@ -215,6 +215,10 @@ def test_several_models_are_an_ensemble_and_several_captions_have_a_diversity(tr
             return [(entry['caption'], round(entry['log_prob'], 4)) for entry in json.load(file)]
     alone = [(entry['caption'], round(entry['log_prob'], 4)) for entry in plain]
     assert ensemble(folder, folder) == alone != ensemble(folder, other)
+    boxed = tmp_path / 'boxed'  # a member that wants boxes beside one that wants grid vectors
+    boxes = ['--input_rel_box_dir', corpus / 'rel']
+    tiny.run(train, tiny.train_flags(corpus, boxed, '--enc_pos_type', 'box-coord', *boxes))
+    assert ensemble(folder, boxed, more=boxes) != alone
     with pytest.raises(UsageError, match='--infos_path'):
         tiny.run(evaluation, [*tiny.eval_flags(corpus, folder), '--model', 'a', 'b'])
     evaluate(trained, '--language_eval', 1, '--sample_max', 0, '--sample_n', 4, '--id', 'four')
