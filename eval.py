@@ -41,6 +41,7 @@ def main():
     if 0 <= options.num_images < len(rows):
         rows = rows[:options.num_images]
     corpus.check_files(rows)
+    pictures = image_files(options, corpus, rows) if options.dump_images else []
     references = split_references(options, corpus, rows) if options.language_eval else None
 
     torch.manual_seed(options.seed)
@@ -51,7 +52,7 @@ def main():
         corpus.images, infos['vocab'], device, len(rows))
     print_captions(results, options.verbose_beam)
     loss = split_loss(options, corpus, rows, model, device) if options.verbose_loss else None
-    write_captions(options, corpus, rows, results)
+    write_captions(options, pictures, results)
     if options.language_eval or loss is not None:
         write_scores(options, results, references, loss)
 
@@ -118,16 +119,22 @@ def split_loss(options, corpus, rows, model, device):
                                           captions_per_image=5), device)
 
 
-def write_captions(options, corpus, rows, results):
+def image_files(options, corpus, rows):
+    """The image files to be copied, looked for before anything is captioned."""
+    paths = [image_path(options.image_root, corpus.images[row]) for row in rows]
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise DataError(f'there is no image {missing[0]} ({len(missing)} of {len(paths)} are missing); '
+                        '--image_root is the folder that holds train2014/ and val2014/')
+    return paths
+
+
+def write_captions(options, pictures, results):
     """vis/vis.json and vis/imgs/, as asked."""
     if options.dump_images:
         os.makedirs('vis/imgs', exist_ok=True)
-        for row in progress(rows, 'copying images'):
-            source = image_path(options.image_root, corpus.images[row])
-            if not os.path.isfile(source):
-                raise DataError(f'there is no image {source}; --image_root is the folder that holds '
-                                'train2014/ and val2014/')
-            shutil.copy(source, 'vis/imgs')
+        for path in progress(pictures, 'copying images'):
+            shutil.copy(path, 'vis/imgs')
     if options.dump_json:
         write_vis('vis/vis.json', [vis_entry(entry, options) for entry in results])
         note('wrote vis/vis.json')
