@@ -18,9 +18,10 @@ KINDS = {'side': 0.78, 'inside': 0.12, 'between': 0.10}
 SIDES = ('left', 'right', 'above', 'below')
 
 SIZE_MARGIN = 1.25   # a shape counts as larger than another if its side is this many times as long
-AXIS_MARGIN = 2.0    # "left of" needs the centres this many times as far apart in x as in y
+AXIS_MARGIN = 2.5    # "left of" needs the centres this many times as far apart in x as in y
 BORDER = 0.06        # no shape comes nearer to the border; parts of the shorter side of the picture
-GAP = 0.05           # nor to another shape
+GAP = 0.05           # nor to another shape,
+WAY = 0.08           # nor to the way between two whose sides are told
 CORNER = (0.36, 0.42)  # a centre nearer than the first to two borders is in a corner, one beyond
 MIDDLE = (0.07, 0.12)  # the second is not, one between the two is a close call.  MIDDLE: from the centre
 
@@ -128,14 +129,15 @@ def fact_of(scene):
         is_third = all(c.side > SIZE_MARGIN * other.side for other in scene.shapes[3:])
         return Fact('between', (c, a, b), None) if is_third else None
     relation = side_of(a, b, *size)
-    if relation is None or any(_in_the_way(other, a, b) for other in scene.shapes[2:]):
+    room = WAY * min(size)
+    if relation is None or any(_in_the_way(other, a, b, room) for other in scene.shapes[2:]):
         return None
     return Fact(relation, (a, b), place if place != 'middle' else None)
 
 
-def _in_the_way(other, a, b):
-    """Whether `other` touches the box that holds the centres of a and b."""
-    half = other.side / 2
+def _in_the_way(other, a, b, room):
+    """Whether `other` comes nearer than `room` to the box that holds the centres of a and b."""
+    half = other.side / 2 + room
     return (min(a.x, b.x) - half < other.x < max(a.x, b.x) + half
             and min(a.y, b.y) - half < other.y < max(a.y, b.y) + half)
 

@@ -164,7 +164,7 @@ def test_what_captions_say_of_sides_is_what_the_scene_shows_with_a_margin(scenes
                 dx, dy = other.x - one.x, other.y - one.y
                 along, across = {'left': (dx, dy), 'right': (-dx, dy),
                                  'above': (dy, dx), 'below': (-dy, dx)}[relation]
-                assert along > 2 * abs(across), caption
+                assert along > 2.5 * abs(across), caption
                 assert along > (one.side + other.side) / 2, caption
                 assert {one, other} == set(sorted(scene.shapes, key=lambda shape: -shape.side)[:2])
     share = sum(counts[side] for side in SIDES) / len(scenes)
