@@ -16,7 +16,7 @@ import torch
 
 import models
 import opts
-from dataloader import Corpus, TrainBatches, image_batches
+from dataloader import LABELS_COMMAND, Corpus, TrainBatches, image_batches, report_missing
 from misc import checkpoint
 from misc.cli import DataError, UsageError, note, run_command
 from misc.evaluation import caption_images, evaluating, mean_loss
@@ -96,6 +96,9 @@ class Training:
     def _references(self):
         from misc.references import load_references
         references = load_references(self.options.input_json)
+        ids = [self.corpus.ids[row] for row in self.val_rows]
+        report_missing([str(one) for one in ids if one not in references], len(ids), 'captions',
+                       f'--input_json {self.options.input_json}', LABELS_COMMAND)
         return {self.corpus.ids[row]: references[self.corpus.ids[row]] for row in self.val_rows}
 
     def _resume(self, infos):

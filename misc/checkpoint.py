@@ -102,6 +102,11 @@ def read_infos(path):
     if not isinstance(opt, dict) or not isinstance(infos.get('vocab'), dict):
         raise DataError(f'{path} is not an infos file: it has no opt and vocab; give the infos_ID.pkl that '
                         'train.py writes beside model.pth')
+    whole = {'seq_length': opt.get('seq_length'), 'iter': infos.get('iter'), 'epoch': infos.get('epoch')}
+    lacking = [name for name, value in whole.items() if not isinstance(value, int) or value < 0]
+    if lacking:
+        raise DataError(f'{path} is not a whole infos file: {", ".join(lacking)} is not a whole number in it; '
+                        'give the infos_ID.pkl that train.py writes beside model.pth')
     infos['opt'] = dict(opt)
     infos['vocab'] = {str(index): word for index, word in infos['vocab'].items()}
     return infos
