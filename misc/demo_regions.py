@@ -14,14 +14,14 @@ FEATURE_SIZE = 2048
 HUES, GREYS, ANGLES, STEPS, AREAS = 16, 12, 18, 8, 6   # bins of the histograms
 COLOUR_BINS = 4 * HUES + GREYS
 WEIGHTS = 1.0, 1.6, 1.0, 1.2  # of the histograms: colours, angles of edges, strengths of edges, areas
-EDGE = 0.06          # differences between neighbours below this are texture, not an edge
-SCALE = 0.407         # brings the mean norm of the features to about 25
+EDGE = 0.06   # differences between neighbours below this are texture, not an edge
+SCALE = 0.407  # brings the mean norm of the features to about 25
 
-MIN_BOXES, MAX_BOXES = 10, 30
+MIN_BOXES = 10
 
 
 def region_boxes(scene, rng):
-    """Boxes of a scene, float32 (10 to 30, 4): x1, y1, x2, y2 in pixels, in random order.
+    """Boxes of a scene, float32 (10 to 20, 4): x1, y1, x2, y2 in pixels, in random order.
 
     Each shape's own box; jittered copies and parts, more of them for larger shapes; the whole
     picture; and pieces of background.  No jittered box reaches the border of the picture: being
