@@ -16,10 +16,7 @@ kind a group of that name with `offsets` (int64, N + 1) and `rows` (all images' 
 other): image i of `ids` owns `rows[offsets[i]:offsets[i + 1]]`.
 """
 
-import lzma
 import os
-import zipfile
-import zlib
 
 import h5py
 import numpy as np
@@ -46,20 +43,18 @@ def read_array(path):
     Never unpickles.  Raises `DataError`, naming the file, when it is missing, truncated, holds
     objects, or holds something that is not finite numbers.
     """
+    again = 'remove it and run the command that made its folder again'
     try:
         array = np.load(path, allow_pickle=False)
         if not isinstance(array, np.ndarray):
             with array as archive:
                 array = archive['feat'] if 'feat' in archive.files else None
-            if array is None:
-                raise DataError(f'{path} has no array named feat; remove it and run the command that made '
-                                'its folder again')
     except FileNotFoundError:
         raise DataError(f'there is no file {path}') from None
-    except (ValueError, EOFError, OSError, LookupError, ArithmeticError, MemoryError, RuntimeError,
-            SyntaxError, TypeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f'{path} cannot be read ({str(error)[:120]}); remove it and run the command '
-                        'that made its folder again') from None
+    except Exception as error:  # a damaged file makes NumPy, zip and zlib raise a dozen kinds of it
+        raise DataError(f'{path} cannot be read ({str(error)[:120]}); {again}') from None
+    if array is None:
+        raise DataError(f'{path} has no array named feat; {again}')
     return checked(array, path)
 
 
@@ -145,7 +140,7 @@ class Packed:
                 self.rows, self.process = h5py.File(self.path, 'r')[f'{self.kind}/rows'], os.getpid()
             start, end = self.spans[str(image_id)]
             rows = self.rows[start:end]
-        except (LookupError, OSError, RuntimeError) as error:
+        except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f'{self.where(image_id)} cannot be read ({error}); pack it again') from None
         return checked(rows[0] if self.kind == 'fc' else rows, self.where(image_id))
 
