@@ -14,7 +14,7 @@ from skimage.color import hsv2rgb
 from misc.relations import COLOURS, SHAPES
 
 # Share of the scenes of each kind; a side word stands for a quarter of the first.
-KINDS = {'side': 0.78, 'inside': 0.12, 'between': 0.10}
+KINDS = {'side': 0.82, 'inside': 0.11, 'between': 0.07}
 SIDES = ('left', 'right', 'above', 'below')
 
 SIZE_MARGIN = 1.25   # a shape counts as larger than another if its side is this many times as long

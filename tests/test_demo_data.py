@@ -168,7 +168,7 @@ def test_what_captions_say_of_sides_is_what_the_scene_shows_with_a_margin(scenes
                 assert along > (one.side + other.side) / 2, caption
                 assert {one, other} == set(sorted(scene.shapes, key=lambda shape: -shape.side)[:2])
     share = sum(counts[side] for side in SIDES) / len(scenes)
-    assert 0.7 < share < 0.85 and all(counts[side] > 0.18 * share * len(scenes) for side in SIDES)
+    assert 0.75 < share < 0.9 and all(counts[side] > 0.18 * share * len(scenes) for side in SIDES)
 
 
 def test_what_captions_say_of_corners_insides_and_betweens_is_true(scenes):
