@@ -1,0 +1,210 @@
+"""Time the project beside plain versions of the same work, in one run."""
+
+import contextlib
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # before torch is loaded; why: see train.py
+
+import numpy as np
+import torch
+
+from misc.cli import DataError, Parser, UsageError, note, number_in, run_command
+from misc.files import write_json
+from misc.machine import pick_device
+from misc.optim import build_optimiser
+from tests.made_up import QUICK, Sizes
+from tests.workloads import WORKLOADS, synchronise
+
+
+def serve(pipe, name, side, options):
+    """A measured process: build the workload, then do what the pipe says until it closes.
+
+    Answers first with (facts, device name), then to 'run' with a dict of numbers, to 'result' with
+    what the sides should agree on.
+    """
+    if options.quick:
+        torch.set_num_threads(1)  # what is this small has nothing to share
+    device = pick_device(options.device)
+    torch.manual_seed(0)
+    workload = WORKLOADS[name](QUICK if options.quick else Sizes(), device)
+    work = getattr(workload, side)
+    if side in workload.warm:
+        work()
+    pipe.send((workload.facts, device_name(device)))
+    with contextlib.suppress(EOFError):
+        while True:
+            if pipe.recv() == 'result':
+                pipe.send(workload.result(side))
+                continue
+            synchronise(device)
+            start = workload.clock()
+            numbers = work()
+            synchronise(device)
+            seconds = workload.clock() - start
+            pipe.send({**numbers, 'seconds': seconds / workload.shares.get(side, 1),
+                       'share': workload.shares.get(side, 1), 'peak': peak_memory(device)})
+
+
+def device_name(device):
+    """The GPU's name, or the processor's and its number of cores."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    names = []
+    with contextlib.suppress(OSError), open('/proc/cpuinfo', encoding='utf-8') as file:
+        names = [line.split(':', 1)[1].strip() for line in file if line.startswith('model name')]
+    return f'{torch.get_num_threads()} cores of {names[0] if names else platform.machine()}'
+
+
+def peak_memory(device):
+    """The most bytes that this process ever held: on the GPU where there is one, else resident."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+class Side:
+    """One measured process, as its parent sees it."""
+
+    def __init__(self, name, side, options):
+        # A process started afresh has the memory of a program that does only this.  With --quick, forks
+        # spare each the loading of torch; so their parent computes nothing and touches no GPU.
+        context = multiprocessing.get_context('fork' if options.quick else 'spawn')
+        self.label = f'{name}, {side}'
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, name, side, options), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def ask(self, order):
+        """What the process answers to `order` ('run' or 'result')."""
+        self.pipe.send(order)
+        return self.answer()
+
+    def answer(self):
+        """Wait for the process's next answer.  Raises `DataError` where it died."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            raise DataError(f'{self.label}: the process ended with status {self.process.exitcode}'
+                            + (' (killed: too little memory?)' if self.process.exitcode == -9 else '')
+                            ) from None
+
+    def close(self):
+        """End the process."""
+        self.pipe.close()
+        self.process.terminate()
+        self.process.join()
+
+
+def measure(name, options):
+    """Run a workload -> a dict: each side's medians (`seconds` and `peak` bytes among them), `ratio`,
+    `difference` of the results, and the workload's facts."""
+    workload, sides = WORKLOADS[name], {}
+    try:
+        for side in workload.sides:
+            sides[side] = Side(name, side, options)
+        found = {}
+        for side in sides.values():
+            facts, found['device'] = side.answer()
+        found |= facts
+        runs = {side: [] for side in sides}
+        for number in range(options.repeats):
+            # One after the other, so that what else the machine does meets all sides alike.
+            for side, process in sides.items():
+                runs[side].append(process.ask('run'))
+                note(f'{name}, {side}, run {number + 1}: {runs[side][-1]["seconds"]:.3g} s')
+        results = [sides[side].ask('result') for side in ('project', 'plain')]
+    finally:
+        for side in sides.values():
+            side.close()
+    for side, numbers in runs.items():
+        found[side] = {key: statistics.median(run[key] for run in numbers) for key in numbers[0]}
+        found[side].update(peak=numbers[-1]['peak'], all_seconds=[run['seconds'] for run in numbers])
+    found['ratio'] = found['plain']['seconds'] / found['project']['seconds']
+    found['difference'] = float(np.abs(np.subtract(*results)).max())
+    found['agrees'] = found['difference'] <= workload.tolerance
+    return found
+
+
+def table(found):
+    """The lines of a Markdown table of {name: what `measure` found}."""
+    rows = [('workload', 'this project', 'plain', 'times faster', 'peak memory', 'plain\'s')]
+    for name, measured in found.items():
+        project, plain = measured['project'], measured['plain']
+        rows.append((name, f'{project["seconds"]:.3g} s', f'{plain["seconds"]:.3g} s',
+                     f'{measured["ratio"]:.1f}', f'{project["peak"] / 1e9:.2f} GB',
+                     f'{plain["peak"] / 1e9:.2f} GB'))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ['| ' + ' | '.join(map(str.ljust, row, widths)) + ' |' for row in rows]
+    return [lines[0], '|' + '|'.join('-' * (width + 2) for width in widths) + '|', *lines[1:]]
+
+
+def remarks(name, measured):
+    """What the table has no room for: a list of lines."""
+    lines = list(WORKLOADS[name].notes(measured))
+    share = measured['plain']['share']
+    if share < 1:
+        images = measured['images']
+        lines.append(f'plain: measured on {round(share * images)} of the {images} images and scaled to all, '
+                     f'{measured["plain"]["seconds"] / images:.1f} s an image; its memory is of those few')
+    if WORKLOADS[name].tolerance:
+        lines.append(f'the sides differ by at most {measured["difference"]:.1e}')
+    return lines
+
+
+def main():
+    parser = Parser(description=__doc__ + """
+
+Each workload is run by the project and by the plain version of tests/naive.py, in processes of their
+own and in turns; what counts is the median.  On a machine that does nothing else it takes about
+ten minutes:
+
+    python scripts/benchmark.py --json benchmark.json
+
+and to see within seconds that nothing has become slower than the plain version:
+
+    python scripts/benchmark.py --quick
+
+workloads:
+""" + '\n'.join(f'  {name:14s} {kind.__doc__.splitlines()[0]}' for name, kind in WORKLOADS.items()))
+    parser.add_argument('--only', nargs='+', choices=WORKLOADS, default=list(WORKLOADS), metavar='NAME',
+                        help='workloads to run; (default: all)')
+    parser.add_argument('--quick', action='store_true',
+                        help='a small model and little work: only the ratios mean something')
+    parser.add_argument('--repeats', type=number_in(int, 1), default=3, metavar='N',
+                        help='runs of each side; more of them where the machine is not quiet')
+    parser.add_argument('--json', metavar='FILE', help='also write all numbers to this file')
+    parser.add_argument('--device', default='auto', metavar='NAME',
+                        help='auto (CUDA where there is one), cpu, cuda or cuda:N')
+    options = parser.parse_args()
+    if options.json and not os.path.isdir(os.path.dirname(options.json) or '.'):
+        raise UsageError(f'--json {options.json}: there is no folder {os.path.dirname(options.json)}; '
+                         'make it, or name another file')
+    if options.quick:
+        build_optimiser([torch.zeros(1)], 'adam')  # loads, once for all forks, what torch loads here
+    load = os.getloadavg()[0]
+    found = {name: measure(name, options) for name in dict.fromkeys(options.only)}
+    device = next(iter(found.values()))['device']
+    print(f'{device}, torch {torch.__version__}; load average {load:.1f} before, '
+          f'{os.getloadavg()[0]:.1f} after; medians of {options.repeats}'
+          + (' (--quick: only the ratios mean something)' if options.quick else '') + '\n')
+    lines = [f'- {name}: {line}' for name, measured in found.items() for line in remarks(name, measured)]
+    print('\n'.join(table(found) + [''] + lines))
+    if options.json:
+        write_json(options.json, {'device': device, 'torch': torch.__version__, 'quick': options.quick,
+                                  'repeats': options.repeats, 'load_before': load, 'workloads': found},
+                   indent=1)
+    wrong = [name for name, measured in found.items() if not measured['agrees']]
+    if wrong:
+        raise DataError(f'{", ".join(wrong)}: the project and the plain version do not give the same')
+
+
+if __name__ == '__main__':
+    run_command(main)

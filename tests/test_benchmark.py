@@ -1,0 +1,59 @@
+"""The benchmark: its small form runs, and it counts and compares rightly."""
+
+import json
+import subprocess
+import sys
+from unittest import mock
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from misc.cli import DataError
+from scripts import benchmark
+from tests import workloads
+from tests.conftest import ROOT
+from tests.made_up import Sizes, caption_lengths
+from tests.workloads import REGIONS, WORDS_SEED, WORKLOADS, Cider, Step, counted_operations
+
+
+def test_the_project_is_faster_than_the_plain_version_and_gives_the_same(tmp_path):
+    path = tmp_path / 'found.json'
+    ran = subprocess.run([sys.executable, 'scripts/benchmark.py', '--quick', '--json', path], cwd=ROOT,
+                         capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(path.read_text())['workloads']
+    assert list(found) == list(WORKLOADS)
+    for name, measured in found.items():
+        assert measured['ratio'] > 1 and measured['agrees'], name
+        assert f'| {name} ' in ran.stdout
+
+
+def test_a_project_that_is_fast_and_wrong_is_an_error(capsys):
+    with mock.patch.object(sys, 'argv', ['benchmark.py', '--quick', '--only', 'cider', '--repeats', '1']), \
+            mock.patch.object(Cider, 'result', lambda self, side: [0.0 if side == 'project' else 0.1]), \
+            pytest.raises(DataError, match='cider'):
+        benchmark.main()
+    assert '| cider ' in capsys.readouterr().out
+
+
+def test_counted_operations_are_those_of_the_products_of_the_formulas():
+    with mock.patch.object(workloads, 'REGIONS', [9, 4, 7]):
+        flags = '--num_layers 2 --input_encoding_size 128 --ff_size 192 --heads 2 --num_grids 16 --img_feat_size 500'
+        step = Step(Sizes(flags, words=70, longest=5, step_images=3), torch.device('cpu'))
+    step.batch.captions = step.batch.captions[:, :1]  # the plain version projects the regions once a caption
+    counter = FlopCounterMode(display=False)
+    with counter:
+        step.plain_loss(3).backward()
+    lengths = (step.batch.captions > 0).sum(2).tolist()
+    # It counts the whole square of causal attention, and not the sum over regions, which is no product there.
+    assert counter.get_total_flops() == pytest.approx(
+        counted_operations(step.sizes, step.batch.counts, lengths), rel=0.01)
+
+
+def test_the_known_step_has_the_words_and_operations_that_it_is_known_for():
+    sizes = Sizes()
+    words = caption_lengths(75, sizes, WORDS_SEED)
+    assert (words.sum(), words.min(), words.max(), sum(REGIONS)) == (772, 6, 16, 675)
+    counted = counted_operations(sizes, REGIONS, words.reshape(15, 5).tolist())
+    assert counted == pytest.approx(4.1e11, rel=0.02)
