@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.dropout import drop_
+
 
 class RMSNorm(nn.Module):
     """x / (root mean square of x over its channels + 1e-8), times a learned scale."""
@@ -186,13 +188,13 @@ class XLinearMix(torch.autograd.Function):
         """
         mixed = query.new_empty(query.shape)
         mean_e = query.new_empty(query.shape[0], weight.shape[0])
-        kept_e, kept_a = [], []
+        kept_e, kept_a, factor = [], [], 1.0
         for (n0, n1), (m0, m1) in zip(word_groups.spans(), region_groups.spans()):
             words, regions = n1 - n0, m1 - m0
             product = (query[n0:n1, None] * key[m0:m1]).view(words * regions, -1)
             e = torch.addmm(bias, product, weight.t()).relu_()  # (words * regions, d/2)
             if dropout:
-                e = F.dropout(e, dropout, True)
+                factor = drop_(e, dropout)
             a = torch.mv(e, spatial).view(words, regions).softmax(-1)
             torch.mm(a, value[m0:m1], out=mixed[n0:n1])
             torch.mean(e.view(words, regions, -1), 1, out=mean_e[n0:n1])
@@ -201,7 +203,7 @@ class XLinearMix(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(query, key, value, weight, spatial)
             ctx.kept = kept_e, kept_a
-            ctx.groups, ctx.dropout = (word_groups, region_groups), dropout
+            ctx.groups, ctx.factor = (word_groups, region_groups), factor
         return mixed, mean_e, kept_a
 
     @staticmethod
@@ -210,7 +212,6 @@ class XLinearMix(torch.autograd.Function):
         d_query, d_key, d_value = (torch.empty_like(x) for x in (query, key, value))
         d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(spatial)
         d_spatial = torch.zeros_like(spatial)
-        scale = 1 / (1 - ctx.dropout)
         for (n0, n1), (m0, m1), e, a in zip(*(groups.spans() for groups in ctx.groups), *ctx.kept):
             words, regions, half = n1 - n0, m1 - m0, weight.shape[0]
             torch.mm(a.t(), d_mixed[n0:n1], out=d_value[m0:m1])
@@ -220,8 +221,8 @@ class XLinearMix(torch.autograd.Function):
             d_e = torch.addcmul(d_mean[n0:n1, None] / regions, d_logits[..., None], spatial)
             # e is positive exactly where neither ReLU nor dropout stopped it.
             d_e = d_e.view(words * regions, half).mul_(e > 0)
-            if ctx.dropout:
-                d_e *= scale
+            if ctx.factor != 1:
+                d_e *= ctx.factor
             product = (query[n0:n1, None] * key[m0:m1]).view(words * regions, -1)
             d_weight.addmm_(d_e.t(), product)
             d_bias += d_e.sum(0)

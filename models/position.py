@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.dropout import dropout
+
 
 def sinusoid(positions, size, exchanged=False):
     """The usual table (positions, size): sine on even, cosine on odd channels, wavelengths
@@ -44,7 +46,7 @@ class GridProfiles(nn.Module):
         """Embedded regions (M, d), grid vectors (M, g*g) -> (M, d)."""
         vertical, horizontal = profiles(grids)
         placed = self.features(regions) + self.rows(vertical) + self.columns(horizontal)
-        return F.dropout(placed, self.dropout, self.training)
+        return dropout(placed, self.dropout, self.training)
 
 
 class GridCells(nn.Module):
@@ -59,7 +61,7 @@ class GridCells(nn.Module):
 
     def forward(self, regions, grids):
         """Embedded regions (M, d), grid vectors (M, g*g) -> (M, d)."""
-        return F.dropout(regions + self.cells(grids), self.dropout, self.training)
+        return dropout(regions + self.cells(grids), self.dropout, self.training)
 
 
 class BoxCoordinates(nn.Module):
@@ -76,7 +78,7 @@ class BoxCoordinates(nn.Module):
         """Embedded regions (M, d), relative corner boxes x1 y1 x2 y2 (M, 4) -> (M, d)."""
         corner = boxes[:, :2]
         placed = self.out(F.relu(self.hidden(torch.cat((corner, boxes[:, 2:] - corner), 1))))
-        return F.dropout(regions + placed, self.dropout, self.training)
+        return dropout(regions + placed, self.dropout, self.training)
 
 
 class FixedProfiles(nn.Module):
@@ -95,7 +97,7 @@ class FixedProfiles(nn.Module):
         """Embedded regions (M, d), grid vectors (M, g*g) -> (M, d)."""
         vertical, horizontal = profiles(grids)
         placed = regions + vertical @ self.row_table + horizontal @ self.column_table
-        return F.dropout(placed, self.dropout, self.training)
+        return dropout(placed, self.dropout, self.training)
 
 
 def build_place(kind, learned, size, side, dropout):

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.attention import NORMS, DotProductCross, SelfAttention, XLinearCross
+from models.dropout import Dropout, dropout
 from models.packing import Groups
 from models.position import sinusoid
 
@@ -27,7 +28,7 @@ class FeedForward(nn.Module):
 
     def forward(self, rows):
         """(N, d) -> (N, d)."""
-        hidden = F.dropout(self.activation(self.inner(rows)), self.dropout, self.training)
+        hidden = dropout(self.activation(self.inner(rows)), self.dropout, self.training)
         return self.outer(hidden)
 
 
@@ -39,7 +40,7 @@ class EncoderLayer(nn.Module):
         self.attention = SelfAttention(size, heads, dropout)
         self.feed_forward = FeedForward(size, hidden, dropout, activation)
         self.norms = nn.ModuleList(NORMS[norm](size) for _ in range(2))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, regions, groups):
         """(M, d) -> (M, d)."""
@@ -57,7 +58,7 @@ class DecoderLayer(nn.Module):
                       else DotProductCross(size, heads, dropout))
         self.feed_forward = FeedForward(size, hidden, dropout, activation)
         self.norms = nn.ModuleList(NORMS[norm](size) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, words, captions, images, memory):
         """(N, d) -> (N, d); `captions` and `images` are the `Groups` of the words."""
@@ -134,14 +135,14 @@ class Captioner(nn.Module):
         super().__init__()
         self.vocab_size, self.longest, self.size = vocab_size, longest, size
         self.feature_embed = nn.Linear(feature_size, size)
-        self.feature_dropout = nn.Dropout(feature_dropout)
+        self.feature_dropout = Dropout(feature_dropout)
         self.place = place
         self.encoder = nn.ModuleList(
             EncoderLayer(size, heads, hidden, dropout, norm, activation) for _ in range(layers))
         self.encoder_norm = NORMS[norm](size)
         self.word_embed = nn.Embedding(vocab_size, size)
         self.register_buffer('positions', sinusoid(longest + 1, size), persistent=False)
-        self.word_dropout = nn.Dropout(dropout)
+        self.word_dropout = Dropout(dropout)
         self.decoder = nn.ModuleList(
             DecoderLayer(size, heads, hidden, dropout, norm, activation, cross)
             for _ in range(layers))

@@ -123,6 +123,21 @@ def test_dropout_in_x_linear_attention_has_the_gradient_of_its_own_mask():
             != XLinearMix.apply(*inputs, groups, regions, 0.4)[1]).any()
 
 
+def test_dropout_drops_its_share_keeps_the_mean_and_has_the_gradient_of_its_mask():
+    from models.dropout import Dropout
+    for probability in (0.05, 0.5, 0.9):
+        layer, ones = Dropout(probability), torch.ones(401, 500, requires_grad=True)
+        out = layer(ones)
+        assert float((out == 0).float().mean()) == pytest.approx(probability, abs=0.005)
+        assert float(out.detach().mean()) == pytest.approx(1, abs=0.03)
+        out.sum().backward()
+        assert torch.equal(ones.grad, out)
+        assert not torch.equal(layer(ones), out)
+        rows = (out == 0).float().mean(1)  # no pattern along rows or columns
+        assert float((rows - probability).abs().max()) < 0.12
+        assert layer.eval()(ones) is ones
+
+
 def test_step_by_step_with_a_cache_equals_teacher_forcing():
     for changes in (dict(), dict(cross_attn='dot-product')):
         model, batch = make_model(**changes).eval(), make_batch()
