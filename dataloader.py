@@ -365,6 +365,10 @@ class TrainBatches:
         self.epoch, self.position = batch.epoch, batch.position
         return batch
 
+    def close(self):
+        """End the worker processes.  Left to the end of the program, their end would look like a crash."""
+        self.batches = None
+
     @property
     def epoch_is_over(self):
         """Whether the batch that came last was its epoch's last."""
@@ -383,8 +387,7 @@ def image_batches(corpus, rows, batch_size, workers, captions_per_image=0, seed=
     """Yield the `Batch`es of `rows`, once, in order; with `captions_per_image` drawn captions each."""
     requests = [(rows[start:start + batch_size], 0, 0) for start in range(0, len(rows), batch_size)]
     loader = make_loader(Reader(corpus, captions_per_image, seed), requests, min(workers, len(requests)))
-    for batch in loader:
-        yield raised(batch)
+    yield from map(raised, loader)
 
 
 def make_loader(reader, requests, workers):
@@ -405,7 +408,10 @@ def quiet_worker(_):
 def raised(batch):
     """`batch`, or raise it if it is an error that a worker met."""
     if isinstance(batch, Exception):
-        raise batch
+        try:
+            raise batch
+        finally:
+            del batch  # or the error would hold this frame, this frame the error, and both the workers
     return batch
 
 

@@ -146,6 +146,7 @@ class Training:
         try:
             return self._loop()
         finally:
+            self.batches.close()
             self.events.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
