@@ -292,7 +292,7 @@ def validation_captions(runs, monkeypatch):
     monkeypatch.setattr(metrics, 'score', score)
 
     def captions(*flags):
-        runs('--language_eval', 1, '--seed', 2, *flags, anew=True)
+        runs('--language_eval', 1, '--seed', 2, '--dropout', 0, '--drop_prob_lm', 0, *flags, anew=True)
         return handed[-1]
     return captions
 
