@@ -105,7 +105,7 @@ def read_infos(path):
     whole = {'seq_length': opt.get('seq_length'), 'iter': infos.get('iter'), 'epoch': infos.get('epoch')}
     lacking = [name for name, value in whole.items() if not isinstance(value, int) or value < 0]
     if lacking:
-        raise DataError(f'{path} is not a whole infos file: {", ".join(lacking)} is not a whole number in it; '
+        raise DataError(f'{path} is not a whole infos file: {", ".join(lacking)} should be a whole number; '
                         'give the infos_ID.pkl that train.py writes beside model.pth')
     infos['opt'] = dict(opt)
     infos['vocab'] = {str(index): word for index, word in infos['vocab'].items()}

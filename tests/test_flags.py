@@ -18,7 +18,7 @@ from misc import checkpoint, machine, metrics
 from misc.cli import UsageError
 from misc.features import open_source, write_array, write_packed
 from models.transformer import Captioner
-from tests import test_eval, tiny
+from tests import test_eval, test_self_critical, tiny
 from tests.test_opts import flags_of
 
 # Flags of the self-critical phase, tested in tests/test_self_critical.py.
@@ -401,6 +401,7 @@ def test_every_flag_has_its_test():
     assert sorted(name for group in groups for name in group) == sorted(flags_of(opts.train_parser()))
     groups = [CHANGES_CAPTIONS, EVAL_READING, opts.MODEL_OPTIONS, MACHINE, *IN_TEST_EVAL.values()]
     assert {name for group in groups for name in group} == set(flags_of(opts.eval_parser()))
-    for test, names in IN_TEST_EVAL.items():
-        source = inspect.getsource(getattr(test_eval, test))
+    elsewhere = [(getattr(test_eval, test), names) for test, names in IN_TEST_EVAL.items()]
+    for place, names in [*elsewhere, (test_self_critical, SELF_CRITICAL)]:
+        source = inspect.getsource(place)
         assert [name for name in names if f"'--{name}'" not in source] == []
