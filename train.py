@@ -16,10 +16,10 @@ import torch
 
 import models
 import opts
-from dataloader import LABELS_COMMAND, Corpus, TrainBatches, image_batches, report_missing
+from dataloader import Corpus, TrainBatches, image_batches
 from misc import checkpoint
 from misc.cli import DataError, UsageError, note, run_command
-from misc.evaluation import caption_images, evaluating, mean_loss
+from misc.evaluation import caption_images, evaluating, mean_loss, sentence
 from misc.files import replacing
 from misc.losses import caption_loss, is_finite, self_critical_loss
 from misc.machine import pick_device
@@ -94,12 +94,16 @@ class Training:
                        options.cider_reward_weight, options.bleu_reward_weight, options.sc_baseline)
 
     def _references(self):
-        from misc.references import load_references
-        references = load_references(self.options.input_json)
-        ids = [self.corpus.ids[row] for row in self.val_rows]
-        report_missing([str(one) for one in ids if one not in references], len(ids), 'captions',
-                       f'--input_json {self.options.input_json}', LABELS_COMMAND)
-        return {self.corpus.ids[row]: references[self.corpus.ids[row]] for row in self.val_rows}
+        """{image id: captions} of the validation images; the words of the labels stand in for
+        captions that --input_json lacks, as files made elsewhere may."""
+        corpus = self.corpus
+        bare = [row for row in self.val_rows if not corpus.images[row].get('captions')]
+        if bare:
+            note(f'note: {len(bare)} of {len(self.val_rows)} validation images have no captions in '
+                 f'{self.options.input_json}; those of the labels, with their UNK, are scored against')
+        return {corpus.ids[row]: corpus.images[row].get('captions') or [
+            sentence(words, corpus.vocabulary) for words in corpus.captions(row).tolist()]
+            for row in self.val_rows}
 
     def _resume(self, infos):
         """Set up the optimiser and counters, from `infos` and the files beside it where given."""

@@ -1,19 +1,23 @@
 #!/usr/bin/env bash
 # The main job on the built-in data set: make the data, prepare it, train spatial_pe and (for
-# comparison) transformer, score both on the test split, print one table.  What is finished is not
-# done again; remove data/demo and checkpoints/demo_* to start over.
+# comparison) transformer with cross-entropy, then self-critically, score all on the test split and
+# print one table.  What is finished is not done again, and an interrupted training goes on where it
+# was saved last; remove data/demo and checkpoints/demo_* to start over.
+#
+# SEED=2 bash scripts/demo.sh    another seed for the trainings (they are kept apart)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/venv.sh
 
 DATA=data/demo
 SEED=${SEED:-1}
-EPOCHS=${EPOCHS:-12}
+EPOCHS=14          # of cross-entropy
+MORE_EPOCHS=2      # of self-critical training
 say() { printf '\n== %s\n' "$*"; }
 
 say "the data set: scenes, captions, regions"
 python scripts/make_demo_data.py --output_dir $DATA
-say "preparation, steps 1, 2, 4 and 5"
+say "preparation: labels, n-gram table, features and boxes, grid vectors"
 python scripts/prepro_labels.py --input_json $DATA/dataset_coco.json \
     --output_json $DATA/cocotalk.json --output_h5 $DATA/cocotalk
 python scripts/prepro_ngrams.py --input_json $DATA/dataset_coco.json \
@@ -29,8 +33,8 @@ train() {  # run, options...
     shift
     if [ -e "$folder/infos_$run.pkl" ]; then set -- "$@" --start_from "$folder"; fi
     say "training $run"
-    python train.py --id "$run" --checkpoint_path "$folder" $INPUTS --seed "$SEED" "$@" \
-        --num_layers 2 --input_encoding_size 128 --ff_size 512 --batch_size 25
+    python train.py --id "$run" --checkpoint_path "$folder" $INPUTS --seed "$SEED" --batch_size 20 \
+        --num_layers 2 --input_encoding_size 128 --ff_size 512 --heads 4 --dropout 0.05 --drop_prob_lm 0 "$@"
 }
 
 score() {  # run
@@ -39,13 +43,20 @@ score() {  # run
         $INPUTS --language_eval 1 >/dev/null
 }
 
+results=()
 for model in spatial_pe transformer; do
     run=demo_${model}_$SEED
-    train "$run" --caption_model $model --max_epochs "$EPOCHS" --noamopt --noamopt_warmup 400 \
-        --noamopt_factor 0.23
+    train "$run" --caption_model $model --max_epochs $EPOCHS --learning_rate 2e-3 \
+        --learning_rate_decay_start 5 --learning_rate_decay_every 1 --learning_rate_decay_rate 0.75
     score "$run"
+    [ -d "checkpoints/${run}_rl" ] || bash scripts/copy_model.sh "$run" "${run}_rl"
+    train "${run}_rl" --caption_model $model --self_critical_after $EPOCHS \
+        --max_epochs $((EPOCHS + MORE_EPOCHS)) --cached_tokens $DATA/coco-train-idxs \
+        --learning_rate 2e-4 --learning_rate_decay_start -1
+    score "${run}_rl"
+    results+=("eval_results/${run}_test.json" "eval_results/${run}_rl_test.json")
 done
 
-say "scores on the test split (relation accuracy: left, right, above, below and the two shapes)"
-python scripts/demo_table.py --input_json $DATA/cocotalk.json \
-    eval_results/demo_spatial_pe_${SEED}_test.json eval_results/demo_transformer_${SEED}_test.json
+say "scores on the test split; relations: the share of captions whose left, right, above or below, and"
+echo "   the two shapes it joins, are right (_rl: after self-critical training)"
+python scripts/demo_table.py --input_json $DATA/cocotalk.json "${results[@]}"

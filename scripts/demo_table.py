@@ -18,8 +18,10 @@ def table_row(results, references):
     """The shown scores of one results file's content, and its relation accuracy."""
     captions = {row['image_id']: row['caption'] for row in results['images']}
     relations = relation_accuracy(captions, {image_id: references[image_id] for image_id in captions})
-    return {**{name: results['overall'][name] for name in SHOWN if name in results['overall']},
-            'relations': relations['accuracy']}
+    shown = {name: results['overall'][name] for name in SHOWN if name in results['overall']}
+    if relations['accuracy'] is not None:
+        shown['relations'] = relations['accuracy']
+    return shown
 
 
 def main():

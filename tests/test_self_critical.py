@@ -1,5 +1,6 @@
 """The self-critical phase: its gradient, its rate, its guards, its resumption."""
 
+import json
 import types
 
 import numpy as np
@@ -116,6 +117,19 @@ def test_a_missing_or_foreign_table_is_refused_before_training(corpus, tmp_path)
     with pytest.raises(DataError, match='(?s)foreign.p.*prepro_ngrams.py'):
         tiny.run(train, phase_flags(corpus, tmp_path / 'run', '--cached_tokens', tmp_path / 'foreign.p'))
     assert not (tmp_path / 'run').exists()
+
+
+def test_labels_stand_in_for_captions_that_a_file_made_elsewhere_lacks(corpus, tmp_path, capsys):
+    talk = json.loads((corpus / 'talk.json').read_text())
+    kept = {image['id']: image.pop('captions') for image in talk['images']}
+    (tmp_path / 'bare.json').write_text(json.dumps(talk))
+    tiny.run(train, phase_flags(corpus, tmp_path / 'bare', '--input_json', tmp_path / 'bare.json',
+                                '--max_epochs', 1))
+    assert '3 of 3 validation images have no captions' in capsys.readouterr().err
+    tiny.run(train, phase_flags(corpus, tmp_path / 'full', '--max_epochs', 1))
+    bare, full = ((tmp_path / name / 'validations.jsonl').read_text().splitlines() for name in ('bare', 'full'))
+    assert [json.loads(line)['CIDEr'] for line in bare] == [json.loads(line)['CIDEr'] for line in full]
+    assert len(kept) == 16
 
 
 def test_a_halved_cider_warns_and_says_what_to_try(corpus, tmp_path, monkeypatch, capsys):
