@@ -14,19 +14,30 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # before torch is loaded; w
 import numpy as np
 import torch
 
-from misc.cli import DataError, Parser, UsageError, note, number_in, run_command
+from misc.cli import DataError, Parser, UsageError, UserError, note, number_in, run_command
 from misc.files import write_json
 from misc.machine import pick_device
 from misc.optim import build_optimiser
+from opts import device_name
 from tests.made_up import QUICK, Sizes
 from tests.workloads import WORKLOADS, synchronise
 
 
 def serve(pipe, name, side, options):
-    """A measured process: build the workload, then do what the pipe says until it closes.
+    """A measured process: answer to its parent at the other end of the pipe until that closes."""
+    try:
+        answer(pipe, name, side, options)
+    except UserError as error:
+        pipe.send(error)
+    except (EOFError, KeyboardInterrupt):
+        pass
 
-    Answers first with (facts, device name), then to 'run' with a dict of numbers, to 'result' with
-    what the sides should agree on.
+
+def answer(pipe, name, side, options):
+    """Build the workload, then do what the pipe says.
+
+    Sends first (facts, hardware), then for 'run' a dict of numbers, for 'result' what the sides should
+    agree on.
     """
     if options.quick:
         torch.set_num_threads(1)  # what is this small has nothing to share
@@ -36,22 +47,21 @@ def serve(pipe, name, side, options):
     work = getattr(workload, side)
     if side in workload.warm:
         work()
-    pipe.send((workload.facts, device_name(device)))
-    with contextlib.suppress(EOFError):
-        while True:
-            if pipe.recv() == 'result':
-                pipe.send(workload.result(side))
-                continue
-            synchronise(device)
-            start = workload.clock()
-            numbers = work()
-            synchronise(device)
-            seconds = workload.clock() - start
-            pipe.send({**numbers, 'seconds': seconds / workload.shares.get(side, 1),
-                       'share': workload.shares.get(side, 1), 'peak': peak_memory(device)})
+    share = workload.shares.get(side, 1)
+    pipe.send((workload.facts, hardware(device)))
+    while True:
+        if pipe.recv() == 'result':
+            pipe.send(workload.result(side))
+            continue
+        synchronise(device)
+        start = workload.clock()
+        numbers = work()
+        synchronise(device)
+        seconds = workload.clock() - start
+        pipe.send({**numbers, 'seconds': seconds / share, 'share': share, 'peak': peak_memory(device)})
 
 
-def device_name(device):
+def hardware(device):
     """The GPU's name, or the processor's and its number of cores."""
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
@@ -87,14 +97,17 @@ class Side:
         return self.answer()
 
     def answer(self):
-        """Wait for the process's next answer.  Raises `DataError` where it died."""
+        """Wait for the process's next answer.  Raises its `UserError`, or `DataError` where it died."""
         try:
-            return self.pipe.recv()
+            answer = self.pipe.recv()
         except (EOFError, ConnectionError):
             self.process.join()
             raise DataError(f'{self.label}: the process ended with status {self.process.exitcode}'
                             + (' (killed: too little memory?)' if self.process.exitcode == -9 else '')
                             ) from None
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
 
     def close(self):
         """End the process."""
@@ -174,14 +187,14 @@ and to see within seconds that nothing has become slower than the plain version:
 
 workloads:
 """ + '\n'.join(f'  {name:14s} {kind.__doc__.splitlines()[0]}' for name, kind in WORKLOADS.items()))
-    parser.add_argument('--only', nargs='+', choices=WORKLOADS, default=list(WORKLOADS), metavar='NAME',
-                        help='workloads to run; (default: all)')
+    parser.add_argument('--only', nargs='+', choices=WORKLOADS, metavar='NAME',
+                        help='workloads to run (default: all)')
     parser.add_argument('--quick', action='store_true',
                         help='a small model and little work: only the ratios mean something')
     parser.add_argument('--repeats', type=number_in(int, 1), default=3, metavar='N',
                         help='runs of each side; more of them where the machine is not quiet')
     parser.add_argument('--json', metavar='FILE', help='also write all numbers to this file')
-    parser.add_argument('--device', default='auto', metavar='NAME',
+    parser.add_argument('--device', type=device_name, default='auto', metavar='NAME',
                         help='auto (CUDA where there is one), cpu, cuda or cuda:N')
     options = parser.parse_args()
     if options.json and not os.path.isdir(os.path.dirname(options.json) or '.'):
@@ -190,7 +203,7 @@ workloads:
     if options.quick:
         build_optimiser([torch.zeros(1)], 'adam')  # loads, once for all forks, what torch loads here
     load = os.getloadavg()[0]
-    found = {name: measure(name, options) for name in dict.fromkeys(options.only)}
+    found = {name: measure(name, options) for name in dict.fromkeys(options.only or WORKLOADS)}
     device = next(iter(found.values()))['device']
     print(f'{device}, torch {torch.__version__}; load average {load:.1f} before, '
           f'{os.getloadavg()[0]:.1f} after; medians of {options.repeats}'

@@ -308,7 +308,7 @@ class Step(Workload):
     sides = ('project', 'plain', 'matrix')
     warm = ('project', 'matrix')
     tolerance = 1e-4
-    products = 4
+    products = 12
 
     def __init__(self, *args):
         super().__init__(*args)
