@@ -5,6 +5,7 @@ be told) exactly where it stands, `image_batches` goes once through a split.  Re
 without padding, and images are never repeated per caption.
 """
 
+import contextlib
 import os
 import signal
 from dataclasses import dataclass
@@ -324,8 +325,12 @@ class Order:
     def __init__(self, rows, batch_size, seed, state=None):
         """`state` of an earlier `TrainBatches` goes on exactly there."""
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self.epoch, self.position = (state['epoch'], state['position']) if state else (0, 0)
-        self.order = state['order'] if state else self._shuffled(0)
+        try:
+            self.epoch, self.position = (state['epoch'], state['position']) if state else (0, 0)
+            self.order = np.asarray(state['order']) if state else self._shuffled(0)
+        except (KeyError, TypeError):
+            raise DataError('the infos file of the run that is to go on does not say where it stood; train '
+                            'again, or take infos_ID-best.pkl and model-best.pth') from None
         if len(self.order) != len(rows) or set(self.order.tolist()) != set(rows):
             raise DataError('the training images are not those of the run that is to go on; give the '
                             'same --input_json and --train_only, or start another run')
@@ -361,7 +366,9 @@ class TrainBatches:
 
     def next(self):
         """The next `Batch`."""
-        batch = raised(next(self.batches))
+        with worker_errors():
+            batch = next(self.batches)
+        batch = raised(batch)
         self.epoch, self.position = batch.epoch, batch.position
         return batch
 
@@ -387,7 +394,8 @@ def image_batches(corpus, rows, batch_size, workers, captions_per_image=0, seed=
     """Yield the `Batch`es of `rows`, once, in order; with `captions_per_image` drawn captions each."""
     requests = [(rows[start:start + batch_size], 0, 0) for start in range(0, len(rows), batch_size)]
     loader = make_loader(Reader(corpus, captions_per_image, seed), requests, min(workers, len(requests)))
-    yield from map(raised, loader)
+    with worker_errors():
+        yield from map(raised, loader)
 
 
 def make_loader(reader, requests, workers):
@@ -399,10 +407,23 @@ def make_loader(reader, requests, workers):
 
 
 def quiet_worker(_):
-    """Leave Ctrl-C to the main process, which stops the workers in its own time; a SIGTERM ends a
-    worker, whatever the main process makes of one."""
+    """Leave Ctrl-C and SIGTERM to the main process, which may want one more batch before it ends the
+    workers in its own time; they come to the whole process group.  Workers leave when it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def worker_errors():
+    """Turn the death of a worker process into a `DataError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if 'DataLoader worker' not in str(error):
+            raise
+        raise DataError(f'a process that reads features died ({str(error).splitlines()[0][:150]}); it may have '
+                        'run out of memory, or of room in /dev/shm: lower --num_workers (0 reads without)') \
+            from None
 
 
 def raised(batch):

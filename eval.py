@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shutil
 
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # why: see train.py
@@ -14,7 +15,7 @@ from dataloader import Corpus, image_batches, image_path
 from misc import checkpoint
 from misc.cli import DataError, UsageError, note, progress, run_command
 from misc.evaluation import caption_images, mean_loss
-from misc.machine import pick_device
+from misc.machine import memory_errors, pick_device
 from misc.report import image_rows, score_table, write_results, write_vis
 from models.ensemble import Ensemble
 
@@ -30,10 +31,13 @@ def main():
     options.id = options.id or '+'.join(str(member.id) for member in members)
     longest = infos['opt']['seq_length']
 
-    corpus = Corpus(members[0], wants_labels=options.verbose_loss)
+    corpus = Corpus(reading(members), wants_labels=options.verbose_loss)
     if corpus.vocabulary != infos['vocab']:
         raise DataError(f'the vocabulary of {options.input_json} is not that of {options.infos_path[0]}; '
                         'give the --input_json the model was trained with')
+    if options.verbose_loss and corpus.labels.longest > longest:
+        raise DataError(f'{options.input_label_h5} has captions of up to {corpus.labels.longest} words, the '
+                        f'model of up to {longest}; give the --input_label_h5 it was trained with')
     networks = [load_model(member, path, infos, longest) for member, path in zip(members, options.model)]
     model = (networks[0] if len(networks) == 1 else Ensemble(networks)).to(device)
     corpus.want(model.needs)
@@ -47,14 +51,20 @@ def main():
     torch.manual_seed(options.seed)
     shown = options.beam_size if options.verbose_beam and options.sample_max else options.sample_n
     decode = models.build_decoder(options, longest, infos['vocab'], shown)
-    results = caption_images(
-        model, image_batches(corpus, rows, options.batch_size, options.num_workers), decode,
-        corpus.images, infos['vocab'], device, len(rows))
-    print_captions(results, options.verbose_beam)
-    loss = split_loss(options, corpus, rows, model, device) if options.verbose_loss else None
+    with memory_errors('--batch_size'):
+        results = caption_images(
+            model, image_batches(corpus, rows, options.batch_size, options.num_workers), decode,
+            corpus.images, infos['vocab'], device, len(rows))
+        print_captions(results, options.verbose_beam)
+        loss = split_loss(options, corpus, rows, model, device) if options.verbose_loss else None
     write_captions(options, pictures, results)
     if options.language_eval or loss is not None:
-        write_scores(options, results, references, loss)
+        write_scores(options, members, results, references, loss)
+
+
+def reading(members):
+    """The options that say how inputs are read: those of a member that reads the most of them."""
+    return max(members, key=lambda member: member.caption_model == 'spatial_pe')
 
 
 def read_members(options, given):
@@ -71,17 +81,19 @@ def read_members(options, given):
         member = argparse.Namespace(**vars(options))
         opts.take_model_options(member, given, infos['opt'], path)
         opts.check_model(member, given)
-        member.id = infos['opt'].get('id') or 'captioner'
+        # The name becomes part of a file's name, and the file may be a stranger's.
+        member.id = re.sub(r'[^\w.+-]+', '_', str(infos['opt'].get('id') or '')).strip('.')[:80] or 'captioner'
         first = first or infos
         if infos['vocab'] != first['vocab'] or infos['opt']['seq_length'] != first['opt']['seq_length']:
             raise UsageError(f'{path} and {options.infos_path[0]} have different vocabularies or longest '
                              'captions; models of an ensemble must share both')
         members.append(member)
-        for name in ('img_feat_size', 'num_grids', 'norm_img_feat', 'norm_box_feat'):
-            if getattr(member, name) != getattr(members[0], name):
-                raise UsageError(f'{path} has {name} {opts.show(getattr(member, name))}, '
-                                 f'{options.infos_path[0]} {opts.show(getattr(members[0], name))}; models of '
-                                 'an ensemble read the same inputs')
+        shared = reading(members)
+        places = member.caption_model == shared.caption_model == 'spatial_pe'
+        for name in ('img_feat_size', 'norm_img_feat') + ('num_grids', 'norm_box_feat') * places:
+            if getattr(member, name) != getattr(shared, name):
+                raise UsageError(f'{path} has {name} {opts.show(getattr(member, name))}, a model before it '
+                                 f'{opts.show(getattr(shared, name))}; models of an ensemble read the same inputs')
     return members, first
 
 
@@ -116,7 +128,7 @@ def print_captions(results, every_beam):
 def split_loss(options, corpus, rows, model, device):
     """The cross-entropy per token over five captions of each image."""
     return mean_loss(model, image_batches(corpus, rows, options.batch_size, options.num_workers,
-                                          captions_per_image=5), device)
+                                          captions_per_image=5), device, len(rows))
 
 
 def image_files(options, corpus, rows):
@@ -150,13 +162,13 @@ def vis_entry(entry, options):
     return shown
 
 
-def write_scores(options, results, references, loss):
+def write_scores(options, members, results, references, loss):
     """Score the captions, print the table, write eval_results/ID_SPLIT.json."""
     overall, per_image = {}, {}
     if options.language_eval:
         from misc.metrics import score
         overall, per_image, notes = score(
-            {entry['image_id']: entry['caption'] for entry in results}, references)
+            {entry['image_id']: entry['caption'] for entry in results}, references, show_progress=True)
         for line in notes:
             note(f'note: {line}')
         print(score_table({options.id: overall}))
@@ -168,23 +180,18 @@ def write_scores(options, results, references, loss):
         print(f'loss: {loss:.4f}')
     path = os.path.join('eval_results', f'{options.id}_{options.split}.json')
     captions = {entry['image_id']: entry['caption'] for entry in results}
-    write_results(path, overall, image_rows(captions, per_image), vars(options), loss)
+    used = [{name: getattr(member, name) for name in opts.MODEL_OPTIONS} for member in members]
+    told = {**vars(options), **(used[0] if len(used) == 1 else {'models': used})}
+    write_results(path, overall, image_rows(captions, per_image), told, loss)
     note(f'wrote {path}')
 
 
 def several_scores(results, references):
     """Diversity of each image's captions, and the mean over images of the best one's CIDEr."""
     from misc.diversity import diversity
-    from misc.metrics import score
+    from misc.metrics import oracle_cider
     captions = {entry['image_id']: [beam['caption'] for beam in entry['beams']] for entry in results}
-    best = {image_id: 0.0 for image_id in captions}
-    most = max(map(len, captions.values()))
-    for place in progress(range(most), 'oracle CIDEr', 'caption'):
-        chosen = {image_id: several[min(place, len(several) - 1)]
-                  for image_id, several in captions.items()}
-        for image_id, scores in score(chosen, references, use_java=False)[1].items():
-            best[image_id] = max(best[image_id], scores['CIDEr'])
-    scores = {'oracle_CIDEr': sum(best.values()) / len(best)}
+    scores = {'oracle_CIDEr': oracle_cider(captions, references)}
     if min(map(len, captions.values())) > 1:
         scores.update(diversity(captions))
     return scores

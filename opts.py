@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 
 from misc.cli import DataError, Parser, UsageError, boolean, number_in
 
@@ -208,9 +209,9 @@ def count_or_all(text):
 
 def run_name(text):
     """An argparse type: a name that can be part of a file's name."""
-    if any(sign in text for sign in '/\\\0\n'):
-        raise argparse.ArgumentTypeError(f'{text!r} is not allowed; give a name that can be part of a file '
-                                         'name, without slashes')
+    if any(sign in text for sign in '/\\\0\n') or len(text.encode()) > 100 or text.startswith('.'):
+        raise argparse.ArgumentTypeError(f'{text[:50]!r} is not allowed; give a name that can be part of a '
+                                         'file name: up to 100 bytes, without slashes, no dot first')
     return text
 
 
@@ -273,7 +274,7 @@ def add_evaluation_flags(parser):
     group.add_argument('--id', type=run_name, default='', metavar='NAME',
                        help="name in eval_results/ID_SPLIT.json (default: the run's, or the runs' joined by +)")
     flag(group, 'verbose_beam', 'print every finished beam of every image')
-    flag(group, 'verbose_loss', 'also compute the cross-entropy loss on the captions of the split')
+    flag(group, 'verbose_loss', 'also compute the cross-entropy loss, on five captions of each image')
     flag(group, 'dump_json', 'write the captions to vis/vis.json', True)
     flag(group, 'dump_path', "write each image's file path to vis/vis.json", True)
     flag(group, 'dump_images', 'copy the captioned images to vis/imgs/ (needs --image_root)')
@@ -384,6 +385,22 @@ def check_place_inputs(options):
                          'or --input_box_dir or --input_rel_box_dir to compute grid vectors from')
 
 
+def check_run(options):
+    """Resolve the run's name and folder, each from the other where one is not given."""
+    folder = os.path.basename(os.path.normpath(options.checkpoint_path or 'captioner'))
+    try:
+        options.id = options.id or run_name(folder)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f'--checkpoint_path: {error}, or name the run with --id') from None
+    options.checkpoint_path = options.checkpoint_path or os.path.join('checkpoints', options.id)
+
+
+def check_optimiser(options, given):
+    """Refuse an optimiser that another flag replaces."""
+    if options.noamopt and 'optim' in given and options.optim != 'adam':
+        raise UsageError(f'--optim {options.optim} contradicts --noamopt 1, which is adam; leave one out')
+
+
 def check_self_critical(options):
     """Resolve the number of samples, and refuse a reward that cannot teach."""
     if options.sc_samples is None:
@@ -398,6 +415,9 @@ def check_self_critical(options):
 
 def check_decoding(options, copies=1):
     """Refuse decoding options that contradict one another; `copies` captions per image are wanted."""
+    if options.max_ppl and options.length_penalty:
+        raise UsageError(f'--length_penalty {options.length_penalty:g} contradicts --max_ppl 1, which ranks by '
+                         'the mean; leave one out')
     if options.beam_size % options.group_size:
         raise UsageError(f'--group_size {options.group_size} does not divide --beam_size '
                          f'{options.beam_size}')

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import time
 
@@ -22,7 +21,7 @@ from misc.cli import DataError, UsageError, note, run_command
 from misc.evaluation import caption_images, evaluating, mean_loss, sentence
 from misc.files import replacing
 from misc.losses import caption_loss, is_finite, self_critical_loss
-from misc.machine import pick_device
+from misc.machine import memory_errors, pick_device
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
                         decayed_rate, noam_rate, set_rate, take_moments)
 from models.decoding import sample
@@ -34,16 +33,21 @@ VALIDATIONS = 'validations.jsonl'
 def main():
     """Parse the options, check them and the files, train."""
     options, given = opts.parse(opts.train_parser())
-    options.id = options.id or os.path.basename(os.path.normpath(options.checkpoint_path or 'captioner'))
-    options.checkpoint_path = options.checkpoint_path or os.path.join('checkpoints', options.id)
+    opts.check_run(options)
+    opts.check_optimiser(options, given)
     opts.check_decoding(options)
     opts.check_self_critical(options)
     infos = None
+    stays = bool(options.start_from) and os.path.realpath(options.start_from) == os.path.realpath(
+        options.checkpoint_path)
     if options.start_from:
         infos_path = checkpoint.find_infos(options.start_from, options.id)
         infos = checkpoint.read_infos(infos_path)
         opts.take_model_options(options, given, infos['opt'], infos_path)
-    elif os.path.exists(os.path.join(options.checkpoint_path, checkpoint.infos_name(options.id))):
+        # The best model so far is in the old folder, so it is the best of this run only if it stays.
+        options.load_best_score &= stays
+    if not stays and os.path.exists(os.path.join(options.checkpoint_path,
+                                                 checkpoint.infos_name(options.id))):
         raise UsageError(f'--checkpoint_path {options.checkpoint_path} already holds the run '
                          f'{options.id}; go on with it by --start_from {options.checkpoint_path}, '
                          'or name another folder')
@@ -58,8 +62,6 @@ class Training:
         """`infos`: those of the run to go on from, or None."""
         self.options = options
         self.device = pick_device(options.device)
-        random.seed(options.seed)
-        np.random.seed(options.seed)
         torch.manual_seed(options.seed)
         self.corpus = corpus = Corpus(options)
         self.longest = corpus.labels.longest
@@ -80,6 +82,10 @@ class Training:
                                     options.seed, options.num_workers,
                                     infos and infos.get('loader'))
         self.stopped_by = None
+        self.announced = False
+        if self.first_cider is not None and not has_rewards:
+            note('warning: this run was in self-critical training; without --self_critical_after it goes on '
+                 'with cross-entropy')
 
     def _rewards(self, rows):
         """What the self-critical phase rewards, its table checked against the captions of `rows`."""
@@ -124,6 +130,10 @@ class Training:
         if infos['vocab'] != self.corpus.vocabulary:
             raise DataError(f'the vocabulary of {options.input_json} is not that of the run in {folder}; '
                             'give the --input_json it was trained with')
+        if infos['opt']['seq_length'] != self.longest:
+            raise DataError(f'{options.input_label_h5} has captions of up to {self.longest} words, the run in '
+                            f"{folder} of up to {infos['opt']['seq_length']}; give the --input_label_h5 it was "
+                            'trained with')
         checkpoint.load_weights(self.model, checkpoint.read_tensors(os.path.join(folder, 'model.pth')),
                                 os.path.join(folder, 'model.pth'))
         state = checkpoint.read_tensors(os.path.join(folder, 'optimizer.pth'))
@@ -136,7 +146,7 @@ class Training:
         self.validations = infos.get('validations') or []
         self.first_cider = infos.get('first_cider')
         if options.load_best_score:
-            self.best_score, self.best_measure = infos['best_val_score'], infos.get('best_measure')
+            self.best_score, self.best_measure = infos.get('best_val_score'), infos.get('best_measure')
         if 'random' in infos:
             restore_random(infos['random'])
         self._print(f'going on from {folder} at iteration {self.iteration}, epoch {infos["epoch"]}')
@@ -148,7 +158,8 @@ class Training:
         before = {number: signal.signal(number, self._on_signal)
                   for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            return self._loop()
+            with memory_errors('--batch_size'):
+                return self._loop()
         finally:
             self.batches.close()
             self.events.close()
@@ -159,17 +170,15 @@ class Training:
         """Steps, validations and checkpoints; returns the exit status."""
         options = self.options
         self.model.train()
-        validated = False
-        if self._is_over():
+        if self._is_over() and self._is_validated():
             self._print(f'nothing to do: epoch {self._epoch()} of --max_epochs {options.max_epochs} '
                         'is reached')
             return 0
         while not self._is_over() and not self.stopped_by:
-            if self._is_self_critical() and self.first_cider is None:
-                self._start_self_critical()
+            if self._is_self_critical() and not self.announced:
+                self._announce_self_critical()
             self._step()
-            validated = self.iteration % options.perform_validation_every == 0
-            if validated:
+            if self.iteration % options.perform_validation_every == 0:
                 self._validate()
             elif self.iteration % options.save_checkpoint_every == 0:
                 self._save()
@@ -179,7 +188,7 @@ class Training:
                         f'{self.iteration}; saved. Go on with the same command and '
                         f'--start_from {options.checkpoint_path}')
             return 128 + self.stopped_by
-        if not validated:
+        if not self._is_validated():
             self._validate()
         return 0
 
@@ -189,6 +198,10 @@ class Training:
 
     def _is_self_critical(self):
         return self.rewards is not None and self._epoch() >= self.options.self_critical_after
+
+    def _is_validated(self):
+        """Whether the model as it is now has been validated (and so saved)."""
+        return bool(self.validations) and self.validations[-1]['iteration'] == self.iteration
 
     def _is_over(self):
         return 0 <= self.options.max_epochs <= self._epoch()
@@ -201,11 +214,12 @@ class Training:
     def learning_rate(self, epoch):
         """The rate of the next step, a function of its number, its epoch and the plateaus seen."""
         options = self.options
+        scale = self.plateau.scale if options.reduce_on_plateau else 1.0
         if options.noamopt:
-            return noam_rate(self.iteration + 1, options.input_encoding_size, options.noamopt_warmup,
-                             options.noamopt_factor) * self.plateau.scale
+            return scale * noam_rate(self.iteration + 1, options.input_encoding_size,
+                                     options.noamopt_warmup, options.noamopt_factor)
         if options.reduce_on_plateau:
-            return options.learning_rate * self.plateau.scale
+            return scale * options.learning_rate
         return decayed_rate(options.learning_rate, epoch, options.learning_rate_decay_start,
                             options.learning_rate_decay_every, options.learning_rate_decay_rate)
 
@@ -235,9 +249,12 @@ class Training:
         self.iteration += 1
         self._log_step(float(loss.detach()), rate, batch, statistics)
 
-    def _start_self_critical(self):
-        """Say what the phase rewards and at which rate, and validate: what it has to stay above."""
-        options = self.options
+    def _announce_self_critical(self):
+        """Say what the phase rewards and at which rate; where it starts, validate: what it has to stay
+        above."""
+        options, self.announced = self.options, True
+        if self.first_cider is None:
+            self.plateau = Plateau()
         kind = ('the warm-up schedule' if options.noamopt else
                 'reduced on plateaus' if options.reduce_on_plateau else
                 f'times {options.learning_rate_decay_rate:g} every {options.learning_rate_decay_every} epochs '
@@ -246,7 +263,8 @@ class Training:
         told = ', '.join(f'{name} {opts.show(value)}' for name, value in self.rewards.describe().items())
         self._print(f'self-critical training from epoch {self._epoch()}: learning rate '
                     f'{self.learning_rate(self._epoch()):.4g} ({kind}); {told}')
-        self._validate()
+        if self.first_cider is None:
+            self._validate()
 
     def _self_critical_loss(self, batch):
         """Sample, reward, and one teacher-forced pass -> (loss, statistics of the rewards)."""
@@ -292,17 +310,15 @@ class Training:
         started = time.monotonic()
         scores = {'loss': mean_loss(self.model, image_batches(
             corpus, self.val_rows, options.batch_size, options.num_workers, options.seq_per_img,
-            options.seed), self.device)}
-        if options.language_eval or self._is_self_critical() or self.first_cider is not None:
+            options.seed), self.device, len(self.val_rows))}
+        if options.language_eval or self._is_self_critical():
             scores.update(self._language_scores())
         measure, score = ('CIDEr', scores['CIDEr']) if 'CIDEr' in scores else ('loss', -scores['loss'])
-        if measure != self.best_measure:
-            self.plateau.best = None
         is_best = (self.best_score is None or self.best_measure != measure or score > self.best_score)
         if is_best:
             self.best_score, self.best_measure = score, measure
         if options.reduce_on_plateau:
-            self.plateau.see(score)
+            self.plateau.see(score, measure)
         self.histories['val_result_history'][self.iteration] = scores
         for name, value in scores.items():
             self.events.add_scalar(f'validation_{name}', value, self.iteration)
@@ -318,7 +334,7 @@ class Training:
 
     def _watch_cider(self, scores):
         """Remember the CIDEr that the self-critical phase started with; warn when it has halved."""
-        if not self._is_self_critical() and self.first_cider is None:
+        if not self._is_self_critical():
             return
         if self.first_cider is None:
             self.first_cider = scores['CIDEr']
@@ -371,7 +387,8 @@ class Training:
 
 
 def random_state():
-    """The state of every generator that training draws from, as plain arrays."""
+    """The state of every generator that training draws from, as plain arrays (what a batch holds is
+    drawn by seed and epoch alone)."""
     state = {'torch': torch.get_rng_state().numpy()}
     if torch.cuda.is_available():
         state['cuda'] = [one.numpy() for one in torch.cuda.get_rng_state_all()]

@@ -18,7 +18,7 @@ import torch
 
 from misc import pickles
 from misc.cli import DataError
-from misc.files import TEMPORARY, replacing
+from misc.files import TEMPORARY, remove_leftovers, replacing
 
 JOURNAL = 'replacing.json'
 NEW = '.new' + TEMPORARY
@@ -29,6 +29,7 @@ def save_set(folder, files):
     set in place when the disk is full or read-only."""
     os.makedirs(folder, exist_ok=True)
     finish_moves(folder)
+    remove_leftovers(folder)  # of a save that was killed before its journal
     try:
         for name, content in files.items():
             with replacing(os.path.join(folder, name + NEW)) as file:

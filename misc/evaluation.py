@@ -47,12 +47,13 @@ def caption_images(model, batches, decode, images, vocabulary, device, total):
     return results
 
 
-def mean_loss(model, batches, device):
-    """The cross-entropy per token, without label smoothing, over all `batches`."""
+def mean_loss(model, batches, device, images):
+    """The cross-entropy per token, without label smoothing, over all `batches` of `images` images."""
     total = tokens = 0
-    with evaluating(model):
+    with evaluating(model), Progress(images, 'loss') as display:
         for batch in batches:
             terms = caption_loss(model, batch.to(device))
             total += float(terms['loss']) * terms['tokens']
             tokens += terms['tokens']
+            display.update(len(batch.counts))
     return total / max(tokens, 1)

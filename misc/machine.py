@@ -1,8 +1,10 @@
 """What the program runs on."""
 
+import contextlib
+
 import torch
 
-from misc.cli import UsageError
+from misc.cli import DataError, UsageError
 
 
 def pick_device(name):
@@ -16,3 +18,16 @@ def pick_device(name):
             raise UsageError(f'--device {name}: this machine has {there} CUDA devices; '
                              'allowed are auto and cpu' + ''.join(f', cuda:{i}' for i in range(there)))
     return device
+
+
+@contextlib.contextmanager
+def memory_errors(flag):
+    """Turn running out of memory inside the block into a `DataError` that names the flag to lower."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise DataError(f'there is not enough memory ({str(error)[:100]}); lower {flag}') from None
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise DataError(f'there is not enough memory; lower {flag}') from None

@@ -67,6 +67,28 @@ def score(predictions, references, use_java=True, java_seconds=180.0, show_progr
     return in_order(overall), {key: in_order(row) for key, row in per_image.items()}, notes
 
 
+def oracle_cider(captions, references, use_java=True, java_seconds=180.0):
+    """The mean over images of the CIDEr of the best of each image's captions.
+
+    `captions` is {id: [caption, ...]}, at least one each.  The k-th captions of all images are scored
+    together, as `score` scores them (of an image with fewer, the last stands in).
+    """
+    most = max(map(len, captions.values()))
+    keyed = {(image_id, place): several[min(place, len(several) - 1)]
+             for image_id, several in captions.items() for place in range(most)}
+    hypotheses, truths, _ = tokens(keyed, {key: references[key[0]] for key in keyed}, use_java,
+                                   java_seconds, [])
+    best = {image_id: 0.0 for image_id in captions}
+    for place in range(most):
+        def keep(name, total, each):
+            if name == 'CIDEr':
+                for image_id, value in zip(captions, each):
+                    best[image_id] = max(best[image_id], float(value))
+        python_scores({image_id: hypotheses[image_id, place] for image_id in captions},
+                      {image_id: truths[image_id, place] for image_id in captions}, keep)
+    return sum(best.values()) / len(best)
+
+
 def in_order(row):
     """The scores of `row` in the field's usual order."""
     return {name: row[name] for name in NAMES if name in row}
@@ -82,8 +104,6 @@ def check(predictions, references):
                         f'{", ".join(map(str, missing[:5]))}{" ..." if len(missing) > 5 else ""}; '
                         'score them against the annotations of their own data set (--coco_json)')
 
-
-# ---- tokens ----
 
 def tokens(predictions, references, use_java, java_seconds, notes):
     """{id: [tokens]} of the predictions, {id: [tokens, ...]} of their references, and whether
@@ -128,8 +148,6 @@ def ptb_tokens(captions, java_seconds=180.0):
     return [' '.join(word for word in answer.rstrip().split(' ') if word not in tokenizer.PUNCTUATION)
             for answer in answers]
 
-
-# ---- scores ----
 
 def python_scores(hypotheses, truths, keep):
     """BLEU, ROUGE-L and CIDEr, handed to `keep(name, total, each)`."""

@@ -46,10 +46,13 @@ class Plateau:
     def __init__(self, state=None, factor=0.5, patience=3):
         """`state` of an earlier one goes on where it stood."""
         self.factor, self.patience = factor, patience
-        self.best, self.bad, self.scale = state or (None, 0, 1.0)
+        self.best, self.bad, self.scale, self.measure = state or (None, 0, 1.0, None)
 
-    def see(self, score):
-        """Take note of a validation score (higher is better)."""
+    def see(self, score, measure=None):
+        """Take note of a validation score (higher is better).  Scores of another `measure` cannot be
+        compared with those before, so all starts anew."""
+        if measure != self.measure:
+            self.best, self.bad, self.scale, self.measure = None, 0, 1.0, measure
         if self.best is None or score > self.best:
             self.best, self.bad = score, 0
             return
@@ -59,7 +62,7 @@ class Plateau:
 
     def state(self):
         """What a resumed run needs, as plain values."""
-        return (self.best, self.bad, self.scale)
+        return (self.best, self.bad, self.scale, self.measure)
 
 
 def clip_by_value(parameters, limit):

@@ -4,8 +4,6 @@ from models.decoding import Constraints, beam_search, sample
 from models.position import build_place
 from models.transformer import Captioner
 
-FAMILY = ('spatial_pe', 'transformer')
-
 
 def build(options, vocab_size, longest):
     """The model that `options` (a namespace of `opts.py`'s model flags) describe.

@@ -82,7 +82,8 @@ def sample(model, memory, longest, copies=1, greedy=False, temperature=1.0, top_
 
 def draw(log_probs, temperature=1.0, top_k=0, top_p=1.0, generator=None):
     """One word (R,) per row from the softmax of log_probs (R, V) / temperature, after the cuts."""
-    scaled = log_probs / temperature
+    # The largest is made 0 first: a tiny temperature may overflow the others to -inf, but not it.
+    scaled = (log_probs - log_probs.max(1, keepdim=True).values) / temperature
     if top_k:
         kept = scaled.topk(min(top_k, scaled.shape[1]), 1)
         scaled = torch.full_like(scaled, -torch.inf).scatter(1, kept.indices, kept.values)

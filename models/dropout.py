@@ -15,7 +15,7 @@ def keep_mask(shape, probability, device):
     keeps the expectation."""
     elements = shape.numel()
     bits = torch.empty((elements + 3) // 4, dtype=torch.int64, device=device)
-    limit = round(probability * 65536)
+    limit = min(round(probability * 65536), 65535)
     bits.random_(-2 ** 63, None)  # all 64 bits, each as likely 0 as 1
     keep = bits.view(torch.int16)[:elements] >= limit - 32768
     return keep.view(shape), 65536 / (65536 - limit)

@@ -36,7 +36,7 @@ for file in "$old"/*; do
     name=$(basename "$file")
     case "$name" in
         *.part) continue ;;
-        infos_"$1".pkl | infos_"$1"-best.pkl | histories_"$1".pkl) name=${name/_$1/_$2} ;;
+        infos_"$1".pkl | infos_"$1"-best.pkl | histories_"$1".pkl) name=${name/"_$1"/"_$2"} ;;
     esac
     cp -p "$file" "$part/$name"
 done

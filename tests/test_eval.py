@@ -46,7 +46,8 @@ def test_it_writes_captions_in_coco_form_and_scores_per_image(trained, monkeypat
     assert {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr'} <= set(results['overall'])
     assert [row['caption'] for row in results['images']] == [entry['caption'] for entry in entries]
     assert all('CIDEr' in row for row in results['images']) and 0 < results['loss'] < 5
-    assert results['options']['beam_size'] == 2
+    told = results['options']
+    assert (told['beam_size'], told['num_layers'], told['cross_attn'], told['num_grids']) == (2, 1, 'xlinear', 9)
     shown = capsys.readouterr()
     assert f'{results["overall"]["CIDEr"]:.4f}' in shown.out and 'METEOR' in shown.err
 

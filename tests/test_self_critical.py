@@ -107,6 +107,18 @@ def test_the_second_phase_has_its_own_rate_from_its_first_step(corpus, tmp_path,
     assert 'end_token_in_reward 1' in shown
 
 
+def test_every_process_of_the_phase_says_its_rate_and_one_that_left_it_is_warned(corpus, tmp_path, capsys):
+    every = ['--perform_validation_every', 3, '--self_critical_after', 1]  # a validation as the phase starts
+    tiny.run(train, phase_flags(corpus, tmp_path, *every, '--max_epochs', 2))
+    assert capsys.readouterr().out.count('self-critical training from epoch 1') == 1
+    tiny.run(train, phase_flags(corpus, tmp_path, *every, '--max_epochs', 3, '--start_from', tmp_path))
+    assert capsys.readouterr().out.count('self-critical training from epoch 2') == 1
+    tiny.run(train, tiny.train_flags(corpus, tmp_path, '--max_epochs', 4, '--seq_per_img', 3,
+                                     '--start_from', tmp_path))
+    shown = capsys.readouterr()
+    assert 'without --self_critical_after' in shown.err and 'reward' not in shown.out
+
+
 def test_a_missing_or_foreign_table_is_refused_before_training(corpus, tmp_path):
     with pytest.raises(DataError, match='(?s)no document-frequency file.*prepro_ngrams.py'):
         tiny.run(train, phase_flags(corpus, tmp_path / 'run', '--cached_tokens', tmp_path / 'none'))

@@ -101,18 +101,53 @@ def test_every_epoch_deals_every_image_once_in_another_order(corpus, tmp_path, m
     assert sorted(first) == sorted(second) == list(range(100, 109)) and first != second
 
 
-def test_a_signal_saves_and_says_how_to_go_on(corpus, tmp_path):
+@pytest.mark.parametrize('workers, to_group', [(0, False), (2, True)])
+def test_a_signal_saves_and_says_how_to_go_on(corpus, tmp_path, workers, to_group):
     command = [sys.executable, 'train.py', *map(str, tiny.train_flags(
-        corpus, tmp_path / 'run', '--max_epochs', -1))]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        corpus, tmp_path / 'run', '--max_epochs', -1, '--num_workers', workers))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     for line in process.stdout:
         if line.startswith('iteration 20 '):
             break
-    process.send_signal(signal.SIGTERM)
+    # Batch systems signal the whole group, the processes that read features too.
+    (os.killpg if to_group else os.kill)(process.pid, signal.SIGTERM)
     rest = process.stdout.read()
     assert process.wait() == 128 + signal.SIGTERM
     assert f'--start_from {tmp_path / "run"}' in rest
     assert infos_of(tmp_path / 'run')['iter'] >= 20
+
+
+def test_a_run_that_was_killed_in_its_last_validation_validates_when_it_goes_on(corpus, tmp_path, monkeypatch):
+    def killed(*_):
+        raise Interrupt
+    with monkeypatch.context() as patch, pytest.raises(Interrupt):
+        patch.setattr(train, 'mean_loss', killed)
+        tiny.run(train, tiny.train_flags(corpus, tmp_path, '--save_checkpoint_every', 3))
+    assert not (tmp_path / 'model-best.pth').exists()
+    for _ in range(2):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path, '--start_from', tmp_path))
+    assert len((tmp_path / 'validations.jsonl').read_text().splitlines()) == 1
+    assert same_weights(weights_of(tmp_path), weights_of(tmp_path, 'model-best.pth'))
+
+
+def test_going_on_into_another_folder_leaves_both_runs_whole(corpus, tmp_path):
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a', '--max_epochs', 1))
+    onwards = ['--start_from', tmp_path / 'a', '--max_epochs', 2, '--learning_rate', 10]  # grows worse
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'b', *onwards))
+    assert (tmp_path / 'b' / 'model-best.pth').exists()
+    with pytest.raises(UsageError, match='already holds'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path / 'b', *onwards))
+
+
+def test_the_plateau_halves_the_rate_of_its_own_flag_alone(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, 'mean_loss', lambda *_: 1.0)
+    tiny.run(train, tiny.train_flags(corpus, tmp_path, '--reduce_on_plateau', 1, '--perform_validation_every', 1,
+                                     '--max_epochs', 3))
+    rates = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['lr_history']
+    assert [rates[step] for step in (1, 5, 6, 9)] == [5e-4, 5e-4, 2.5e-4, 2.5e-4]
+    tiny.run(train, tiny.train_flags(corpus, tmp_path, '--noamopt', '--max_epochs', 4, '--start_from', tmp_path))
+    rates = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['lr_history']
+    assert rates[10] == train.noam_rate(10, 16, 2000)
 
 
 def test_killed_in_the_middle_of_a_save_the_folder_is_the_old_set_or_the_new(tmp_path, monkeypatch):
