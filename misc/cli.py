@@ -96,7 +96,7 @@ def run_command(main):
         print(f'{name}: {error}', file=sys.stderr)
         status = error.status
     except KeyboardInterrupt:
-        print(f'\n{name}: interrupted; the same command goes on from what is on disk', file=sys.stderr)
+        print(f'\n{name}: interrupted; what was finished is on disk', file=sys.stderr)
         status = 130
     except BrokenPipeError:
         # The reader of our output left (say, `| head`); there is nobody to tell.

@@ -84,9 +84,13 @@ def image_sizes(box_dir=None, input_json=None):
     """
     sizes = {}
     if input_json is not None:
-        if not isinstance(input_json, dict):
+        if isinstance(input_json, (str, os.PathLike)):
             input_json = _object(input_json, 'python scripts/prepro_labels.py')
-        for image in input_json.get('images', []):
+        images = input_json.get('images', []) if isinstance(input_json, dict) else None
+        if not isinstance(images, list):
+            raise DataError('--input_json has no list of images; make it again with: '
+                            'python scripts/prepro_labels.py')
+        for image in images:
             if isinstance(image, dict) and None not in (image.get('width'), image.get('height')):
                 # The labels file has `id`; Karpathy's split files have `cocoid` or `imgid`.
                 image_id = next((image[key] for key in ('id', 'cocoid', 'imgid') if key in image), None)

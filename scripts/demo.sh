@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The main job on the built-in data set: make the data, prepare it, train spatial_pe and (for
 # comparison) transformer with cross-entropy, then self-critically, score all on the test split and
-# print one table.  What is finished is not done again, and an interrupted training goes on where it
-# was saved last; remove data/demo and checkpoints/demo_* to start over.
+# print one table.  Data and trainings that are finished are not made again, and an interrupted training
+# goes on where it was saved last; remove data/demo and checkpoints/demo_* to start over.
 #
 # SEED=2 bash scripts/demo.sh    another seed for the trainings (they are kept apart)
 set -euo pipefail

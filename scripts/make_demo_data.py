@@ -184,6 +184,7 @@ def draw_figure(path, seed):
 
 
 def build_parser():
+    """The parser of the command line."""
     parser = Parser(description=__doc__ + """
 
 Scenes of 3 to 6 coloured shapes, with five captions each that say where the largest are to each
@@ -210,6 +211,7 @@ An interrupted run goes on where it stopped when the same command is given again
 
 
 def main():
+    """Make the data set, or the figure, or both."""
     args = build_parser().parse_args()
     if not args.output_dir and not args.figure:
         raise UsageError('give --output_dir, the folder to make the data set in (data/demo, say)')

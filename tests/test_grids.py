@@ -80,3 +80,12 @@ def test_a_size_that_is_none_is_refused_with_its_image(size, tmp_path):
     write_json(tmp_path / 'box_sizes.json', {'42': size})
     with pytest.raises(DataError, match='image 42'):
         image_sizes(str(tmp_path / 'box'))
+
+
+def test_image_sizes_of_a_file_without_a_list_of_images_are_refused(tmp_path):
+    for content in ('{"images": null}', '[1]'):
+        (tmp_path / 'sizes.json').write_text(content)
+        with pytest.raises(DataError):
+            image_sizes(None, str(tmp_path / 'sizes.json'))
+    with pytest.raises(DataError):
+        image_sizes(None, [1])
