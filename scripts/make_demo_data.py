@@ -197,7 +197,7 @@ its regions lie can know that one shape is left of another.
 
 An interrupted run goes on where it stopped when the same command is given again.""")
     parser.add_argument('--output_dir', help='folder to make the data set in')
-    parser.add_argument('--num_images', type=number_in(int, low=10), default=2400,
+    parser.add_argument('--num_images', type=number_in(int, low=10), default=3200,
                         help='images in all; 1/8 are test, 1/24 val, 1/24 restval, the rest train; fewer '
                         'for a quick look, more for a larger model')
     parser.add_argument('--seed', type=number_in(int, low=0), default=0,
