@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # why: see train.py
+os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # why: see train.py
 
 import torch
 

@@ -9,7 +9,7 @@ import statistics
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # before torch is loaded; why: see train.py
+os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # before torch is loaded; why: see train.py
 
 import numpy as np
 import torch

@@ -3,8 +3,8 @@
 import os
 import pathlib
 
-# Before torch is loaded: threads that wait shall sleep (why: see train.py).
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+# Before torch is loaded (why: see train.py).
+os.environ.setdefault('GOMP_SPINCOUNT', '2000')
 
 import pytest  # noqa: E402
 
