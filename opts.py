@@ -1,10 +1,9 @@
 """Every flag of `train.py` and `eval.py`, once, and the checks of their values."""
 
 import argparse
-import math
 import os
 
-from misc.cli import DataError, Parser, UsageError, boolean, number_in
+from misc.cli import DataError, Parser, UsageError, boolean, number_in, perfect_square
 
 # The options that decide what a model is; a checkpoint brings its own.
 MODEL_OPTIONS = ('caption_model', 'num_layers', 'input_encoding_size', 'ff_size', 'ff_activation',
@@ -90,15 +89,6 @@ def add_dropout_flags(parser):
                             'validation loss does not')
     group.add_argument('--drop_prob_lm', type=number_in(float, 0, below=1), default=0.5, metavar='P',
                        help='dropout of the embedded features')
-
-
-def perfect_square(text):
-    """An argparse type: a positive perfect square."""
-    value = number_in(int, 1)(text)
-    if math.isqrt(value) ** 2 != value:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a perfect square; allowed are 1, 4, 9, ..., '
-                                         '144 (12 x 12), 196 (14 x 14), ...')
-    return value
 
 
 def add_optimisation_flags(parser):

@@ -5,11 +5,11 @@ import os
 from functools import partial
 
 from misc.broken import Broken
-from misc.cli import DataError, Parser, Progress, UsageError, note, number_in, run_command
-from misc.features import SUFFIX, open_source, write_array
+from misc.cli import DataError, Parser, note, perfect_square, run_command
+from misc.features import SUFFIX, open_boxes, write_array
 from misc.grids import checked_boxes, extent, grid_vectors, image_sizes, sizes_path
 from misc.made import Sample, claimed, digest, finished, save
-from misc.workers import Workers, cpu_count
+from misc.workers import add_workers_flag, convert_images
 
 
 def convert(image_id, boxes, output_dir, sizes, side):
@@ -30,15 +30,6 @@ def describe(image_id, boxes, sizes):
         return {'boxes': digest(boxes.read(image_id).tobytes()), 'size': list(size) if size else None}
     except DataError:
         return None
-
-
-def grid_side(num_grids):
-    """The side of a square grid of `num_grids` cells.  Raises `UsageError` where there is none."""
-    side = math.isqrt(num_grids)
-    if side * side != num_grids:
-        raise UsageError(f'--num_grids {num_grids} is not a perfect square; '
-                         f'give {side * side} or {(side + 1) ** 2}')
-    return side
 
 
 def todo_list(ids, sizes, output_dir, record, input_dir):
@@ -74,38 +65,29 @@ def arguments():
         '    --num_grids 144'))
     parser.add_argument('--input_dir', required=True, help='folder (or packed file) of boxes in pixels')
     parser.add_argument('--output_dir', required=True, help='folder to write')
-    parser.add_argument('--num_grids', type=number_in(int, low=1), default=144, help=(
+    parser.add_argument('--num_grids', type=perfect_square, default=144, help=(
         'cells of the grid, a perfect square; more of them say more exactly where a box is. '
         'Train with the same number'))
     parser.add_argument('--input_json', help=(
         'labels file with width and height (prepro_labels.py --images_root); for boxes without a sizes file'))
-    parser.add_argument('--num_workers', type=number_in(int, low=1), default=cpu_count(), help=(
-        'processes; lower it on a machine you share'))
+    add_workers_flag(parser)
     return parser
 
 
 def main():
     """Make what is not there yet."""
     opt = arguments().parse_args()
-    side = grid_side(opt.num_grids)
+    side = math.isqrt(opt.num_grids)
     broken = Broken()
-    boxes = open_source(opt.input_dir, 'box', 'input_dir')
+    boxes = open_boxes(opt.input_dir, 'input_dir')
     ids = boxes.ids()
-    if not ids:
-        raise DataError(f'--input_dir: {opt.input_dir} holds no boxes; make them with: '
-                        'python scripts/make_bu_data.py')
     sizes = image_sizes(opt.input_dir, opt.input_json)
     inputs = {'input_dir': Sample(ids, partial(describe, boxes=boxes, sizes=sizes))}
     work = partial(convert, boxes=boxes, output_dir=opt.output_dir, sizes=sizes, side=side)
     with claimed(opt.output_dir, 'prepro_areas.py', {'num_grids': opt.num_grids}, inputs,
                  [opt.output_dir]) as record:
         todo = todo_list(ids, sizes, opt.output_dir, record, opt.input_dir)
-        with Workers(work, opt.num_workers, len(todo)) as workers, \
-                Progress(len(ids), 'grid vectors', done=len(ids) - len(todo)) as display:
-            for message in workers.map(todo):
-                if message:
-                    broken.add(message)
-                display.update()
+        convert_images(work, todo, opt.num_workers, broken, 'grid vectors', len(ids))
     done = ids & finished(opt.output_dir, SUFFIX['grid'])
     note(f'{len(done)} of {len(ids)} images, {opt.num_grids} cells -> {opt.output_dir}')
     return broken.finish('mend them and run the command again; it makes only what is missing')

@@ -1,6 +1,7 @@
 """How every command of the project talks to its user: errors, exit statuses, progress."""
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -80,6 +81,16 @@ def number_in(kind, low=None, high=None, above=None, below=None):
 
     parse.__name__ = name
     return parse
+
+
+def perfect_square(text):
+    """An argparse type: a positive perfect square."""
+    value = number_in(int, 1)(text)
+    side = math.isqrt(value)
+    if side * side != value:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a perfect square; allowed are {side * side}, '
+                                         f'{(side + 1) ** 2} and other squares')
+    return value
 
 
 def run_command(main):

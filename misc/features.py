@@ -83,6 +83,15 @@ def open_source(path, kind, flag, made_by=''):
                     + (f'; make it with:\n{made_by}' if made_by else ''))
 
 
+def open_boxes(path, flag):
+    """The boxes at `path`, as `open_source` opens them.  Raises `DataError` where there are none."""
+    made_by = 'python scripts/make_bu_data.py --output_dir data/cocobu'
+    boxes = open_source(path, 'box', flag, made_by)
+    if not boxes.ids():
+        raise DataError(f'--{flag}: {path} holds no boxes; make them with: {made_by}')
+    return boxes
+
+
 class Folder:
     """One file per image."""
 

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 
-from misc.cli import DataError
+from misc.cli import DataError, Progress, number_in
 
 CHUNK = 32  # items a process takes at a time; fewer than two chunks are not worth a process
 
@@ -14,6 +14,23 @@ _work = _parent = None  # in a worker process: the function it applies, and whom
 def cpu_count():
     """The processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def add_workers_flag(parser):
+    """`--num_workers` of a command that uses `Workers`."""
+    parser.add_argument('--num_workers', type=number_in(int, low=1), default=cpu_count(), help=(
+        'processes; lower it on a machine you share'))
+
+
+def convert_images(work, todo, count, broken, label, total):
+    """Apply `work` to the images `todo` of `total` in `count` processes, with progress; what it returns
+    is None, or a message about a broken record, which goes to `broken`."""
+    with Workers(work, count, len(todo)) as workers, \
+            Progress(total, label, done=total - len(todo)) as display:
+        for message in workers.map(todo):
+            if message:
+                broken.add(message)
+            display.update()
 
 
 class Workers:

@@ -14,12 +14,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 
 from misc.broken import Broken
-from misc.cli import DataError, Parser, Progress, note, number_in, run_command
+from misc.cli import DataError, Parser, Progress, note, run_command
 from misc.features import SUFFIX, write_array
 from misc.files import write_json
 from misc.grids import checked_boxes, image_sizes
 from misc.made import MEGABYTE, Files, claimed, finished
-from misc.workers import Workers, cpu_count
+from misc.workers import Workers, add_workers_flag
 
 FEATURES = 2048   # numbers a region, in the archive
 BATCH = 512       # records read ahead; their sizes are on disk before the first of them is converted
@@ -208,8 +208,7 @@ def arguments():
     parser.add_argument('--downloaded_feats', default='data/bu_data', help=(
         'folder of the unpacked archive: it holds trainval/, trainval_36/ or the TSV files themselves'))
     parser.add_argument('--output_dir', required=True, help='beginning of the names of the folders')
-    parser.add_argument('--num_workers', type=number_in(int, low=1), default=cpu_count(), help=(
-        'processes; lower it on a machine you share'))
+    add_workers_flag(parser)
     return parser
 
 

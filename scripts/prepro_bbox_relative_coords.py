@@ -7,14 +7,14 @@ from functools import partial
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.broken import Broken
-from misc.cli import DataError, Parser, Progress, UsageError, note, number_in, run_command
-from misc.features import SUFFIX, open_source, write_array
+from misc.cli import DataError, Parser, UsageError, note, run_command
+from misc.features import SUFFIX, open_boxes, write_array
 from misc.files import read_json
 from misc.grids import checked_boxes, image_sizes, relative_boxes, sizes_path
 from misc.images import read_size
 from misc.karpathy import SOURCE, read_images
 from misc.made import Sample, claimed, digest, finished
-from misc.workers import Workers, cpu_count
+from misc.workers import add_workers_flag, convert_images
 
 
 def size_of(image_id, sizes, image_paths):
@@ -76,8 +76,7 @@ def arguments():
         'folder of the images (it holds train2014/ and val2014/); needed only where sizes are not known'))
     parser.add_argument('--input_box_dir', required=True, help='folder (or packed file) of boxes in pixels')
     parser.add_argument('--output_dir', required=True, help='folder to write')
-    parser.add_argument('--num_workers', type=number_in(int, low=1), default=cpu_count(), help=(
-        'processes; lower it on a machine you share'))
+    add_workers_flag(parser)
     return parser
 
 
@@ -85,11 +84,8 @@ def main():
     """Convert what is not there yet."""
     opt = arguments().parse_args()
     broken = Broken()
-    boxes = open_source(opt.input_box_dir, 'box', 'input_box_dir')
+    boxes = open_boxes(opt.input_box_dir, 'input_box_dir')
     ids = boxes.ids()
-    if not ids:
-        raise DataError(f'--input_box_dir: {opt.input_box_dir} holds no boxes; make them with: '
-                        'python scripts/make_bu_data.py')
     known = read_json(opt.input_json, SOURCE) if opt.input_json else None
     sizes = image_sizes(opt.input_box_dir, known)
     image_paths = find_images(opt, ids, sizes, broken)
@@ -97,14 +93,8 @@ def main():
                                                    image_paths=image_paths))}
     work = partial(convert, boxes=boxes, output_dir=opt.output_dir, sizes=sizes, image_paths=image_paths)
     with claimed(opt.output_dir, 'prepro_bbox_relative_coords.py', {}, inputs, [opt.output_dir]):
-        done = ids & finished(opt.output_dir, SUFFIX['box'])
-        todo = sorted(ids - done)
-        with Workers(work, opt.num_workers, len(todo)) as workers, \
-                Progress(len(ids), 'relative boxes', done=len(done)) as display:
-            for message in workers.map(todo):
-                if message:
-                    broken.add(message)
-                display.update()
+        todo = sorted(ids - finished(opt.output_dir, SUFFIX['box']))
+        convert_images(work, todo, opt.num_workers, broken, 'relative boxes', len(ids))
     done = ids & finished(opt.output_dir, SUFFIX['box'])
     note(f'{len(done)} of {len(ids)} images -> {opt.output_dir}')
     return broken.finish('mend them and run the command again; it makes only what is missing')

@@ -16,7 +16,7 @@ from misc.features import SUFFIX, write_array
 from misc.images import read_rgb
 from misc.karpathy import read_images
 from misc.made import Files, Sample, claimed, digest, finished
-from misc.workers import cpu_count
+from misc.workers import add_workers_flag
 from opts import device_name
 
 KINDS = ('att', 'fc')
@@ -131,8 +131,7 @@ def arguments():
         'the map is averaged to this many regions each way; 7 takes a quarter of the disk'))
     parser.add_argument('--device', type=device_name, default='auto', help=(
         'auto (CUDA where there is one), cpu, cuda or cuda:N'))
-    parser.add_argument('--num_workers', type=number_in(int, low=1), default=cpu_count(), help=(
-        'threads that read images and pack features'))
+    add_workers_flag(parser)
     return parser
 
 
