@@ -5,7 +5,7 @@ import contextlib
 import torch
 
 from misc.cli import Progress
-from misc.losses import caption_loss
+from misc.losses import caption_targets, mean_surprise
 
 
 @contextlib.contextmanager
@@ -52,8 +52,9 @@ def mean_loss(model, batches, device, images):
     total = tokens = 0
     with evaluating(model), Progress(images, 'loss') as display:
         for batch in batches:
-            terms = caption_loss(model, batch.to(device))
-            total += float(terms['loss']) * terms['tokens']
-            tokens += terms['tokens']
+            batch = batch.to(device)
+            log_probs, places = model.word_log_probs(model.encode(batch), batch.captions)
+            total += float(mean_surprise(log_probs, caption_targets(batch.captions, places))) * len(places)
+            tokens += len(places)
             display.update(len(batch.counts))
     return total / max(tokens, 1)

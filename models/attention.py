@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.dropout import drop_
+from models.dropout import keep_factor, keep_mask
 
 
 class RMSNorm(nn.Module):
@@ -34,6 +34,54 @@ def join_heads(rows):
     return rows.transpose(1, 2).reshape(G, L, h * size)
 
 
+def attend(query, key, value, mask=None, causal=False, dropout=0.0):
+    """softmax(query key' / sqrt(d / h)) value, with dropout of the weights.
+
+    (G, h, L, d / h), twice (G, h, K, d / h) -> (G, h, L, d / h).  `mask`, broadcast to (G, h, L, K), is
+    True where a query sees a key; `causal`: query i sees the keys up to i.
+    """
+    if dropout and query.device.type == 'cpu':
+        if causal:
+            L = query.shape[2]
+            mask = torch.ones(L, L, dtype=torch.bool).tril_()
+        return DroppedAttention.apply(query, key, value, mask, dropout)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal,
+                                          dropout_p=dropout)
+
+
+class DroppedAttention(torch.autograd.Function):
+    """`attend` with dropout, on the CPU, where PyTorch's keeps five arrays of (G, h, L, K).
+
+    This keeps one: the weights, negative where they were dropped.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, mask, probability):
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        wide = torch.promote_types(query.dtype, torch.float32)
+        logits = torch.matmul(query, key.transpose(2, 3)).to(wide).mul_(query.shape[3] ** -0.5)
+        if mask is not None:
+            # Adding is several times faster here than filling by a mask.
+            logits.add_(torch.zeros(mask.shape, dtype=wide).masked_fill_(~mask, -torch.inf))
+        weights = logits.softmax(-1)
+        keep, factor = keep_mask(weights.shape, probability, weights.device, weights.dtype)
+        signed = weights.mul_(keep.mul_(2).sub_(1)).to(value.dtype)
+        ctx.save_for_backward(query, key, value, signed)
+        ctx.factor = factor
+        return torch.matmul(signed.clamp(min=0).mul_(factor), value)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        query, key, value, signed = ctx.saved_tensors
+        dropped = signed.clamp(min=0).mul_(ctx.factor)
+        d_value = torch.matmul(dropped.transpose(2, 3), gradient)
+        flow = torch.matmul(gradient, value.transpose(2, 3)).mul_(dropped)  # weight times its gradient
+        d_logits = flow.addcmul_(signed.abs(), flow.sum(-1, keepdim=True), value=-1)
+        d_logits.mul_(query.shape[3] ** -0.5)
+        return (torch.matmul(d_logits, key), torch.matmul(d_logits.transpose(2, 3), query), d_value,
+                None, None)
+
+
 class SelfAttention(nn.Module):
     """Multi-head dot-product attention of rows to the rows of their own group (Vaswani et al. 2017)."""
 
@@ -50,9 +98,7 @@ class SelfAttention(nn.Module):
         query, key, value = (split_heads(groups.pad(project(rows)), self.heads)
                              for project in (self.query, self.key, self.value))
         mask = None if causal or groups.even else groups.mask[:, None, None]  # (G, 1, 1, L)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=causal,
-            dropout_p=self.dropout if self.training else 0.0)
+        mixed = attend(query, key, value, mask, causal, self.dropout if self.training else 0.0)
         return self.output(groups.pack(join_heads(mixed)))
 
     def step(self, rows, cache):
@@ -65,8 +111,7 @@ class SelfAttention(nn.Module):
                              for project in (self.query, self.key, self.value))
         if cache is not None:
             key, value = torch.cat((cache[0], key), 2), torch.cat((cache[1], value), 2)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0)
+        mixed = attend(query, key, value, dropout=self.dropout if self.training else 0.0)
         return self.output(mixed.reshape(R, d)), (key, value)
 
 
@@ -87,9 +132,8 @@ class DotProductCross(nn.Module):
     def forward(self, words, word_groups, memory):
         """(N, d) words, grouped by image -> (N, d)."""
         query = split_heads(word_groups.pad(self.query(words)), self.heads)  # (I, h, L, d / h)
-        mixed = F.scaled_dot_product_attention(
-            query, memory.key, memory.value, attn_mask=memory.mask,
-            dropout_p=self.dropout if self.training else 0.0)
+        mixed = attend(query, memory.key, memory.value, memory.mask,
+                       dropout=self.dropout if self.training else 0.0)
         return self.output(word_groups.pack(join_heads(mixed)))
 
 
@@ -194,8 +238,8 @@ class XLinearMix(torch.autograd.Function):
     """The part of X-linear attention where words meet regions, image by image.
 
     The product q1 * k has words x regions x d entries, by far the largest thing in the model.
-    Here it exists for one image at a time and is made again in the backward pass; only e (half
-    as wide) is kept.  Only real words meet real regions.
+    Here it exists for one image at a time, always in the same memory, and is made again in the
+    backward pass; only e (half as wide) is kept.  Only real words meet real regions.
     """
 
     @staticmethod
@@ -207,42 +251,45 @@ class XLinearMix(torch.autograd.Function):
         """
         mixed = query.new_empty(query.shape)
         mean_e = query.new_empty(query.shape[0], weight.shape[0])
-        kept_e, kept_a, factor = [], [], 1.0
-        for (n0, n1), (m0, m1) in zip(word_groups.spans(), region_groups.spans()):
+        kept_a = []
+        products = Products(query, key, word_groups, region_groups)
+        # One large array: it goes back to the system when it is let go, where many small ones would
+        # leave holes.
+        all_e = query.new_empty(products.pairs, weight.shape[0])
+        factor = keep_factor(dropout, query.device) if dropout else 1.0
+        for ((n0, n1), (m0, m1)), e in zip(products.spans, products.split(all_e)):
             words, regions = n1 - n0, m1 - m0
-            product = (query[n0:n1, None] * key[m0:m1]).view(words * regions, -1)
-            e = torch.addmm(bias, product, weight.t()).relu_()  # (words * regions, d/2)
-            if dropout:
-                factor = drop_(e, dropout)
+            # ReLU(x) times a factor is ReLU of x times the factor, which costs a product nothing.
+            torch.addmm(bias, products(n0, n1, m0, m1), weight.t(), beta=factor, alpha=factor, out=e).relu_()
+            if dropout:  # (words * regions, d/2)
+                e.mul_(keep_mask(e.shape, dropout, e.device, e.dtype)[0])
             a = torch.mv(e, spatial).view(words, regions).softmax(-1)
             torch.mm(a, value[m0:m1], out=mixed[n0:n1])
             torch.mean(e.view(words, regions, -1), 1, out=mean_e[n0:n1])
-            kept_e.append(e)
             kept_a.append(a)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(query, key, value, weight, spatial)
-            ctx.kept = kept_e, kept_a
+            ctx.save_for_backward(query, key, value, weight, spatial, all_e, *kept_a)
             ctx.groups, ctx.factor = (word_groups, region_groups), factor
         return mixed, mean_e, kept_a
 
     @staticmethod
     def backward(ctx, d_mixed, d_mean, _):
-        query, key, value, weight, spatial = ctx.saved_tensors
+        query, key, value, weight, spatial, all_e, *kept_a = ctx.saved_tensors
         d_query, d_key, d_value = (torch.empty_like(x) for x in (query, key, value))
         d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(spatial)
         d_spatial = torch.zeros_like(spatial)
-        for (n0, n1), (m0, m1), e, a in zip(*(groups.spans() for groups in ctx.groups), *ctx.kept):
+        factored = spatial * ctx.factor
+        products = Products(query, key, *ctx.groups)
+        for ((n0, n1), (m0, m1)), e, a in zip(products.spans, products.split(all_e), kept_a):
             words, regions, half = n1 - n0, m1 - m0, weight.shape[0]
             torch.mm(a.t(), d_mixed[n0:n1], out=d_value[m0:m1])
             d_a = d_mixed[n0:n1] @ value[m0:m1].t()
             d_logits = a * (d_a - (a * d_a).sum(-1, keepdim=True))  # (words, regions)
             d_spatial += torch.mv(e.t(), d_logits.reshape(-1))
-            d_e = torch.addcmul(d_mean[n0:n1, None] / regions, d_logits[..., None], spatial)
+            d_e = torch.addcmul(d_mean[n0:n1, None] * (ctx.factor / regions), d_logits[..., None], factored)
             # e is positive exactly where neither ReLU nor dropout stopped it.
-            d_e = d_e.view(words * regions, half).mul_(e > 0)
-            if ctx.factor != 1:
-                d_e *= ctx.factor
-            product = (query[n0:n1, None] * key[m0:m1]).view(words * regions, -1)
+            d_e = torch.ops.aten.threshold_backward(d_e.view(words * regions, half), e, 0)
+            product = products(n0, n1, m0, m1)
             d_weight.addmm_(d_e.t(), product)
             d_bias += d_e.sum(0)
             d_product = torch.mm(d_e, weight, out=product).view(words, regions, -1)
@@ -250,3 +297,26 @@ class XLinearMix(torch.autograd.Function):
             torch.sum(d_product * key[m0:m1], 1, out=d_query[n0:n1])
             torch.sum(d_product.mul_(query[n0:n1, None]), 0, out=d_key[m0:m1])
         return d_query, d_key, d_value, d_weight, d_bias, d_spatial, None, None, None
+
+
+class Products:
+    """q1 * k of one image after the other, in memory that is made once."""
+
+    def __init__(self, query, key, word_groups, region_groups):
+        """query (N, d) and key (M, d); `spans` pairs each image's rows of both."""
+        self.query, self.key = query, key
+        self.spans = list(zip(word_groups.spans(), region_groups.spans()))
+        self.counts = [(n1 - n0) * (m1 - m0) for (n0, n1), (m0, m1) in self.spans]
+        self.pairs = sum(self.counts)
+        self.memory = query.new_empty(max(self.counts, default=0), query.shape[1])
+
+    def split(self, rows):
+        """(pairs, ...) -> the rows of each image's pairs of a word and a region."""
+        return rows.split(self.counts)
+
+    def __call__(self, n0, n1, m0, m1):
+        """(words * regions, d) of the image with these rows; stands until the next call."""
+        words, regions = n1 - n0, m1 - m0
+        product = self.memory[:words * regions].view(words, regions, -1)
+        torch.mul(self.query[n0:n1, None], self.key[m0:m1], out=product)
+        return product.view(words * regions, -1)

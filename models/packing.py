@@ -67,8 +67,7 @@ class Groups:
         shape = (len(self.counts), self.longest) + rows.shape[1:]
         if self.even:
             return rows.view(shape)
-        padded = rows.new_zeros((shape[0] * shape[1],) + rows.shape[1:])
-        return padded.index_copy(0, self.places, rows).view(shape)
+        return _Padded.apply(rows, self.places, shape[0] * shape[1]).view(shape)
 
     def pack(self, padded):
         """(G, L, ...) -> (N, ...), the inverse of `pad`."""
@@ -82,3 +81,17 @@ class Groups:
         shift = [starts[group] for group in groups]
         first = torch.tensor(shift, dtype=torch.long, device=self.device)
         return first[chosen.owners] + chosen.ranks, chosen
+
+
+class _Padded(torch.autograd.Function):
+    """Rows to their places in a larger array of zeros; PyTorch's own keeps the rows for the gradient."""
+
+    @staticmethod
+    def forward(ctx, rows, places, size):
+        ctx.save_for_backward(places)
+        return rows.new_zeros((size,) + rows.shape[1:]).index_copy_(0, places, rows)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        places, = ctx.saved_tensors
+        return gradient.index_select(0, places), None, None

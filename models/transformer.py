@@ -11,12 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.attention import NORMS, DotProductCross, SelfAttention, XLinearCross
-from models.dropout import Dropout, dropout
+from models.dropout import Dropout, dropout, relu_dropout_
 from models.packing import Groups
 from models.position import sinusoid
-
-ACTIVATIONS = {'relu': F.relu, 'gelu': F.gelu}
-
 
 class FeedForward(nn.Module):
     """d -> ff_size -> d, with an activation and dropout between."""
@@ -24,12 +21,14 @@ class FeedForward(nn.Module):
     def __init__(self, size, hidden, dropout, activation):
         super().__init__()
         self.inner, self.outer = nn.Linear(size, hidden), nn.Linear(hidden, size)
-        self.dropout, self.activation = dropout, ACTIVATIONS[activation]
+        self.dropout, self.activation = dropout, activation
 
     def forward(self, rows):
         """(N, d) -> (N, d)."""
-        hidden = dropout(self.activation(self.inner(rows)), self.dropout, self.training)
-        return self.outer(hidden)
+        hidden = self.inner(rows)
+        if self.activation == 'relu':
+            return self.outer(relu_dropout_(hidden, self.dropout, self.training))
+        return self.outer(dropout(F.gelu(hidden), self.dropout, self.training))
 
 
 class EncoderLayer(nn.Module):
@@ -44,8 +43,8 @@ class EncoderLayer(nn.Module):
 
     def forward(self, regions, groups):
         """(M, d) -> (M, d)."""
-        regions = regions + self.dropout(self.attention(self.norms[0](regions), groups))
-        return regions + self.dropout(self.feed_forward(self.norms[1](regions)))
+        regions = self.dropout.add(regions, self.attention(self.norms[0](regions), groups))
+        return self.dropout.add(regions, self.feed_forward(self.norms[1](regions)))
 
 
 class DecoderLayer(nn.Module):
@@ -63,16 +62,16 @@ class DecoderLayer(nn.Module):
     def forward(self, words, captions, images, memory):
         """(N, d) -> (N, d); `captions` and `images` are the `Groups` of the words."""
         attended = self.attention(self.norms[0](words), captions, causal=True)
-        return self._to_regions(words + self.dropout(attended), images, memory)
+        return self._to_regions(self.dropout.add(words, attended), images, memory)
 
     def step(self, words, cache, images, memory):
         """One word of each row: (R, d), cache -> (R, d), cache."""
         attended, cache = self.attention.step(self.norms[0](words), cache)
-        return self._to_regions(words + self.dropout(attended), images, memory), cache
+        return self._to_regions(self.dropout.add(words, attended), images, memory), cache
 
     def _to_regions(self, words, images, memory):
-        words = words + self.dropout(self.cross(self.norms[1](words), images, memory))
-        return words + self.dropout(self.feed_forward(self.norms[2](words)))
+        words = self.dropout.add(words, self.cross(self.norms[1](words), images, memory))
+        return self.dropout.add(words, self.feed_forward(self.norms[2](words)))
 
 
 class Memory:
@@ -135,7 +134,7 @@ class Captioner(nn.Module):
         super().__init__()
         self.vocab_size, self.longest, self.size = vocab_size, longest, size
         self.feature_embed = nn.Linear(feature_size, size)
-        self.feature_dropout = Dropout(feature_dropout)
+        self.feature_dropout = feature_dropout
         self.place = place
         self.encoder = nn.ModuleList(
             EncoderLayer(size, heads, hidden, dropout, norm, activation) for _ in range(layers))
@@ -160,7 +159,8 @@ class Captioner(nn.Module):
     def encode(self, batch):
         """A batch (`features` (M, D), `counts`, and what `needs` says) -> `Memory` of I images."""
         groups = Groups(batch.counts, batch.features.device)
-        regions = self.feature_dropout(F.relu(self.feature_embed(batch.features)))  # (M, d)
+        regions = relu_dropout_(self.feature_embed(batch.features), self.feature_dropout,
+                                self.training)  # (M, d)
         if self.place is not None:
             regions = self.place(regions, getattr(batch, self.place.needs))
         for layer in self.encoder:

@@ -65,7 +65,10 @@ def cross_attention(module, queries, regions):
 
 def feed_forward(module, x):
     """d -> ff -> d."""
-    return linear(module.outer, module.activation(linear(module.inner, x)))
+    inner = linear(module.inner, x)
+    if module.activation == 'gelu':
+        return linear(module.outer, inner * (1 + torch.erf(inner / 2 ** 0.5)) / 2)
+    return linear(module.outer, inner.clamp(min=0))
 
 
 def place_regions(place, x, grids, boxes):
@@ -111,6 +114,18 @@ def encode(model, features, grids=None, boxes=None):
         x = x + dot_attention(layer.attention, y, y)
         x = x + feed_forward(layer.feed_forward, norm(layer.norms[1], x))
     return norm(model.encoder_norm, x)
+
+
+def cross_entropy(log_probs, targets, smoothing):
+    """The mean over N tokens of the KL divergence from p (N, V), given as logarithms, to the distribution with
+    1 - smoothing on the target and the rest spread evenly over the other words."""
+    total = 0.0
+    for row, target in zip(log_probs, targets.tolist()):
+        for word, log_prob in enumerate(row):
+            wanted = 1 - smoothing if word == target else smoothing / (len(row) - 1)
+            if wanted:
+                total = total + wanted * (math.log(wanted) - log_prob)
+    return total / len(targets)
 
 
 def next_word_log_probs(model, regions, words):
