@@ -84,7 +84,7 @@ class WordLoss(torch.autograd.Function):
             gradient.scatter_add_(1, said[:, None], gradient.new_full((len(said), 1), smoothing + other - 1))
             gradient.mul_(share[:, None])
             d_states.append(gradient @ weight)
-            d_weight += gradient.t() @ rows
+            d_weight = d_weight + (gradient.t() @ rows).to(wide)
             d_bias += gradient.sum(0)
         if wants:
             ctx.save_for_backward(torch.cat(d_states), d_weight, d_bias)

@@ -174,20 +174,24 @@ class XLinearCross(nn.Module):
 
     def forward(self, words, word_groups, memory):
         """(N, d) words, grouped by image -> (N, d)."""
-        # The bias of `spatial` shifts all logits of a softmax alike: it is part of the published
-        # models' weights, and has no effect on the numbers.
-        mixed, mean_e, _ = XLinearMix.apply(
-            self.query1(words), memory.key, memory.value, self.embed.weight, self.embed.bias,
-            self.spatial.weight[0], word_groups, memory.groups,
-            self.dropout if self.training else 0.0)
+        mixed, mean_e, _ = self._mix(words, word_groups, memory, self.dropout if self.training else 0.0)
         return torch.sigmoid(self.squeeze(mean_e)) * self.query2(words) * mixed
 
     def weights(self, words, word_groups, memory):
         """The spatial weights of each word, for looking at: a list of I arrays (words, regions)."""
         with torch.no_grad():
-            return XLinearMix.apply(
-                self.query1(words), memory.key, memory.value, self.embed.weight, self.embed.bias,
-                self.spatial.weight[0], word_groups, memory.groups, 0.0)[2]
+            return self._mix(words, word_groups, memory, 0.0)[2]
+
+    def _mix(self, words, word_groups, memory, dropout):
+        # The bias of `spatial` shifts all logits of a softmax alike: it is part of the published
+        # models' weights, and has no effect on the numbers.
+        parts = (self.query1(words), memory.key, memory.value, self.embed.weight, self.embed.bias,
+                 self.spatial.weight[0])
+        kind = words.device.type
+        if torch.is_autocast_enabled(kind):
+            parts = [part.to(torch.get_autocast_dtype(kind)) for part in parts]
+        with torch.autocast(kind, enabled=False):
+            return XLinearMix.apply(*parts, word_groups, memory.groups, dropout)
 
 
 class BilinearProjection(nn.Module):
