@@ -29,6 +29,8 @@ RELATIVE_COMMAND = ('python scripts/prepro_bbox_relative_coords.py --input_json 
                     '--image_root IMAGE_ROOT --input_box_dir data/cocobu_box '
                     '--output_dir data/cocobu_box_relative')
 
+ARRAYS = ('features', 'grids', 'boxes', 'captions')  # of a batch, the things that travel to a device
+
 
 @dataclass
 class Batch:
@@ -41,6 +43,8 @@ class Batch:
     grids       (M, g*g) float32 grid vectors, or None where the model does not want them
     boxes       (M, 4) float32 x1 y1 x2 y2 relative to the image, or None likewise
     captions    (I, S, T) int64 word indices, zero padded, or None where there are none
+    lengths     list of I * S: the words of each caption, image by image, or None likewise; counted while
+                the captions are on the host, so that nobody has to ask a device for them
     epoch, position   where the training order stands after this batch (0, 0 elsewhere)
     """
 
@@ -53,14 +57,47 @@ class Batch:
     captions: torch.Tensor | None
     epoch: int = 0
     position: int = 0
+    lengths: list | None = None
+
+    def __post_init__(self):
+        if self.captions is not None and self.lengths is None:
+            self.lengths = (self.captions > 0).sum(2).view(-1).tolist()
+
+    def __len__(self):
+        return len(self.counts)
 
     def to(self, device):
-        """The batch with its arrays on `device`."""
-        for name in ('features', 'grids', 'boxes', 'captions'):
-            value = getattr(self, name)
-            if value is not None:
-                setattr(self, name, value.to(device, non_blocking=True))
+        """The batch with its arrays on `device`; from pinned memory the host does not wait for it."""
+        return self._with(lambda array: array.to(device, non_blocking=True))
+
+    def pin_memory(self):
+        """The batch with its arrays in pinned memory (the loader calls this, by this name)."""
+        return self._with(torch.Tensor.pin_memory)
+
+    def _with(self, change):
+        for name in ARRAYS:
+            if getattr(self, name) is not None:
+                setattr(self, name, change(getattr(self, name)))
         return self
+
+    def split(self, parts):
+        """The batch as a list of up to `parts` batches, none empty, of about as many images each."""
+        if parts == 1 or len(self) < 2:
+            return [self] if len(self) else []
+        edges = [len(self) * part // parts for part in range(parts + 1)]
+        return [self._images(start, end) for start, end in zip(edges, edges[1:]) if start < end]
+
+    def _images(self, start, end):
+        """The batch of the images from `start` to `end`; arrays are views."""
+        rows = slice(sum(self.counts[:start]), sum(self.counts[:end]))
+        parts = {name: getattr(self, name) for name in ('features', 'grids', 'boxes')}
+        parts = {name: None if array is None else array[rows] for name, array in parts.items()}
+        captions, lengths = self.captions, self.lengths
+        if captions is not None:
+            captions, each = captions[start:end], captions.shape[1]
+            lengths = lengths[start * each:end * each]
+        return Batch(self.image_ids[start:end], self.images[start:end], self.counts[start:end],
+                     captions=captions, lengths=lengths, epoch=self.epoch, position=self.position, **parts)
 
 
 class Labels:

@@ -7,8 +7,6 @@ import shutil
 
 os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # why: see train.py
 
-import torch
-
 import models
 import opts
 from dataloader import Corpus, image_batches, image_path
@@ -48,13 +46,12 @@ def main():
     pictures = image_files(options, corpus, rows) if options.dump_images else []
     references = split_references(options, corpus, rows) if options.language_eval else None
 
-    torch.manual_seed(options.seed)
     shown = options.beam_size if options.verbose_beam and options.sample_max else options.sample_n
     decode = models.build_decoder(options, longest, infos['vocab'], shown)
     with memory_errors('--batch_size'):
         results = caption_images(
             model, image_batches(corpus, rows, options.batch_size, options.num_workers), decode,
-            corpus.images, infos['vocab'], device, len(rows))
+            corpus.images, infos['vocab'], device, len(rows), options.seed)
         print_captions(results, options.verbose_beam)
         loss = split_loss(options, corpus, rows, model, device) if options.verbose_loss else None
     write_captions(options, pictures, results)

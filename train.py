@@ -18,12 +18,14 @@ import opts
 from dataloader import Corpus, TrainBatches, image_batches
 from misc import checkpoint
 from misc.cli import DataError, UsageError, note, run_command
+from misc.draws import chances
 from misc.evaluation import caption_images, evaluating, mean_loss, sentence
 from misc.files import replacing
 from misc.losses import caption_loss, is_finite, self_critical_loss
 from misc.machine import memory_errors, pick_device
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
                         decayed_rate, noam_rate, set_rate, take_moments)
+from misc.rewards import mean_statistics
 from models.decoding import sample
 
 HISTORIES = ('val_result_history', 'loss_history', 'lr_history', 'ss_prob_history')
@@ -196,8 +198,10 @@ class Training:
         """The epoch that the next batch belongs to."""
         return self.batches.epoch + self.batches.epoch_is_over
 
-    def _is_self_critical(self):
-        return self.rewards is not None and self._epoch() >= self.options.self_critical_after
+    def _is_self_critical(self, epoch=None):
+        """Whether rewards train in `epoch` (default: that of the next batch)."""
+        epoch = self._epoch() if epoch is None else epoch
+        return self.rewards is not None and epoch >= self.options.self_critical_after
 
     def _is_validated(self):
         """Whether the model as it is now has been validated (and so saved)."""
@@ -226,16 +230,11 @@ class Training:
     def _step(self):
         """One batch: loss, gradients, one step of the optimiser, logs."""
         options = self.options
-        self_critical = self._is_self_critical()
-        batch = self.batches.next().to(self.device)
+        batch = self.batches.next()
         rate = self.learning_rate(batch.epoch)
         set_rate(self.optimiser, rate)
         self.optimiser.zero_grad(set_to_none=True)
-        if self_critical:
-            loss, statistics = self._self_critical_loss(batch)
-        else:
-            loss, statistics = caption_loss(self.model, batch, options.label_smoothing)['loss'], {}
-        loss.backward()
+        loss, statistics = self._gradients(batch)
         parameters = list(self.model.parameters())
         if not is_finite(loss, parameters):
             ids = ', '.join(map(str, batch.image_ids[:10]))
@@ -248,6 +247,29 @@ class Training:
         self.optimiser.step()
         self.iteration += 1
         self._log_step(float(loss.detach()), rate, batch, statistics)
+
+    def _gradients(self, batch):
+        """Leave the gradients of a batch's mean over its tokens with the parameters, part by part where
+        memory wants it -> (that mean, statistics of the rewards)."""
+        parts = batch.split(self.options.accumulate)
+        total, tokens, statistics = 0.0, 0, []
+        for part in parts:
+            terms, found = self._loss(part.to(self.device))
+            # Parts have each their own number of tokens: their sums add up, not their means.
+            weight = terms['tokens'] if len(parts) > 1 else 1
+            (terms['loss'] * weight).backward()
+            total, tokens = total + terms['loss'].detach() * weight, tokens + weight
+            statistics.append((len(part), found))
+        if len(parts) > 1:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            torch._foreach_div_(gradients, tokens)
+        return total / tokens, mean_statistics(statistics)
+
+    def _loss(self, batch):
+        """The terms of the phase's loss, and the statistics of its rewards."""
+        if self._is_self_critical(batch.epoch):
+            return self._self_critical_loss(batch)
+        return caption_loss(self.model, batch, self.options.label_smoothing), {}
 
     def _announce_self_critical(self):
         """Say what the phase rewards and at which rate; where it starts, validate: what it has to stay
@@ -267,18 +289,23 @@ class Training:
             self._validate()
 
     def _self_critical_loss(self, batch):
-        """Sample, reward, and one teacher-forced pass -> (loss, statistics of the rewards)."""
-        options = self.options
-        greedy = None
+        """Sample, reward, and one teacher-forced pass -> (the terms of the loss, statistics of the rewards).
+
+        The words that are drawn depend on the seed, the epoch and the image, so that neither the number
+        of processes nor that of the parts of a batch changes them.
+        """
+        options, greedy = self.options, None
         if options.sc_baseline == 'greedy':
             with evaluating(self.model):
                 greedy = sample(self.model, self.model.encode(batch), self.longest, greedy=True).captions[:, 0]
+        drawn = chances([(options.seed, batch.epoch, image, 1) for image in batch.images], options.sc_samples,
+                        self.longest, self.device)
         with torch.no_grad():  # dropout stays on
-            samples = sample(self.model, self.model.encode(batch), self.longest,
-                             copies=options.sc_samples).captions
+            samples = sample(self.model, self.model.encode(batch), self.longest, copies=options.sc_samples,
+                             chances=drawn).captions
         advantage, statistics = self.rewards(batch.image_ids, samples, greedy)
         advantage = torch.from_numpy(advantage).to(self.device)
-        return self_critical_loss(self.model, batch, samples, advantage)['loss'], statistics
+        return self_critical_loss(self.model, batch, samples, advantage), statistics
 
     def _log_step(self, loss, rate, batch, statistics):
         self.images_done += len(batch.counts)
@@ -348,7 +375,8 @@ class Training:
         options = self.options
         results = caption_images(
             self.model, image_batches(self.corpus, self.val_rows, options.batch_size, options.num_workers),
-            self.decode, self.corpus.images, self.corpus.vocabulary, self.device, len(self.val_rows))
+            self.decode, self.corpus.images, self.corpus.vocabulary, self.device, len(self.val_rows),
+            options.seed)
         overall, _, notes = score({entry['image_id']: entry['caption'] for entry in results},
                                   self.references)
         for line in notes:

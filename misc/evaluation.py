@@ -1,10 +1,12 @@
 """Captioning images with a model, and the loss on their captions."""
 
 import contextlib
+import functools
 
 import torch
 
 from misc.cli import Progress
+from misc.draws import chances
 from misc.losses import caption_loss
 
 
@@ -25,17 +27,20 @@ def sentence(words, vocabulary):
     return ' '.join(vocabulary[str(index)] for index in words if index)
 
 
-def caption_images(model, batches, decode, images, vocabulary, device, total):
+def caption_images(model, batches, decode, images, vocabulary, device, total, seed=0):
     """Caption `total` images -> a list of results in COCO's form, one per image.
 
-    `batches` yields `Batch`es, `decode(model, memory)` gives `Decoded`, `images` are the entries
-    that the batches' row numbers point at.  Each result has `image_id`, `caption`, `log_prob`,
-    `file_path`, and `beams`, all captions of the image with their log-probabilities.
+    `batches` yields `Batch`es, `decode(model, memory, chances)` gives `Decoded`, `images` are the entries
+    that the batches' row numbers point at.  Words that are drawn depend on `seed` and their image.  Each
+    result has `image_id`, `caption`, `log_prob`, `file_path`, and `beams`, all captions of the image with
+    their log-probabilities.
     """
     results = []
     with evaluating(model), Progress(total, 'captioning') as display:
         for batch in batches:
-            decoded = decode(model, model.encode(batch.to(device)))
+            keys = [(seed, image) for image in batch.images]
+            decoded = decode(model, model.encode(batch.to(device)),
+                             functools.partial(chances, keys, device=device))
             rows = zip(batch.image_ids, batch.images, decoded.captions.tolist(),
                        decoded.log_probs.tolist())
             for image_id, row, captions, log_probs in rows:

@@ -30,7 +30,7 @@ def cross_entropy(log_probs, targets, smoothing=0.0):
 def caption_loss(model, batch, smoothing=0.0):
     """Cross-entropy of a model on a batch's captions -> {'loss': scalar, 'tokens': int}."""
     memory = model.encode(batch)
-    log_probs, places = model.word_log_probs(memory, batch.captions)
+    log_probs, places = model.word_log_probs(memory, batch.captions, batch.lengths)
     targets = caption_targets(batch.captions, places)
     return {'loss': cross_entropy(log_probs, targets, smoothing), 'tokens': len(targets)}
 
@@ -41,7 +41,7 @@ def self_critical_loss(model, batch, samples, advantage):
     samples (I, S, T) zero padded, advantage (I, S).  The end token of a caption is one of its
     tokens; a caption that was cut at the longest length T has none.  The gradient takes one
     teacher-forced pass; with dropout off it is that of sampling with the graph kept (Rennie et al.
-    2017, equation 8).  Returns {'loss': scalar, 'tokens': int}.
+    2017, equation 8).  Returns {'loss': scalar, 'tokens': scalar}.
     """
     T = samples.shape[2]
     log_probs, places = model.word_log_probs(model.encode(batch), samples)
@@ -49,7 +49,7 @@ def self_critical_loss(model, batch, samples, advantage):
     sampled = places % (T + 1) < T  # the place behind a cut caption was never drawn
     weight = advantage.reshape(-1)[places // (T + 1)] * sampled
     tokens = sampled.sum()
-    return {'loss': -(said * weight).sum() / tokens, 'tokens': int(tokens)}
+    return {'loss': -(said * weight).sum() / tokens, 'tokens': tokens}
 
 
 def is_finite(loss, parameters):
