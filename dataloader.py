@@ -8,6 +8,7 @@ without padding, and images are never repeated per caption.
 import contextlib
 import os
 import signal
+import time
 from dataclasses import dataclass
 
 import h5py
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from misc import parallel
 from misc.cli import DataError
 from misc.features import open_source
 from misc.files import read_json
@@ -338,6 +340,8 @@ class Reader(Dataset):
 
     def batch(self, rows, epoch, position):
         """The `Batch` of the images `rows`."""
+        if not rows:
+            return Batch([], [], [], None, None, None, None, epoch, position)
         corpus = self.corpus
         arrays = [corpus.arrays(row) for row in rows]
         captions = None
@@ -356,7 +360,8 @@ class Reader(Dataset):
 class Order:
     """The endless order of training requests: each epoch a fresh permutation of the images.
 
-    The last batch of an epoch is smaller where the batch size does not divide the epoch.
+    The last batch of an epoch is smaller where the batch size does not divide the epoch.  Positions are of
+    the joint batches; a request is for this process's part of one.
     """
 
     def __init__(self, rows, batch_size, seed, state=None):
@@ -386,27 +391,32 @@ class Order:
             while position < len(order):
                 rows = order[position:position + self.batch_size].tolist()
                 position += len(rows)
-                yield rows, epoch, position
+                yield parallel.part(rows), epoch, position
             epoch, position = epoch + 1, 0
 
 
 class TrainBatches:
     """Training batches for ever, whose position and order are part of the training state."""
 
-    def __init__(self, corpus, rows, batch_size, captions_per_image, seed, workers, state=None):
-        """`rows` of the corpus, `captions_per_image` drawn for each, `workers` processes."""
+    def __init__(self, corpus, rows, batch_size, captions_per_image, seed, workers, state=None, pin=False):
+        """`rows` of the corpus, `captions_per_image` drawn for each, `workers` processes that read; `pin`:
+        batches come in pinned memory."""
         self.order = Order(rows, batch_size, seed, state)
         self.epoch, self.position = self.order.epoch, self.order.position
-        self.images = len(rows)
+        self.images, self.dealt, self.waited = len(rows), 0, 0.0
         reader = Reader(corpus, captions_per_image, seed)
-        self.batches = iter(make_loader(reader, self.order, workers))
+        self.batches = iter(make_loader(reader, self.order, workers, pin))
 
     def next(self):
-        """The next `Batch`."""
+        """The next `Batch`, this process's part of it.  Adds to `dealt`, the images of the joint batches so
+        far, and to `waited`, the seconds that batches were waited for."""
+        started = time.monotonic()
         with worker_errors():
             batch = next(self.batches)
         batch = raised(batch)
+        self.dealt += batch.position - (self.position if batch.epoch == self.epoch else 0)
         self.epoch, self.position = batch.epoch, batch.position
+        self.waited += time.monotonic() - started
         return batch
 
     def close(self):
@@ -427,20 +437,22 @@ class TrainBatches:
                 'order': np.asarray(self.order.order_of(epoch), dtype=np.int64)}
 
 
-def image_batches(corpus, rows, batch_size, workers, captions_per_image=0, seed=0):
-    """Yield the `Batch`es of `rows`, once, in order; with `captions_per_image` drawn captions each."""
-    requests = [(rows[start:start + batch_size], 0, 0) for start in range(0, len(rows), batch_size)]
-    loader = make_loader(Reader(corpus, captions_per_image, seed), requests, min(workers, len(requests)))
+def image_batches(corpus, rows, batch_size, workers, captions_per_image=0, seed=0, pin=False):
+    """Yield the `Batch`es of `rows`, once, in order; with `captions_per_image` drawn captions each.  Of
+    several processes each gets every n-th batch, whole: what comes of it is what comes of it in one."""
+    requests = parallel.every_nth([
+        (rows[start:start + batch_size], 0, 0) for start in range(0, len(rows), batch_size)])
+    loader = make_loader(Reader(corpus, captions_per_image, seed), requests, min(workers, len(requests)), pin)
     with worker_errors():
         yield from map(raised, loader)
 
 
-def make_loader(reader, requests, workers):
+def make_loader(reader, requests, workers, pin=False):
     """A loader of `requests` through `workers` processes (0: this one), in order."""
     # A generator of its own: the loader must not draw from the random numbers of the training.
     return DataLoader(reader, sampler=requests, batch_size=None, num_workers=workers,
                       generator=torch.Generator().manual_seed(0), worker_init_fn=quiet_worker,
-                      collate_fn=None)
+                      collate_fn=None, pin_memory=pin)
 
 
 def quiet_worker(_):

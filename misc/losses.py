@@ -52,7 +52,7 @@ def self_critical_loss(model, batch, samples, advantage):
     return {'loss': -(said * weight).sum() / tokens, 'tokens': tokens}
 
 
-def is_finite(loss, parameters):
-    """Whether the loss and every gradient are finite."""
+def all_finite(loss, parameters):
+    """Whether the loss and every gradient are finite: a bool tensor, where they are."""
     sums = [loss.detach().double()] + [p.grad.sum().double() for p in parameters if p.grad is not None]
-    return bool(torch.isfinite(torch.stack([total.to(sums[0].device) for total in sums])).all())
+    return torch.isfinite(torch.stack(sums)).all()
