@@ -8,6 +8,7 @@ without padding, and images are never repeated per caption.
 import contextlib
 import os
 import signal
+import time
 from dataclasses import dataclass
 
 import h5py
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from misc import parallel
 from misc.cli import DataError
 from misc.features import open_source
 from misc.files import read_json
@@ -29,6 +31,8 @@ RELATIVE_COMMAND = ('python scripts/prepro_bbox_relative_coords.py --input_json 
                     '--image_root IMAGE_ROOT --input_box_dir data/cocobu_box '
                     '--output_dir data/cocobu_box_relative')
 
+ARRAYS = ('features', 'grids', 'boxes', 'captions')  # of a batch, the things that travel to a device
+
 
 @dataclass
 class Batch:
@@ -41,6 +45,8 @@ class Batch:
     grids       (M, g*g) float32 grid vectors, or None where the model does not want them
     boxes       (M, 4) float32 x1 y1 x2 y2 relative to the image, or None likewise
     captions    (I, S, T) int64 word indices, zero padded, or None where there are none
+    lengths     list of I * S: the words of each caption, image by image, or None likewise; counted while
+                the captions are on the host, so that nobody has to ask a device for them
     epoch, position   where the training order stands after this batch (0, 0 elsewhere)
     """
 
@@ -53,14 +59,47 @@ class Batch:
     captions: torch.Tensor | None
     epoch: int = 0
     position: int = 0
+    lengths: list | None = None
+
+    def __post_init__(self):
+        if self.captions is not None and self.lengths is None:
+            self.lengths = (self.captions > 0).sum(2).view(-1).tolist()
+
+    def __len__(self):
+        return len(self.counts)
 
     def to(self, device):
-        """The batch with its arrays on `device`."""
-        for name in ('features', 'grids', 'boxes', 'captions'):
-            value = getattr(self, name)
-            if value is not None:
-                setattr(self, name, value.to(device, non_blocking=True))
+        """The batch with its arrays on `device`; from pinned memory the host does not wait for it."""
+        return self._with(lambda array: array.to(device, non_blocking=True))
+
+    def pin_memory(self):
+        """The batch with its arrays in pinned memory (the loader calls this, by this name)."""
+        return self._with(torch.Tensor.pin_memory)
+
+    def _with(self, change):
+        for name in ARRAYS:
+            if getattr(self, name) is not None:
+                setattr(self, name, change(getattr(self, name)))
         return self
+
+    def split(self, parts):
+        """The batch as a list of up to `parts` batches, none empty, of about as many images each."""
+        if parts == 1 or len(self) < 2:
+            return [self] if len(self) else []
+        edges = [len(self) * part // parts for part in range(parts + 1)]
+        return [self._images(start, end) for start, end in zip(edges, edges[1:]) if start < end]
+
+    def _images(self, start, end):
+        """The batch of the images from `start` to `end`; arrays are views."""
+        rows = slice(sum(self.counts[:start]), sum(self.counts[:end]))
+        parts = {name: getattr(self, name) for name in ('features', 'grids', 'boxes')}
+        parts = {name: None if array is None else array[rows] for name, array in parts.items()}
+        captions, lengths = self.captions, self.lengths
+        if captions is not None:
+            captions, each = captions[start:end], captions.shape[1]
+            lengths = lengths[start * each:end * each]
+        return Batch(self.image_ids[start:end], self.images[start:end], self.counts[start:end],
+                     captions=captions, lengths=lengths, epoch=self.epoch, position=self.position, **parts)
 
 
 class Labels:
@@ -301,6 +340,8 @@ class Reader(Dataset):
 
     def batch(self, rows, epoch, position):
         """The `Batch` of the images `rows`."""
+        if not rows:
+            return Batch([], [], [], None, None, None, None, epoch, position)
         corpus = self.corpus
         arrays = [corpus.arrays(row) for row in rows]
         captions = None
@@ -319,7 +360,8 @@ class Reader(Dataset):
 class Order:
     """The endless order of training requests: each epoch a fresh permutation of the images.
 
-    The last batch of an epoch is smaller where the batch size does not divide the epoch.
+    The last batch of an epoch is smaller where the batch size does not divide the epoch.  Positions are of
+    the joint batches; a request is for this process's part of one.
     """
 
     def __init__(self, rows, batch_size, seed, state=None):
@@ -349,27 +391,32 @@ class Order:
             while position < len(order):
                 rows = order[position:position + self.batch_size].tolist()
                 position += len(rows)
-                yield rows, epoch, position
+                yield parallel.part(rows), epoch, position
             epoch, position = epoch + 1, 0
 
 
 class TrainBatches:
     """Training batches for ever, whose position and order are part of the training state."""
 
-    def __init__(self, corpus, rows, batch_size, captions_per_image, seed, workers, state=None):
-        """`rows` of the corpus, `captions_per_image` drawn for each, `workers` processes."""
+    def __init__(self, corpus, rows, batch_size, captions_per_image, seed, workers, state=None, pin=False):
+        """`rows` of the corpus, `captions_per_image` drawn for each, `workers` processes that read; `pin`:
+        batches come in pinned memory."""
         self.order = Order(rows, batch_size, seed, state)
         self.epoch, self.position = self.order.epoch, self.order.position
-        self.images = len(rows)
+        self.images, self.dealt, self.waited = len(rows), 0, 0.0
         reader = Reader(corpus, captions_per_image, seed)
-        self.batches = iter(make_loader(reader, self.order, workers))
+        self.batches = iter(make_loader(reader, self.order, workers, pin))
 
     def next(self):
-        """The next `Batch`."""
+        """The next `Batch`, this process's part of it.  Adds to `dealt`, the images of the joint batches so
+        far, and to `waited`, the seconds that batches were waited for."""
+        started = time.monotonic()
         with worker_errors():
             batch = next(self.batches)
         batch = raised(batch)
+        self.dealt += batch.position - (self.position if batch.epoch == self.epoch else 0)
         self.epoch, self.position = batch.epoch, batch.position
+        self.waited += time.monotonic() - started
         return batch
 
     def close(self):
@@ -390,20 +437,22 @@ class TrainBatches:
                 'order': np.asarray(self.order.order_of(epoch), dtype=np.int64)}
 
 
-def image_batches(corpus, rows, batch_size, workers, captions_per_image=0, seed=0):
-    """Yield the `Batch`es of `rows`, once, in order; with `captions_per_image` drawn captions each."""
-    requests = [(rows[start:start + batch_size], 0, 0) for start in range(0, len(rows), batch_size)]
-    loader = make_loader(Reader(corpus, captions_per_image, seed), requests, min(workers, len(requests)))
+def image_batches(corpus, rows, batch_size, workers, captions_per_image=0, seed=0, pin=False):
+    """Yield the `Batch`es of `rows`, once, in order; with `captions_per_image` drawn captions each.  Of
+    several processes each gets every n-th batch, whole: what comes of it is what comes of it in one."""
+    requests = parallel.every_nth([
+        (rows[start:start + batch_size], 0, 0) for start in range(0, len(rows), batch_size)])
+    loader = make_loader(Reader(corpus, captions_per_image, seed), requests, min(workers, len(requests)), pin)
     with worker_errors():
         yield from map(raised, loader)
 
 
-def make_loader(reader, requests, workers):
+def make_loader(reader, requests, workers, pin=False):
     """A loader of `requests` through `workers` processes (0: this one), in order."""
     # A generator of its own: the loader must not draw from the random numbers of the training.
     return DataLoader(reader, sampler=requests, batch_size=None, num_workers=workers,
                       generator=torch.Generator().manual_seed(0), worker_init_fn=quiet_worker,
-                      collate_fn=None)
+                      collate_fn=None, pin_memory=pin)
 
 
 def quiet_worker(_):

@@ -1,4 +1,7 @@
-"""Caption a split with a trained model and score it; `python eval.py --help` lists the options."""
+"""Caption a split with a trained model and score it; `python eval.py --help` lists the options.
+
+With `torchrun --nproc_per_node N eval.py ...` N processes share the images; what is written is the same.
+"""
 
 import argparse
 import os
@@ -7,12 +10,10 @@ import shutil
 
 os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # why: see train.py
 
-import torch
-
 import models
 import opts
 from dataloader import Corpus, image_batches, image_path
-from misc import checkpoint
+from misc import checkpoint, parallel
 from misc.cli import DataError, UsageError, note, progress, run_command
 from misc.evaluation import caption_images, mean_loss
 from misc.machine import memory_errors, pick_device
@@ -22,6 +23,14 @@ from models.ensemble import Ensemble
 
 def main():
     """Parse the options, check them and the files, caption, score, write."""
+    with parallel.processes():
+        found = parallel.together(set_up)
+        results, loss = caption_split(found)
+        parallel.on_main(lambda: write_all(found, results, loss))
+
+
+def set_up():
+    """What the command line describes, checked: a namespace of all that the later parts need."""
     options, given = opts.parse(opts.eval_parser())
     opts.check_decoding(options, options.sample_n)
     if options.dump_images and not options.image_root:
@@ -48,18 +57,35 @@ def main():
     pictures = image_files(options, corpus, rows) if options.dump_images else []
     references = split_references(options, corpus, rows) if options.language_eval else None
 
-    torch.manual_seed(options.seed)
     shown = options.beam_size if options.verbose_beam and options.sample_max else options.sample_n
     decode = models.build_decoder(options, longest, infos['vocab'], shown)
+    return argparse.Namespace(
+        options=options, members=members, corpus=corpus, rows=rows, model=model, decode=decode, device=device,
+        vocabulary=infos['vocab'], pictures=pictures, references=references)
+
+
+def caption_split(found):
+    """The results of the split's images, and the loss on their captions where it is asked for."""
+    options, model, device, images = found.options, found.model, found.device, len(found.rows)
+
+    def batches(**captions):
+        return image_batches(found.corpus, found.rows, options.batch_size, options.num_workers,
+                             pin=device.type == 'cuda', **captions)
+
     with memory_errors('--batch_size'):
-        results = caption_images(
-            model, image_batches(corpus, rows, options.batch_size, options.num_workers), decode,
-            corpus.images, infos['vocab'], device, len(rows))
-        print_captions(results, options.verbose_beam)
-        loss = split_loss(options, corpus, rows, model, device) if options.verbose_loss else None
-    write_captions(options, pictures, results)
+        results = caption_images(model, batches(), found.decode, found.corpus.images, found.vocabulary, device,
+                                 images, options.seed)
+        loss = mean_loss(model, batches(captions_per_image=5), device, images) if options.verbose_loss else None
+    return results, loss
+
+
+def write_all(found, results, loss):
+    """Everything that is printed and written."""
+    options = found.options
+    print_captions(results, options.verbose_beam)
+    write_captions(options, found.pictures, results)
     if options.language_eval or loss is not None:
-        write_scores(options, members, results, references, loss)
+        write_scores(options, found.members, results, found.references, loss)
 
 
 def reading(members):
@@ -123,12 +149,6 @@ def print_captions(results, every_beam):
         for beam in entry['beams'] if every_beam else [entry]:
             print(f'{entry["image_id"]}: {beam["caption"]}'
                   + (f'  ({beam["log_prob"]:.3f})' if every_beam else ''))
-
-
-def split_loss(options, corpus, rows, model, device):
-    """The cross-entropy per token over five captions of each image."""
-    return mean_loss(model, image_batches(corpus, rows, options.batch_size, options.num_workers,
-                                          captions_per_image=5), device, len(rows))
 
 
 def image_files(options, corpus, rows):

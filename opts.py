@@ -97,7 +97,10 @@ def add_optimisation_flags(parser):
     group.add_argument('--max_epochs', type=number_in(int, -1), default=30, metavar='N',
                        help='passes over the training images, counted over all phases; -1: without end')
     group.add_argument('--batch_size', type=number_in(int, 1), default=15, metavar='N',
-                       help='images in a batch')
+                       help='images in a batch, over all processes')
+    group.add_argument('--accumulate', type=number_in(int, 1), default=1, metavar='N',
+                       help="work through a batch's images in N parts and add up their gradients, to the same "
+                            'effect; raise it when memory does not suffice')
     group.add_argument('--seq_per_img', type=number_in(int, 1), default=5, metavar='N',
                        help='captions per image in a batch')
     group.add_argument('--optim', type=one_of(*OPTIMISERS), default='adam', metavar='NAME',

@@ -1,4 +1,8 @@
-"""Train an image captioner; `python train.py --help` lists the options."""
+"""Train an image captioner; `python train.py --help` lists the options.
+
+With `torchrun --nproc_per_node N train.py ...` N processes share the images of every batch; the training
+is the same.
+"""
 
 import json
 import os
@@ -16,14 +20,17 @@ import torch
 import models
 import opts
 from dataloader import Corpus, TrainBatches, image_batches
-from misc import checkpoint
+from misc import checkpoint, parallel
 from misc.cli import DataError, UsageError, note, run_command
+from misc.draws import chances
 from misc.evaluation import caption_images, evaluating, mean_loss, sentence
 from misc.files import replacing
-from misc.losses import caption_loss, is_finite, self_critical_loss
+from misc.finite import LateFlags, guarded_step
+from misc.losses import all_finite, caption_loss, self_critical_loss
 from misc.machine import memory_errors, pick_device
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
                         decayed_rate, noam_rate, set_rate, take_moments)
+from misc.rewards import mean_statistics
 from models.decoding import sample
 
 HISTORIES = ('val_result_history', 'loss_history', 'lr_history', 'ss_prob_history')
@@ -32,6 +39,12 @@ VALIDATIONS = 'validations.jsonl'
 
 def main():
     """Parse the options, check them and the files, train."""
+    with parallel.processes():
+        return parallel.together(set_up).run()
+
+
+def set_up():
+    """The `Training` that the command line describes."""
     options, given = opts.parse(opts.train_parser())
     opts.check_run(options)
     opts.check_optimiser(options, given)
@@ -52,7 +65,7 @@ def main():
                          f'{options.id}; go on with it by --start_from {options.checkpoint_path}, '
                          'or name another folder')
     opts.check_model(options, given)
-    return Training(options, infos).run()
+    return Training(options, infos)
 
 
 class Training:
@@ -67,6 +80,7 @@ class Training:
         self.longest = corpus.labels.longest
         options.vocab_size, options.seq_length = len(corpus.vocabulary), self.longest
         self.model = models.build(options, options.vocab_size + 1, self.longest).to(self.device)
+        self.parameters = list(self.model.parameters())
         corpus.want(self.model.needs)
         train_rows = corpus.rows('train', options.train_only)
         limit = None if options.val_images_use < 0 else options.val_images_use
@@ -79,9 +93,10 @@ class Training:
         self.decode = models.build_decoder(options, self.longest, corpus.vocabulary)
         self._resume(infos)
         self.batches = TrainBatches(corpus, train_rows, options.batch_size, options.seq_per_img,
-                                    options.seed, options.num_workers,
-                                    infos and infos.get('loader'))
-        self.stopped_by = None
+                                    options.seed, options.num_workers, infos and infos.get('loader'),
+                                    pin=self.device.type == 'cuda')
+        self.flags = LateFlags()
+        self.asked = self.stopped_by = 0  # signals: that came to this process, and that all have heard of
         self.announced = False
         if self.first_cider is not None and not has_rewards:
             note('warning: this run was in self-critical training; without --self_critical_after it goes on '
@@ -125,6 +140,7 @@ class Training:
         self.validations = []  # the lines of validations.jsonl
         self.first_cider = None  # on validation, when the self-critical phase started
         if infos is None:
+            restore_random({}, options.seed, self.device)
             return
         folder = options.start_from
         if infos['vocab'] != self.corpus.vocabulary:
@@ -147,14 +163,12 @@ class Training:
         self.first_cider = infos.get('first_cider')
         if options.load_best_score:
             self.best_score, self.best_measure = infos.get('best_val_score'), infos.get('best_measure')
-        if 'random' in infos:
-            restore_random(infos['random'])
+        restore_random(infos, options.seed, self.device)
         self._print(f'going on from {folder} at iteration {self.iteration}, epoch {infos["epoch"]}')
 
     def run(self):
         """Train to the last epoch, or until SIGINT or SIGTERM; returns the exit status."""
-        os.makedirs(self.options.checkpoint_path, exist_ok=True)
-        self._open_logs()
+        parallel.together(self._open_logs)
         before = {number: signal.signal(number, self._on_signal)
                   for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -174,7 +188,7 @@ class Training:
             self._print(f'nothing to do: epoch {self._epoch()} of --max_epochs {options.max_epochs} '
                         'is reached')
             return 0
-        while not self._is_over() and not self.stopped_by:
+        while not self._is_stopped() and not self._is_over():
             if self._is_self_critical() and not self.announced:
                 self._announce_self_critical()
             self._step()
@@ -196,20 +210,29 @@ class Training:
         """The epoch that the next batch belongs to."""
         return self.batches.epoch + self.batches.epoch_is_over
 
-    def _is_self_critical(self):
-        return self.rewards is not None and self._epoch() >= self.options.self_critical_after
+    def _is_self_critical(self, epoch=None):
+        """Whether rewards train in `epoch` (default: that of the next batch)."""
+        epoch = self._epoch() if epoch is None else epoch
+        return self.rewards is not None and epoch >= self.options.self_critical_after
 
     def _is_validated(self):
         """Whether the model as it is now has been validated (and so saved)."""
         return bool(self.validations) and self.validations[-1]['iteration'] == self.iteration
 
+    def _is_stopped(self):
+        """Whether a signal came to any process; all of them ask at the same time."""
+        self.stopped_by = parallel.most(self.asked)
+        return self.stopped_by > 0
+
     def _is_over(self):
         return 0 <= self.options.max_epochs <= self._epoch()
 
     def _on_signal(self, number, _):
-        if self.stopped_by:  # asked twice: leave at once, the last checkpoint stands
+        # Asked twice: leave at once, the last checkpoint stands.  With several processes the signal may
+        # well come twice, from the batch system and from torchrun, which kills those that take too long.
+        if self.asked and parallel.count() == 1:
             os._exit(128 + number)
-        self.stopped_by = number
+        self.asked = number
 
     def learning_rate(self, epoch):
         """The rate of the next step, a function of its number, its epoch and the plateaus seen."""
@@ -225,29 +248,67 @@ class Training:
 
     def _step(self):
         """One batch: loss, gradients, one step of the optimiser, logs."""
-        options = self.options
-        self_critical = self._is_self_critical()
-        batch = self.batches.next().to(self.device)
+        self.optimiser.zero_grad(set_to_none=True)
+        batch, total, tokens, statistics = parallel.together(self._gradients)
+        loss = parallel.mean_gradients(self.parameters, total, tokens)
         rate = self.learning_rate(batch.epoch)
         set_rate(self.optimiser, rate)
-        self.optimiser.zero_grad(set_to_none=True)
-        if self_critical:
-            loss, statistics = self._self_critical_loss(batch)
-        else:
-            loss, statistics = caption_loss(self.model, batch, options.label_smoothing)['loss'], {}
-        loss.backward()
-        parameters = list(self.model.parameters())
-        if not is_finite(loss, parameters):
-            ids = ', '.join(map(str, batch.image_ids[:10]))
-            raise DataError(
-                f'iteration {self.iteration + 1} (epoch {batch.epoch}, learning rate {rate:.3g}): the loss '
-                f'or a gradient is not finite; the images were {ids}'
-                f'{", ..." if len(batch.image_ids) > 10 else ""}\nthe last checkpoint in '
-                f'{options.checkpoint_path} stands; try a lower rate, or look at these images\' features')
-        clip_by_value(parameters, options.grad_clip)
-        self.optimiser.step()
+        self._update(loss, (self.iteration + 1, batch.epoch, rate, batch.image_ids))
         self.iteration += 1
-        self._log_step(float(loss.detach()), rate, batch, statistics)
+        if self.iteration % self.options.losses_log_every == 0:
+            self._log_step(float(loss), rate, batch.epoch, statistics)
+
+    def _gradients(self):
+        """Leave the gradients of the next batch (of several processes, of this one's part) with the
+        parameters, as sums over its tokens -> (the batch, the sum of its loss, its tokens, statistics of
+        the rewards).  Where nothing is to be added up it is the mean at once, and `tokens` are 1.
+        """
+        batch = self.batches.next()
+        parts = batch.split(self.options.accumulate)
+        alone = len(parts) == 1 and parallel.count() == 1
+        total, tokens, statistics = torch.zeros((), device=self.device), 0, []
+        for part in parts:
+            terms, found = self._loss(part.to(self.device))
+            weight = 1 if alone else terms['tokens']
+            loss = terms['loss'] * weight
+            loss.backward()
+            total, tokens = total + loss.detach(), tokens + weight
+            statistics.append((len(part), found))
+        return batch, total, tokens, statistics
+
+    def _update(self, loss, about):
+        """One step of the optimiser.  Where the loss or a gradient is not finite the weights stay as they
+        are and the run ends: on the CPU at once, on a CUDA device, which is not waited for, a step later."""
+        finite = all_finite(loss, self.parameters)
+        clip_by_value(self.parameters, self.options.grad_clip)
+        if self.device.type == 'cuda':
+            guarded_step(self.optimiser, finite)
+            self._refuse(self.flags.send(finite, about))
+        elif finite:
+            self.optimiser.step()
+        else:
+            self._refuse(about)
+
+    def _refuse(self, about):
+        """End the run because of a step that was not finite; None is no such step."""
+        if about is None:
+            return
+        iteration, epoch, rate, image_ids = about
+        ids = sum(parallel.gathered(lambda: image_ids), [])
+
+        def refuse():
+            raise DataError(
+                f'iteration {iteration} (epoch {epoch}, learning rate {rate:.3g}): the loss or a gradient is not '
+                f'finite; the images were {", ".join(map(str, ids[:10]))}{", ..." if len(ids) > 10 else ""}\n'
+                f'the last checkpoint in {self.options.checkpoint_path} stands; try a lower rate, or look at '
+                'these images\' features')
+        parallel.together(refuse)
+
+    def _loss(self, batch):
+        """The terms of the phase's loss, and the statistics of its rewards."""
+        if self._is_self_critical(batch.epoch):
+            return self._self_critical_loss(batch)
+        return caption_loss(self.model, batch, self.options.label_smoothing), {}
 
     def _announce_self_critical(self):
         """Say what the phase rewards and at which rate; where it starts, validate: what it has to stay
@@ -267,23 +328,26 @@ class Training:
             self._validate()
 
     def _self_critical_loss(self, batch):
-        """Sample, reward, and one teacher-forced pass -> (loss, statistics of the rewards)."""
-        options = self.options
-        greedy = None
+        """Sample, reward, and one teacher-forced pass -> (the terms of the loss, statistics of the rewards).
+
+        The words that are drawn depend on the seed, the epoch and the image, so that neither the number
+        of processes nor that of the parts of a batch changes them.
+        """
+        options, greedy = self.options, None
         if options.sc_baseline == 'greedy':
             with evaluating(self.model):
                 greedy = sample(self.model, self.model.encode(batch), self.longest, greedy=True).captions[:, 0]
+        drawn = chances([(options.seed, batch.epoch, image, 1) for image in batch.images], options.sc_samples,
+                        self.longest, self.device)
         with torch.no_grad():  # dropout stays on
-            samples = sample(self.model, self.model.encode(batch), self.longest,
-                             copies=options.sc_samples).captions
+            samples = sample(self.model, self.model.encode(batch), self.longest, copies=options.sc_samples,
+                             chances=drawn).captions
         advantage, statistics = self.rewards(batch.image_ids, samples, greedy)
         advantage = torch.from_numpy(advantage).to(self.device)
-        return self_critical_loss(self.model, batch, samples, advantage)['loss'], statistics
+        return self_critical_loss(self.model, batch, samples, advantage), statistics
 
-    def _log_step(self, loss, rate, batch, statistics):
-        self.images_done += len(batch.counts)
-        if self.iteration % self.options.losses_log_every:
-            return
+    def _log_step(self, loss, rate, epoch, statistics):
+        statistics = mean_statistics(sum(parallel.gathered(lambda: statistics), []))
         self.histories['loss_history'][self.iteration] = loss
         self.histories['lr_history'][self.iteration] = rate
         self.histories['ss_prob_history'][self.iteration] = 0.0
@@ -293,24 +357,34 @@ class Training:
             self.events.add_scalar(f'self_critical_{name}', value, self.iteration)
         if statistics:
             self.histories.setdefault('reward_history', {})[self.iteration] = statistics
-        speed = self.images_done / (time.monotonic() - self.started)
-        line = (f'iteration {self.iteration} (epoch {batch.epoch}, {self.batches.position} of '
+        speed = self.batches.dealt / (time.monotonic() - self.started)
+        line = (f'iteration {self.iteration} (epoch {epoch}, {self.batches.position} of '
                 f'{self.batches.images} images): loss {loss:.4f}, learning rate {rate:.3g}, ')
         line += ''.join(f'{name} {value:.3f}, ' for name, value in statistics.items())
-        line += f'{speed:.1f} images/s'
+        line += f'{speed:.1f} images/s, waited {100 * self._waited(self.logged):.1f} %'
+        self.logged = self._clock()
         if self.options.max_epochs >= 0:
-            left = ((self.options.max_epochs - batch.epoch) * self.batches.images
+            left = ((self.options.max_epochs - epoch) * self.batches.images
                     - self.batches.position) / speed
             line += f', {int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d} left'
         self._print(line)
 
+    def _clock(self):
+        """Now, and the seconds that batches were waited for so far."""
+        return time.monotonic(), self.batches.waited
+
+    def _waited(self, since):
+        """The share of the time since then, an earlier `_clock`, that batches were waited for."""
+        (now, waited), (then, before) = self._clock(), since
+        return (waited - before) / max(now - then, 1e-9)
+
     def _validate(self):
         """Loss and, when asked, language scores of the validation images; log and save them."""
-        options, corpus = self.options, self.corpus
+        self._refuse(self.flags.settle())
+        options, waited = self.options, self._waited(self.validated)
         started = time.monotonic()
-        scores = {'loss': mean_loss(self.model, image_batches(
-            corpus, self.val_rows, options.batch_size, options.num_workers, options.seq_per_img,
-            options.seed), self.device, len(self.val_rows))}
+        scores = {'loss': mean_loss(self.model, self._val_batches(options.seq_per_img), self.device,
+                                    len(self.val_rows))}
         if options.language_eval or self._is_self_critical():
             scores.update(self._language_scores())
         measure, score = ('CIDEr', scores['CIDEr']) if 'CIDEr' in scores else ('loss', -scores['loss'])
@@ -323,14 +397,25 @@ class Training:
         for name, value in scores.items():
             self.events.add_scalar(f'validation_{name}', value, self.iteration)
         record = {'iteration': self.iteration, 'epoch': self._epoch(), **scores, 'best': is_best,
-                  'seconds': round(time.monotonic() - started, 2)}
+                  'seconds': round(time.monotonic() - started, 2), 'waited': round(waited, 4)}
         self.validations.append(record)
-        with open(os.path.join(options.checkpoint_path, VALIDATIONS), 'a', encoding='utf-8') as file:
-            file.write(json.dumps(record) + '\n')
+        parallel.on_main(lambda: self._write_validation(record))
         listed = ', '.join(f'{name} {value:.4f}' for name, value in scores.items())
         self._print(f'validation at iteration {self.iteration}: {listed}{" (best)" if is_best else ""}')
         self._watch_cider(scores)
         self._save(is_best)
+        self.logged = self.validated = self._clock()
+
+    def _val_batches(self, captions_per_image=0):
+        """The batches of the validation images, this process's share of them."""
+        options = self.options
+        return image_batches(self.corpus, self.val_rows, options.batch_size, options.num_workers,
+                             captions_per_image, options.seed, pin=self.device.type == 'cuda')
+
+    def _write_validation(self, record):
+        path = os.path.join(self.options.checkpoint_path, VALIDATIONS)
+        with open(path, 'a', encoding='utf-8') as file:
+            file.write(json.dumps(record) + '\n')
 
     def _watch_cider(self, scores):
         """Remember the CIDEr that the self-critical phase started with; warn when it has halved."""
@@ -344,11 +429,14 @@ class Training:
                  'model-best.pth and try a lower --learning_rate, a smaller --grad_clip, or --sc_baseline mean')
 
     def _language_scores(self):
-        from misc.metrics import score
-        options = self.options
         results = caption_images(
-            self.model, image_batches(self.corpus, self.val_rows, options.batch_size, options.num_workers),
-            self.decode, self.corpus.images, self.corpus.vocabulary, self.device, len(self.val_rows))
+            self.model, self._val_batches(), self.decode, self.corpus.images, self.corpus.vocabulary,
+            self.device, len(self.val_rows), self.options.seed)
+        return parallel.on_main(lambda: self._score(results))
+
+    def _score(self, results):
+        """The scores of captions of the validation images."""
+        from misc.metrics import score
         overall, _, notes = score({entry['image_id']: entry['caption'] for entry in results},
                                   self.references)
         for line in notes:
@@ -357,11 +445,17 @@ class Training:
 
     def _save(self, is_best=False):
         """Write the run's folder as one set of files."""
+        self._refuse(self.flags.settle())
+        random = parallel.gathered(lambda: random_state(self.device))
+        parallel.on_main(lambda: checkpoint.save_set(self.options.checkpoint_path, self._files(random, is_best)))
+
+    def _files(self, random, is_best):
+        """What a checkpoint consists of, {name: bytes}; `random`: the processes' `random_state`s."""
         options, loader = self.options, self.batches.state()
         infos = {'opt': options, 'vocab': self.corpus.vocabulary, 'iter': self.iteration,
                  'epoch': loader['epoch'], 'best_val_score': self.best_score,
                  'best_measure': self.best_measure, 'loader': loader, 'plateau': self.plateau.state(),
-                 'random': random_state(), 'histories': self.histories,
+                 'random': random[0], 'random_of_others': random[1:], 'histories': self.histories,
                  'validations': self.validations, 'first_cider': self.first_cider,
                  'reward': self.rewards and self.rewards.describe()}
         weights, infos = checkpoint.tensor_bytes(self.model.state_dict()), checkpoint.pickle_bytes(infos)
@@ -370,36 +464,47 @@ class Training:
                  f'histories_{options.id}.pkl': checkpoint.pickle_bytes(self.histories)}
         if is_best:
             files.update({'model-best.pth': weights, checkpoint.infos_name(options.id, best=True): infos})
-        checkpoint.save_set(options.checkpoint_path, files)
+        return files
 
     def _open_logs(self):
         """TensorBoard events and the validation lines, without what a killed run wrote after its last
         checkpoint."""
         from tensorboardX import SummaryWriter
-        folder = self.options.checkpoint_path
-        self.events = SummaryWriter(folder, purge_step=self.iteration + 1 if self.iteration else None)
-        with replacing(os.path.join(folder, VALIDATIONS), 'w') as file:
-            file.writelines(json.dumps(record) + '\n' for record in self.validations)
-        self.started, self.images_done = time.monotonic(), 0
+        folder, writes = self.options.checkpoint_path, parallel.is_main()
+        os.makedirs(folder, exist_ok=True)
+        self.events = SummaryWriter(folder, purge_step=self.iteration + 1 if self.iteration else None,
+                                    write_to_disk=writes)
+        if writes:
+            with replacing(os.path.join(folder, VALIDATIONS), 'w') as file:
+                file.writelines(json.dumps(record) + '\n' for record in self.validations)
+        self.started = time.monotonic()
+        self.logged = self.validated = self._clock()
 
     def _print(self, line):
         print(line, flush=True)
 
 
-def random_state():
-    """The state of every generator that training draws from, as plain arrays (what a batch holds is
-    drawn by seed and epoch alone)."""
+def random_state(device):
+    """The state of the generators that this process draws dropout from, as plain arrays (what a batch holds
+    and says is drawn by seed, epoch and image alone)."""
     state = {'torch': torch.get_rng_state().numpy()}
-    if torch.cuda.is_available():
-        state['cuda'] = [one.numpy() for one in torch.cuda.get_rng_state_all()]
+    if device.type == 'cuda':
+        state['cuda'] = [torch.cuda.get_rng_state(device).numpy()]
     return state
 
 
-def restore_random(state):
-    """Put back what `random_state` took."""
-    torch.set_rng_state(torch.from_numpy(np.array(state['torch'])))
-    if torch.cuda.is_available() and len(state.get('cuda', ())) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([torch.from_numpy(np.array(one)) for one in state['cuda']])
+def restore_random(infos, seed, device):
+    """Put back what `random_state` took of the process of this rank.  A rank that had no part in the run so
+    far begins with numbers of its own."""
+    rank = parallel.rank()
+    states = ([infos['random']] if 'random' in infos else []) + list(infos.get('random_of_others', ()))
+    if rank < len(states):
+        torch.set_rng_state(torch.from_numpy(np.array(states[rank]['torch'])))
+        if device.type == 'cuda' and 'cuda' in states[rank]:
+            torch.cuda.set_rng_state(torch.from_numpy(np.array(states[rank]['cuda'][0])), device)
+    elif rank:
+        own = np.random.SeedSequence((seed, infos.get('iter', 0), rank))
+        torch.manual_seed(int(own.generate_state(1)[0]))
 
 
 if __name__ == '__main__':

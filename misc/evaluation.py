@@ -1,10 +1,13 @@
 """Captioning images with a model, and the loss on their captions."""
 
 import contextlib
+import functools
 
 import torch
 
+from misc import parallel
 from misc.cli import Progress
+from misc.draws import chances
 from misc.losses import caption_targets, mean_surprise
 
 
@@ -25,36 +28,50 @@ def sentence(words, vocabulary):
     return ' '.join(vocabulary[str(index)] for index in words if index)
 
 
-def caption_images(model, batches, decode, images, vocabulary, device, total):
+def caption_images(model, batches, decode, images, vocabulary, device, total, seed=0):
     """Caption `total` images -> a list of results in COCO's form, one per image.
 
-    `batches` yields `Batch`es, `decode(model, memory)` gives `Decoded`, `images` are the entries
-    that the batches' row numbers point at.  Each result has `image_id`, `caption`, `log_prob`,
-    `file_path`, and `beams`, all captions of the image with their log-probabilities.
+    `batches` yields `Batch`es, `decode(model, memory, chances)` gives `Decoded`, `images` are the entries
+    that the batches' row numbers point at.  Words that are drawn depend on `seed` and their image.  Each
+    result has `image_id`, `caption`, `log_prob`, `file_path`, and `beams`, all captions of the image with
+    their log-probabilities.
     """
-    results = []
-    with evaluating(model), Progress(total, 'captioning') as display:
-        for batch in batches:
-            decoded = decode(model, model.encode(batch.to(device)))
-            rows = zip(batch.image_ids, batch.images, decoded.captions.tolist(),
-                       decoded.log_probs.tolist())
-            for image_id, row, captions, log_probs in rows:
-                beams = [{'caption': sentence(words, vocabulary), 'log_prob': log_prob}
-                         for words, log_prob in zip(captions, log_probs) if log_prob > -float('inf')]
-                results.append({'image_id': image_id, **beams[0],
-                                'file_path': images[row].get('file_path', ''), 'beams': beams})
-            display.update(len(batch.counts))
-    return results
+    def caption(batch):
+        keys = [(seed, image) for image in batch.images]
+        decoded = decode(model, model.encode(batch.to(device)),
+                         functools.partial(chances, keys, device=device))
+        rows = zip(batch.image_ids, batch.images, decoded.captions.tolist(), decoded.log_probs.tolist())
+        return [result(*row) for row in rows]
+
+    def result(image_id, row, captions, log_probs):
+        beams = [{'caption': sentence(words, vocabulary), 'log_prob': log_prob}
+                 for words, log_prob in zip(captions, log_probs) if log_prob > -float('inf')]
+        return {'image_id': image_id, **beams[0], 'file_path': images[row].get('file_path', ''), 'beams': beams}
+
+    return sum(of_all_batches(model, caption, batches, 'captioning', total), [])
 
 
 def mean_loss(model, batches, device, images):
     """The cross-entropy per token, without label smoothing, over all `batches` of `images` images."""
-    total = tokens = 0
-    with evaluating(model), Progress(images, 'loss') as display:
-        for batch in batches:
-            batch = batch.to(device)
-            log_probs, places = model.word_log_probs(model.encode(batch), batch.captions)
-            total += float(mean_surprise(log_probs, caption_targets(batch.captions, places))) * len(places)
-            tokens += len(places)
-            display.update(len(batch.counts))
-    return total / max(tokens, 1)
+    def loss(batch):
+        batch = batch.to(device)
+        log_probs, places = model.word_log_probs(model.encode(batch), batch.captions, batch.lengths)
+        return float(mean_surprise(log_probs, caption_targets(batch.captions, places))) * len(places), len(places)
+
+    totals, tokens = zip(*of_all_batches(model, loss, batches, 'loss', images))
+    return sum(totals) / max(sum(tokens), 1)
+
+
+def of_all_batches(model, work, batches, label, images):
+    """What `work(batch)` returns of every batch, in order: of this process's `batches`, and of those of
+    the others.  `images` in all are shown as progress."""
+    def share():
+        found = []
+        with evaluating(model), Progress(images, label) as display:
+            for batch in batches:
+                found.append(work(batch))
+                # The others keep step with this process, but for the last few images.
+                display.update(min(len(batch) * parallel.count(), images - display.done))
+        return found
+
+    return parallel.put_together(parallel.gathered(share))

@@ -22,7 +22,7 @@ def caption_loss(model, batch, smoothing=0.0):
     The mean over the words and end tokens of -log p(word).  With `smoothing` s: of the KL divergence
     to the distribution with 1 - s on the word and s / (V - 1) on every other entry.
     """
-    states, places = model.word_states(model.encode(batch), batch.captions)
+    states, places = model.word_states(model.encode(batch), batch.captions, batch.lengths)
     targets = caption_targets(batch.captions, places)
     weights = torch.full(targets.shape, 1 / len(targets), device=states.device)
     return {'loss': word_loss(states, model.output, targets, weights, smoothing), 'tokens': len(targets)}
@@ -34,7 +34,7 @@ def self_critical_loss(model, batch, samples, advantage):
     samples (I, S, T) zero padded, advantage (I, S).  The end token of a caption is one of its
     tokens; a caption that was cut at the longest length T has none.  The gradient takes one
     teacher-forced pass; with dropout off it is that of sampling with the graph kept (Rennie et al.
-    2017, equation 8).  Returns {'loss': scalar, 'tokens': int}.
+    2017, equation 8).  Returns {'loss': scalar, 'tokens': scalar}.
     """
     T = samples.shape[2]
     states, places = model.word_states(model.encode(batch), samples)
@@ -42,7 +42,7 @@ def self_critical_loss(model, batch, samples, advantage):
     tokens = sampled.sum()
     weights = advantage.reshape(-1)[places // (T + 1)] * sampled / tokens
     loss = word_loss(states, model.output, caption_targets(samples, places), weights)
-    return {'loss': loss, 'tokens': int(tokens)}
+    return {'loss': loss, 'tokens': tokens}
 
 
 def word_loss(states, output, targets, weights, smoothing=0.0):
@@ -105,7 +105,7 @@ def mean_surprise(log_probs, targets):
     return -log_probs.gather(1, targets[:, None]).mean()
 
 
-def is_finite(loss, parameters):
-    """Whether the loss and every gradient are finite."""
+def all_finite(loss, parameters):
+    """Whether the loss and every gradient are finite: a bool tensor, where they are."""
     sums = [loss.detach().double()] + [p.grad.sum().double() for p in parameters if p.grad is not None]
-    return bool(torch.isfinite(torch.stack([total.to(sums[0].device) for total in sums])).all())
+    return torch.isfinite(torch.stack(sums)).all()

@@ -1,14 +1,17 @@
 """What the program runs on."""
 
 import contextlib
+import os
 
 import torch
 
+from misc import parallel
 from misc.cli import DataError, UsageError
 
 
 def pick_device(name):
-    """`auto`, `cpu`, `cuda` or `cuda:N` -> torch.device.  Raises `UsageError` where it is not there."""
+    """`auto`, `cpu`, `cuda` or `cuda:N` -> torch.device; each of several processes gets a CUDA device of
+    its own.  Raises `UsageError` where it is not there."""
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
     device = torch.device(name)
@@ -17,7 +20,19 @@ def pick_device(name):
         if (device.index or 0) >= there:
             raise UsageError(f'--device {name}: this machine has {there} CUDA devices; '
                              'allowed are auto and cpu' + ''.join(f', cuda:{i}' for i in range(there)))
+        if parallel.count() > 1:
+            device = own_device(device, there)
     return device
+
+
+def own_device(device, there):
+    """The CUDA device of this process, of the `there` devices of the machine."""
+    processes, number = (int(os.environ[name]) for name in ('LOCAL_WORLD_SIZE', 'LOCAL_RANK'))
+    if device.index is not None or processes > there:
+        raise UsageError(f'--device {device}: {processes} processes on this machine need a CUDA device each, '
+                         f'and it has {there}; start at most as many, with --device auto, or give --device cpu')
+    torch.cuda.set_device(number)  # where gradients travel from
+    return torch.device('cuda', number)
 
 
 @contextlib.contextmanager

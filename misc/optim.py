@@ -8,7 +8,7 @@ NOAM_BETAS, NOAM_EPSILON = (0.9, 0.98), 1e-9
 def build_optimiser(parameters, kind, alpha=0.9, beta=0.999, epsilon=1e-8, weight_decay=0.0):
     """The optimiser `kind` (one of `--optim`); its rate is set before every step.
 
-    Adam is the fused kind, one pass over the weights, which takes half the time.  `alpha` is its
+    The kinds that can be are fused: one pass over the weights, which takes half the time.  `alpha` is Adam's
     first beta, RMSprop's smoothing, and the momentum of sgdm and sgdmom.
     """
     adaptive = {'eps': epsilon, 'weight_decay': weight_decay}
@@ -17,10 +17,11 @@ def build_optimiser(parameters, kind, alpha=0.9, beta=0.999, epsilon=1e-8, weigh
         'adamw': lambda: torch.optim.AdamW(parameters, betas=(alpha, beta), fused=True, **adaptive),
         'rmsprop': lambda: torch.optim.RMSprop(parameters, alpha=alpha, **adaptive),
         'adagrad': lambda: torch.optim.Adagrad(parameters, **adaptive),
-        'sgd': lambda: torch.optim.SGD(parameters, lr=0.0, weight_decay=weight_decay),
-        'sgdm': lambda: torch.optim.SGD(parameters, lr=0.0, momentum=alpha, weight_decay=weight_decay),
+        'sgd': lambda: torch.optim.SGD(parameters, lr=0.0, weight_decay=weight_decay, fused=True),
+        'sgdm': lambda: torch.optim.SGD(parameters, lr=0.0, momentum=alpha, weight_decay=weight_decay,
+                                        fused=True),
         'sgdmom': lambda: torch.optim.SGD(parameters, lr=0.0, momentum=alpha, nesterov=True,
-                                          weight_decay=weight_decay),
+                                          weight_decay=weight_decay, fused=True),
     }
     return made[kind]()
 

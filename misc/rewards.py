@@ -96,6 +96,13 @@ class Rewards:
         return np.pad(captions, [(0, 0)] * (captions.ndim - 1) + [(0, missing)])
 
 
+def mean_statistics(parts):
+    """The statistics of a whole batch from those of its parts: a list of (images, dict of floats)."""
+    images = sum(count for count, _ in parts)
+    names = parts[0][1] if parts else ()
+    return {name: sum(count * statistics[name] for count, statistics in parts) / images for name in names}
+
+
 def bleu_4(cider, captions, owners, references):
     """BLEU-4 of each caption, float64 (B,), as coco-caption scores a sentence; arguments as for
     `CiderD.scores`."""

@@ -23,19 +23,19 @@ def build(options, vocab_size, longest):
 
 
 def build_decoder(options, longest, vocabulary, copies=1):
-    """The way of decoding that `options` describe: a function (model, memory) -> `Decoded`.
+    """The way of decoding that `options` describe: a function (model, memory, chances) -> `Decoded`.
 
-    `vocabulary` {index as text: word} tells whether the last word is UNK; `copies` captions per
+    `chances(copies, longest)` gives the numbers by which words are drawn (see `sample`).  `vocabulary` {index as text: word} tells whether the last word is UNK; `copies` captions per
     image are wanted.
     """
     last = len(vocabulary)
     unknown = last if options.suppress_UNK and vocabulary.get(str(last)) == 'UNK' else None
     constraints = Constraints(unknown, options.decoding_constraint, options.block_trigrams)
 
-    def decode(model, memory):
+    def decode(model, memory, chances):
         if not options.sample_max:
-            return sample(model, memory, longest, copies, temperature=options.temperature,
-                          top_k=options.top_k, top_p=options.top_p, constraints=constraints)
+            return sample(model, memory, longest, copies, temperature=options.temperature, top_k=options.top_k,
+                          top_p=options.top_p, constraints=constraints, chances=chances(copies, longest))
         if options.beam_size == 1:
             return sample(model, memory, longest, greedy=True, constraints=constraints)
         return beam_search(

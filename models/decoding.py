@@ -48,12 +48,13 @@ class Constraints:
 
 
 def sample(model, memory, longest, copies=1, greedy=False, temperature=1.0, top_k=0, top_p=1.0,
-           constraints=Constraints(), generator=None):
+           constraints=Constraints(), chances=None):
     """`copies` captions for each image, word by word: `Decoded` with n = copies.
 
     greedy: the most probable word each time.  Otherwise words are drawn from the softmax of
     log p / temperature, cut to the `top_k` most probable words (0: all) and to the smallest set
-    of words whose probability reaches `top_p` (1: all).
+    of words whose probability reaches `top_p` (1: all).  `chances` (I * copies, longest): the uniform
+    numbers that decide the words (default: they are drawn).
     """
     images = len(memory)
     state = model.start(memory, copies)
@@ -69,7 +70,8 @@ def sample(model, memory, longest, copies=1, greedy=False, temperature=1.0, top_
         if greedy:
             words = allowed.argmax(1)
         else:
-            words = draw(allowed, temperature, top_k, top_p, generator)
+            chance = None if chances is None else chances[live, length]
+            words = draw(allowed, temperature, top_k, top_p, chance)
         totals[live] += log_probs.gather(1, words[:, None])[:, 0]
         captions[live, length] = words
         going = words.nonzero()[:, 0]
@@ -80,8 +82,9 @@ def sample(model, memory, longest, copies=1, greedy=False, temperature=1.0, top_
     return Decoded(captions.view(images, copies, longest), totals.view(images, copies))
 
 
-def draw(log_probs, temperature=1.0, top_k=0, top_p=1.0, generator=None):
-    """One word (R,) per row from the softmax of log_probs (R, V) / temperature, after the cuts."""
+def draw(log_probs, temperature=1.0, top_k=0, top_p=1.0, chance=None, generator=None):
+    """One word (R,) per row from the softmax of log_probs (R, V) / temperature, after the cuts: the first
+    at which the sum of the probabilities passes `chance` (R,), which is uniform in [0, 1)."""
     # The largest is made 0 first: a tiny temperature may overflow the others to -inf, but not it.
     scaled = (log_probs - log_probs.max(1, keepdim=True).values) / temperature
     if top_k:
@@ -92,7 +95,12 @@ def draw(log_probs, temperature=1.0, top_k=0, top_p=1.0, generator=None):
         # A word is dropped when those before it already reach top_p; the first one never is.
         dropped = ordered.cumsum(1) - ordered >= top_p
         scaled = scaled.masked_fill(dropped.gather(1, words.argsort(1)), -torch.inf)
-    return torch.multinomial(scaled.softmax(1), 1, generator=generator)[:, 0]
+    if chance is None:
+        chance = torch.rand(len(scaled), generator=generator, device=scaled.device)
+    reached = scaled.softmax(1).cumsum(1)
+    passed = torch.searchsorted(reached, (chance * reached[:, -1])[:, None], right=True)[:, 0]
+    # Sums that are not finite pass nothing; the loss of whatever word will tell.
+    return passed.clamp(max=scaled.shape[1] - 1)
 
 
 def beam_search(model, memory, longest, beam_size, group_size=1, diversity_lambda=0.5,

@@ -25,9 +25,9 @@ class Ensemble(nn.Module):
         """A batch -> the members' memories of its images."""
         return Memories([member.encode(batch) for member in self.members])
 
-    def word_log_probs(self, memories, captions):
+    def word_log_probs(self, memories, captions, lengths=None):
         """Log-probabilities (N, V) of real words and ends, and their places (N,)."""
-        parts = [member.word_log_probs(memory, captions)
+        parts = [member.word_log_probs(memory, captions, lengths)
                  for member, memory in zip(self.members, memories.parts)]
         return mean_probability([log_probs for log_probs, _ in parts]), parts[0][1]
 

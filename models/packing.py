@@ -9,11 +9,19 @@ Glossary of dimension letters, for the whole project
 import torch
 
 
+def numbers_on(device, numbers):
+    """A list of whole numbers as a long tensor on `device`.  The host does not wait for a CUDA device: the
+    copy is from pinned memory, and takes its turn behind what the device still has to do."""
+    pinned = torch.device(device).type == 'cuda'
+    return torch.tensor(numbers, dtype=torch.long, pin_memory=pinned).to(device, non_blocking=True)
+
+
 class Groups:
     """How N packed rows fall into G consecutive groups: `counts[i]` rows belong to group i.
 
     Everything that acts on each row alone runs on packed rows and so never computes on padding;
-    `pad` and `pack` go to (G, L, ...) and back where rows of a group meet.
+    `pad` and `pack` go to (G, L, ...) and back where rows of a group meet.  The layout is computed where
+    the rows are, from the counts that the host knows, so that nobody waits for anybody.
     """
 
     def __init__(self, counts, device):
@@ -23,7 +31,7 @@ class Groups:
         self.rows = sum(self.counts)
         self.longest = max(self.counts, default=0)
         self.even = all(count == self.longest for count in self.counts)
-        self._places = self._mask = None
+        self._sizes = self._owners = self._ranks = self._places = self._mask = None
 
     def __len__(self):
         return len(self.counts)
@@ -36,23 +44,34 @@ class Groups:
             start += count
 
     @property
+    def sizes(self):
+        """(G,) the counts, on the device."""
+        if self._sizes is None:
+            self._sizes = numbers_on(self.device, self.counts)
+        return self._sizes
+
+    @property
     def owners(self):
         """(N,) the group of each row."""
-        return torch.repeat_interleave(torch.tensor(self.counts, dtype=torch.long)).to(self.device)
+        if self._owners is None:
+            groups = torch.arange(len(self.counts), device=self.device)
+            # Without `output_size` the host would have to ask the device for the sum.
+            self._owners = torch.repeat_interleave(groups, self.sizes, output_size=self.rows)
+        return self._owners
 
     @property
     def ranks(self):
         """(N,) each row's position within its group, from 0."""
-        counts = torch.tensor(self.counts, dtype=torch.long)
-        starts = counts.cumsum(0) - counts
-        return (torch.arange(self.rows) - torch.repeat_interleave(starts, counts)).to(self.device)
+        if self._ranks is None:
+            starts = self.sizes.cumsum(0) - self.sizes
+            self._ranks = torch.arange(self.rows, device=self.device) - starts[self.owners]
+        return self._ranks
 
     @property
     def mask(self):
         """(G, L) bool, True where `pad` puts a real row."""
         if self._mask is None:
-            counts = torch.tensor(self.counts, dtype=torch.long, device=self.device)
-            self._mask = torch.arange(self.longest, device=self.device) < counts[:, None]
+            self._mask = torch.arange(self.longest, device=self.device) < self.sizes[:, None]
         return self._mask
 
     @property
@@ -78,8 +97,7 @@ class Groups:
         """The packed row numbers of the chosen groups (a list, in that order), and their `Groups`."""
         starts = [start for start, _ in self.spans()]
         chosen = Groups([self.counts[group] for group in groups], self.device)
-        shift = [starts[group] for group in groups]
-        first = torch.tensor(shift, dtype=torch.long, device=self.device)
+        first = numbers_on(self.device, [starts[group] for group in groups])
         return first[chosen.owners] + chosen.ranks, chosen
 
 

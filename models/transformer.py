@@ -179,19 +179,24 @@ class Captioner(nn.Module):
         out = log_probs.new_zeros(I * S * (T + 1), self.vocab_size)
         return out.index_copy(0, places, log_probs).view(I, S, T + 1, self.vocab_size)
 
-    def word_log_probs(self, memory, captions):
+    def word_log_probs(self, memory, captions, lengths=None):
         """As `forward`, for real words and ends alone: log-probabilities (N, V), and (N,) long,
         their places in the flattened (I * S * (T + 1)) positions."""
-        hidden, places = self.word_states(memory, captions)
+        hidden, places = self.word_states(memory, captions, lengths)
         return self.output(hidden).log_softmax(-1), places
 
-    def word_states(self, memory, captions):
-        """The decoder's last states (N, d) of real words and ends, and their places (N,)."""
+    def word_states(self, memory, captions, lengths=None):
+        """The decoder's last states (N, d) of real words and ends, and their places (N,).
+
+        `lengths`: list of I * S, the words of each caption, where the host knows them; to lay out the
+        groups it would else have to wait until the device has counted them.
+        """
         I, S, T = captions.shape
-        # Lengths are needed on the host to lay out the groups: one transfer per batch.
-        lengths = (captions.view(I * S, T) > 0).sum(1).add(1).tolist()
-        by_caption = Groups(lengths, captions.device)
-        by_image = Groups([sum(lengths[i * S:(i + 1) * S]) for i in range(I)], captions.device)
+        if lengths is None:
+            lengths = (captions.view(I * S, T) > 0).sum(1).tolist()
+        tokens = [words + 1 for words in lengths]
+        by_caption = Groups(tokens, captions.device)
+        by_image = Groups([sum(tokens[i * S:(i + 1) * S]) for i in range(I)], captions.device)
         ranks = by_caption.ranks
         places = by_caption.owners * (T + 1) + ranks
         inputs = F.pad(captions, (1, 0)).view(-1)[places]  # (N,), the start token 0 first

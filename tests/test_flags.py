@@ -18,7 +18,7 @@ from misc import checkpoint, machine, metrics
 from misc.cli import UsageError
 from misc.features import open_source, write_array, write_packed
 from models.transformer import Captioner
-from tests import test_eval, test_self_critical, tiny
+from tests import test_eval, test_parallel, test_self_critical, tiny
 from tests.test_opts import flags_of
 
 # Flags of the self-critical phase, tested in tests/test_self_critical.py.
@@ -87,6 +87,7 @@ SCHEDULES = {'learning_rate', 'learning_rate_decay_start', 'learning_rate_decay_
 RUNNING = {'id', 'checkpoint_path', 'start_from', 'save_checkpoint_every', 'perform_validation_every',
            'val_images_use', 'language_eval', 'losses_log_every', 'load_best_score', 'max_epochs', 'optim'}
 MACHINE = {'device', 'num_workers'}
+PARTS = {'accumulate'}  # in tests/test_parallel.py
 
 # Flags of eval.py: (a value, flags it is held against) that change the log-probabilities of captions.
 CHANGES_CAPTIONS = {
@@ -397,11 +398,13 @@ def test_evaluation_refuses_the_model_option_that_contradicts_the_run(evaluate, 
 
 
 def test_every_flag_has_its_test():
-    groups = [CHANGES_WEIGHTS, CHANGES_SHAPES, CHANGES_VALIDATION, SCHEDULES, RUNNING, MACHINE, SELF_CRITICAL]
+    groups = [CHANGES_WEIGHTS, CHANGES_SHAPES, CHANGES_VALIDATION, SCHEDULES, RUNNING, MACHINE, PARTS,
+              SELF_CRITICAL]
     assert sorted(name for group in groups for name in group) == sorted(flags_of(opts.train_parser()))
     groups = [CHANGES_CAPTIONS, EVAL_READING, opts.MODEL_OPTIONS, MACHINE, *IN_TEST_EVAL.values()]
     assert {name for group in groups for name in group} == set(flags_of(opts.eval_parser()))
     elsewhere = [(getattr(test_eval, test), names) for test, names in IN_TEST_EVAL.items()]
-    for place, names in [*elsewhere, (test_self_critical, SELF_CRITICAL)]:
+    for place, names in [*elsewhere, (test_self_critical, SELF_CRITICAL),
+                          (test_parallel, PARTS)]:
         source = inspect.getsource(place)
         assert [name for name in names if f"'--{name}'" not in source] == []

@@ -176,10 +176,10 @@ def test_an_image_is_encoded_once_for_each_way_it_is_looked_at(monkeypatch):
     model, batch, calls = make_model(), make_batch(), []
     plain = model.encode
     monkeypatch.setattr(model, 'encode', lambda b: (calls.append(1), plain(b))[1])
-    batch.image_ids = [1, 2, 3]
+    batch.image_ids, batch.images, batch.epoch = [1, 2, 3], [0, 1, 2], 0
     self = types.SimpleNamespace(
         model=model, device='cpu', longest=6,
-        options=types.SimpleNamespace(sc_baseline='greedy', sc_samples=5),
+        options=types.SimpleNamespace(sc_baseline='greedy', sc_samples=5, seed=1),
         rewards=lambda ids, samples, greedy: (np.ones((3, 5), np.float32), {}))
-    loss, _ = train.Training._self_critical_loss(self, batch)
-    assert len(calls) == 3 and loss.requires_grad and model.training
+    terms, _ = train.Training._self_critical_loss(self, batch)
+    assert len(calls) == 3 and terms['loss'].requires_grad and model.training

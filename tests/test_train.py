@@ -71,7 +71,7 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one_bit_for_bit(
 
     def lines(folder):
         text = (folder / 'validations.jsonl').read_text().splitlines()
-        return [{**json.loads(line), 'seconds': 0} for line in text]
+        return [{**json.loads(line), 'seconds': 0, 'waited': 0} for line in text]
     assert lines(whole) == lines(parts)
 
 

@@ -9,7 +9,7 @@ from dataloader import Batch
 from misc.cider import CiderD
 from misc.cli import DataError
 from misc.evaluation import evaluating
-from misc.losses import caption_loss, is_finite, self_critical_loss
+from misc.losses import all_finite, caption_loss, self_critical_loss
 from misc.optim import build_optimiser, clip_by_value, set_rate
 from misc.rewards import Rewards
 from models.decoding import beam_search, sample
@@ -107,7 +107,7 @@ class Workload:
         loss.backward()
         mark()
         parameters = list(self.model.parameters())
-        if not is_finite(loss, parameters):
+        if not all_finite(loss, parameters):
             raise DataError('a loss is not finite: the model is not right')
         clip_by_value(parameters, 0.1)
         self.optimiser.step()

@@ -1,0 +1,228 @@
+"""A batch is the same training in parts and in processes, whatever the number of either."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import eval as evaluation
+import train
+from dataloader import Corpus
+from misc import checkpoint
+from misc.cli import DataError
+from models.transformer import Captioner
+from tests import several, tiny
+from tests.test_self_critical import phase_flags
+from tests.test_train import infos_of, interrupt_after, same_weights, weights_of
+
+
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+    return tiny.write_corpus(tmp_path_factory.mktemp('corpus'))
+
+
+@pytest.fixture(autouse=True)
+def without_java(monkeypatch):
+    """Scores without METEOR: quick."""
+    monkeypatch.setenv('PATH', '')
+
+
+# No dropout, and steps whose size follows the gradients (Adam takes only their signs at first).
+EXACT = ('--dropout', 0, '--drop_prob_lm', 0, '--optim', 'sgd', '--learning_rate', 0.1, '--grad_clip', 1e3)
+PHASES = {'cross-entropy': tiny.train_flags, 'self-critical': phase_flags}
+
+
+@pytest.fixture
+def gradients_of(tmp_path):
+    """Call with flags of train.py for the gradients of every step, one vector each."""
+    def run(flags, processes=1):
+        steps, plain, path = [], train.clip_by_value, tmp_path / 'gradients.pt'
+
+        def record(parameters, limit):
+            steps.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
+            torch.save(steps, path)
+            plain(parameters, limit)
+
+        def prepare(rank):
+            if rank == processes - 1:  # any will do: all have the same
+                train.clip_by_value = record
+        assert several.run(processes, train, flags, tmp_path / 'out', prepare)[0] == [0] * processes
+        return torch.load(path)
+    return run
+
+
+def apart(one, other):
+    """How far two lists of vectors are apart, relative to the largest number of each."""
+    assert len(one) == len(other)
+    return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(one, other))
+
+
+@pytest.mark.parametrize('phase', PHASES)
+def test_parts_and_processes_have_the_gradients_of_the_whole_batch(
+        corpus, tmp_path, gradients_of, monkeypatch, phase):
+    def flags(name, *more):
+        return PHASES[phase](corpus, tmp_path / name, *EXACT, '--label_smoothing', 0.1, '--max_epochs', 1, *more)
+
+    sizes, plain = tmp_path / 'sizes', Captioner.encode
+
+    def encode(self, batch):
+        with open(sizes, 'a', encoding='utf-8') as file:
+            file.write(f'{len(batch)}\n')
+        return plain(self, batch)
+    monkeypatch.setattr(Captioner, 'encode', encode)
+    whole = gradients_of(flags('whole'))
+    assert len(whole) == 3 and '4' in sizes.read_text()  # 9 images: batches of 4, 4 and 1
+    for parts, largest in ((3, 2), (9, 1)):
+        sizes.unlink()
+        found = gradients_of(flags(f'parts{parts}', '--accumulate', parts, '--val_images_use', 1))
+        assert max(sizes.read_text().split()) == str(largest)
+        assert apart(whole, found) < 1e-6
+    # Of three processes two have nothing of the last batch, and one half of the others.
+    for processes, more in ((2, ()), (3, ('--accumulate', 2))):
+        assert apart(whole, gradients_of(flags(f'processes{processes}', *more), processes)) < 1e-5
+    one, two = (json.loads((tmp_path / name / 'validations.jsonl').read_text().splitlines()[0])
+                for name in ('whole', 'processes2'))
+    assert {name: value for name, value in one.items() if name not in ('seconds', 'waited')} == pytest.approx(
+        {name: value for name, value in two.items() if name not in ('seconds', 'waited')}, rel=1e-5)
+
+
+def test_a_run_goes_on_with_as_many_processes_bit_for_bit_and_with_others_on_the_same_batches(
+        corpus, tmp_path):
+    def run(folder, *more, stop=None, processes=2):
+        flags = tiny.train_flags(corpus, folder, '--max_epochs', 3, '--save_checkpoint_every', 2,
+                                 '--perform_validation_every', 3, *more)
+        prepare = stop and (lambda rank: interrupt_after(pytest.MonkeyPatch(), stop))
+        return several.run(processes, train, flags, tmp_path / 'out', prepare)
+
+    names = ('whole', 'parts', 'exact', 'fewer')
+    whole, parts, exact, fewer = (tmp_path / name for name in names)
+    statuses, (spoken, silence) = run(whole)
+    assert statuses == [0, 0] and spoken.count('iteration 5 ') == 1 and silence == ''
+    assert len(list(whole.glob('events*'))) == 1 and len((whole / 'validations.jsonl').read_text().split('\n')) == 4
+    run(parts, stop=5)
+    assert infos_of(parts)['iter'] == 4  # in the middle of the second epoch
+    assert run(parts, '--start_from', parts)[0] == [0, 0]
+    assert same_weights(weights_of(whole), weights_of(parts))  # with dropout: each has its own draws
+    run(exact, *EXACT, processes=1)
+    run(fewer, *EXACT, stop=5, processes=3)
+    assert run(fewer, *EXACT, '--start_from', fewer)[0] == [0, 0]
+    losses = [infos_of(folder)['histories']['loss_history'] for folder in (exact, fewer)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 9
+
+
+def broken_features(rank):
+    """The second process cannot read an image."""
+    def arrays(self, row):
+        raise DataError(f'{self.ids[row]}.npz cannot be read')
+    if rank == 1:
+        Corpus.arrays = arrays
+
+
+def full_disk(rank):
+    """The main process cannot save."""
+    def save_set(*_):
+        raise OSError(28, 'No space left on device', 'model.pth')
+    checkpoint.save_set = save_set
+
+
+def broken_program(rank):
+    """The second process meets a fault of the program."""
+    def loss(self, batch):
+        raise LookupError('a fault')
+    if rank == 1:
+        train.Training._loss = loss
+
+
+def not_a_number(rank):
+    """The second process has a loss that is not finite."""
+    plain = train.caption_loss
+
+    def loss(model, batch, smoothing):
+        terms = plain(model, batch, smoothing)
+        return {**terms, 'loss': terms['loss'] * (float('nan') if rank == 1 else 1.0)}
+    train.caption_loss = loss
+
+
+def sudden_death(rank):
+    """The second process is killed."""
+    if rank == 1:
+        train.Training._loss = lambda self, batch: os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize('trouble, flags, expected, who, said', [
+    (broken_features, ('--num_workers', 0), [1, 1], 1, r'10\d.npz cannot be read'),
+    (full_disk, (), [1, 1], 0, 'No space left on device: model.pth'),
+    (broken_program, (), [1, 1], 1, 'LookupError: a fault'),
+    (not_a_number, (), [1, 1], 0, 'iteration 1 .*the images were'),
+    (sudden_death, (), [1, -signal.SIGKILL], 0, 'another process of this run ended'),
+    (None, ('--heads', 3), [2, 2], 0, '--heads 3'),
+    (None, ('--heads', 'x'), [2, 2], 0, '--heads'),
+], ids=lambda value: getattr(value, '__name__', None))
+def test_trouble_in_one_process_ends_all_with_one_message_and_its_status(
+        corpus, tmp_path, trouble, flags, expected, who, said):
+    flags = tiny.train_flags(corpus, tmp_path / 'run', *flags, '--max_epochs', 1, '--losses_log_every', 100)
+    statuses, texts = several.run(2, train, flags, tmp_path / 'out', trouble, timeout=30)
+    assert statuses == expected
+    assert re.search(said, texts[who]) and not texts[1 - who].replace('loss: 3 of 3 images', '').strip()
+
+
+def test_the_images_that_are_named_are_those_of_all_processes(corpus, tmp_path):
+    flags = tiny.train_flags(corpus, tmp_path / 'run', '--batch_size', 9)
+    _, (text, _) = several.run(2, train, flags, tmp_path / 'out', not_a_number)
+    assert all(str(image_id) in text for image_id in range(100, 109))
+
+
+def test_a_signal_to_one_process_saves_once_and_stops_all(corpus, tmp_path):
+    def prepare(rank):
+        plain, saves = train.Training._step, checkpoint.save_set
+
+        def step(self):
+            if rank == 1 and self.iteration == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            plain(self)
+        train.Training._step = step
+        checkpoint.save_set = lambda *given: (print('saved'), saves(*given))
+    flags = tiny.train_flags(corpus, tmp_path / 'run', '--max_epochs', -1)
+    statuses, (text, silence) = several.run(2, train, flags, tmp_path / 'out', prepare)
+    assert statuses == [128 + signal.SIGTERM] * 2 and not silence
+    assert text.count('saved\n') == 1 and 'stopped by SIGTERM after iteration 4' in text
+    assert infos_of(tmp_path / 'run')['iter'] == 4
+
+
+def test_evaluation_in_several_processes_writes_what_one_writes(corpus, tmp_path, monkeypatch):
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'run', '--max_epochs', 1))
+    for number, flags in enumerate((('--beam_size', 3), ('--sample_max', 0, '--sample_n', 2))):
+        found = []
+        for processes in (1, 3):
+            (tmp_path / f'{number}{processes}').mkdir()
+            monkeypatch.chdir(tmp_path / f'{number}{processes}')
+            given = tiny.eval_flags(corpus, tmp_path / 'run', '--batch_size', 1, '--verbose_loss', 1,
+                                    '--language_eval', 1, *flags)
+            statuses, texts = several.run(processes, evaluation, given, tmp_path / 'out')
+            assert statuses == [0] * processes and not any(texts[1:])
+            found.append([json.loads(pathlib.Path(name).read_text())
+                          for name in ('vis/vis.json', 'eval_results/tiny_test.json')])
+        assert found[0] == found[1]
+    # Draws belong to their image: another batch has the same.
+    tiny.run(evaluation, [*given, '--batch_size', 4])
+    again = json.loads(pathlib.Path('vis/vis.json').read_text())
+    assert [entry['caption'] for entry in again] == [entry['caption'] for entry in found[0][0]]
+
+
+def test_torchrun_starts_it_and_its_signal_saves(corpus, tmp_path):
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
+               'train.py', *map(str, tiny.train_flags(corpus, tmp_path / 'run', '--max_epochs', -1))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in process.stdout:
+        if line.startswith('iteration 5 '):
+            break
+    process.terminate()
+    rest = process.stdout.read()
+    assert process.wait(timeout=60) != 0
+    assert rest.count('stopped by SIGTERM') == 1 and infos_of(tmp_path / 'run')['iter'] >= 5

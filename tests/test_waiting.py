@@ -1,0 +1,92 @@
+"""The host of a cross-entropy step never waits for the device, and a step that is not finite spoils nothing."""
+
+import types
+
+import pytest
+import torch
+
+import train
+from misc import parallel
+from misc.finite import LateFlags, guarded_step
+from misc.losses import all_finite
+from misc.optim import build_optimiser, clip_by_value
+from models import build
+from tests.made_up import QUICK, made_up_batch, model_options
+from tests.test_models import make_options
+
+# Of the meta device nothing can be read: whatever would make the host wait for a CUDA device (a copy to the
+# host, `item`, `nonzero`, a mask as index, a size that depends on numbers) is an error there.
+DEVICE = torch.device('meta')
+
+
+def waiting_step(options, smoothing=0.1, accumulate=1):
+    """Gradients, check, clipping and update as in train.py, on a device that cannot be waited for."""
+    model = build(options, QUICK.words + 1, QUICK.longest).to(DEVICE)
+    batch = made_up_batch([5, 3, 8], QUICK, options, seed=1)
+    batch.boxes = torch.rand(16, 4)
+    self = types.SimpleNamespace(
+        model=model, parameters=list(model.parameters()), device=DEVICE, rewards=None,
+        options=types.SimpleNamespace(label_smoothing=smoothing, accumulate=accumulate),
+        batches=types.SimpleNamespace(next=lambda: batch), _is_self_critical=lambda epoch: False)
+    self._loss = lambda part: train.Training._loss(self, part)
+    batch, total, tokens, _ = train.Training._gradients(self)
+    loss = parallel.mean_gradients(self.parameters, total, tokens)
+    finite = all_finite(loss, self.parameters)
+    clip_by_value(self.parameters, 0.1)
+    guarded_step(torch.optim.SGD(self.parameters, lr=0.1, momentum=0.9), finite)
+    return loss, finite
+
+
+@pytest.mark.parametrize('changes', [
+    dict(), dict(cross_attn='dot-product'), dict(enc_pos_type='box-coord', norm='rms', ff_activation='gelu'),
+    dict(enc_pos_embedding=False), dict(caption_model='transformer')], ids=str)
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_nothing_of_a_step_is_read_from_the_device(changes, accumulate):
+    options = model_options(QUICK)
+    for name, value in vars(make_options(**changes)).items():
+        if name in changes or name == 'dropout':
+            setattr(options, name, value)
+    loss, finite = waiting_step(options, accumulate=accumulate)
+    assert loss.device == finite.device == DEVICE
+    with pytest.raises(RuntimeError):
+        loss.item()  # as any of the step would have
+
+
+@pytest.mark.parametrize('kind', ['adam', 'adamw', 'sgd', 'sgdmom', 'rmsprop', 'adagrad'])
+def test_a_guarded_step_is_a_step_and_one_that_is_not_finite_spoils_no_weight(kind):
+    def weights(step, gradients, guarded):
+        torch.manual_seed(1)
+        parameters = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(4))]
+        optimiser = build_optimiser(parameters, kind)
+        for group in optimiser.param_groups:
+            group['lr'] = 0.1
+        for gradient in gradients:
+            for parameter in parameters:
+                parameter.grad = torch.full_like(parameter, gradient)
+            step(optimiser, all_finite(torch.zeros(()), parameters)) if guarded else optimiser.step()
+        return torch.cat([parameter.detach().flatten() for parameter in parameters])
+
+    plain = weights(None, [0.5, -0.2], False)
+    assert torch.equal(weights(guarded_step, [0.5, -0.2], True), plain)
+    spoilt = weights(guarded_step, [0.5, -0.2, float('nan')], True)
+    assert spoilt.isfinite().all()
+    if kind in ('adam', 'adamw', 'sgd', 'sgdmom'):  # fused: nothing changed, and it goes on as if it had not been
+        assert torch.equal(spoilt, plain)
+        assert torch.equal(weights(guarded_step, [0.5, float('inf'), -0.2], True), plain)
+
+
+def test_a_flag_is_looked_at_one_step_later_and_before_anything_is_saved(monkeypatch):
+    order = []
+    event = types.SimpleNamespace(record=lambda stream: order.append('sent'), synchronize=lambda: order.append('seen'))
+    monkeypatch.setattr(torch.cuda, 'Event', lambda: event)
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: None)
+    plain = torch.empty
+    monkeypatch.setattr(torch, 'empty', lambda *size, pin_memory, **more: plain(*size, **more))
+    flags = LateFlags()
+    assert flags.settle() is None
+    assert flags.send(torch.tensor(True), 'first') is None and order == ['sent']
+    assert flags.send(torch.tensor(False), 'second') is None and order == ['sent', 'sent', 'seen']
+    assert flags.send(torch.tensor(True), 'third') == 'second'
+    assert flags.settle() is None and flags.settle() is None
+    flags.send(torch.tensor(False), 'fourth')
+    assert flags.settle() == 'fourth'
