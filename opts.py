@@ -98,6 +98,9 @@ def add_optimisation_flags(parser):
                        help='passes over the training images, counted over all phases; -1: without end')
     group.add_argument('--batch_size', type=number_in(int, 1), default=15, metavar='N',
                        help='images in a batch, over all processes')
+    group.add_argument('--amp', type=one_of('off', 'bf16'), default='off', metavar='NAME',
+                       help='bf16: products in bfloat16, about twice as fast on processors and GPUs that have '
+                            'it; weights stay in float32. Validation is always in float32')
     group.add_argument('--accumulate', type=number_in(int, 1), default=1, metavar='N',
                        help="work through a batch's images in N parts and add up their gradients, to the same "
                             'effect; raise it when memory does not suffice')

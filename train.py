@@ -27,7 +27,7 @@ from misc.evaluation import caption_images, evaluating, mean_loss, sentence
 from misc.files import replacing
 from misc.finite import LateFlags, guarded_step
 from misc.losses import all_finite, caption_loss, self_critical_loss
-from misc.machine import memory_errors, pick_device
+from misc.machine import memory_errors, pick_device, precision
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
                         decayed_rate, noam_rate, set_rate, take_moments)
 from misc.rewards import mean_statistics
@@ -268,7 +268,8 @@ class Training:
         alone = len(parts) == 1 and parallel.count() == 1
         total, tokens, statistics = torch.zeros((), device=self.device), 0, []
         for part in parts:
-            terms, found = self._loss(part.to(self.device))
+            with precision(self.device, self.options.amp):
+                terms, found = self._loss(part.to(self.device))
             weight = 1 if alone else terms['tokens']
             loss = terms['loss'] * weight
             loss.backward()

@@ -38,7 +38,7 @@ def guarded_step(optimiser, finite):
     if all(group.get('fused') for group in optimiser.param_groups):
         optimiser.found_inf = (~finite).float()
         optimiser.step()
-        del optimiser.found_inf
+        optimiser.found_inf = None
         return
     for group in optimiser.param_groups:
         for parameter in group['params']:

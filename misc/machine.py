@@ -35,6 +35,12 @@ def own_device(device, there):
     return torch.device('cuda', number)
 
 
+def precision(device, amp):
+    """What a training step's forward pass runs in: for `amp` 'bf16', a context in which products take
+    bfloat16 (8 bits of mantissa; weights, sums and norms stay in float32), for 'off' one that does nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if amp == 'bf16' else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def memory_errors(flag):
     """Turn running out of memory inside the block into a `DataError` that names the flag to lower."""

@@ -11,10 +11,11 @@ def build_optimiser(parameters, kind, alpha=0.9, beta=0.999, epsilon=1e-8, weigh
     The kinds that can be are fused: one pass over the weights, which takes half the time.  `alpha` is Adam's
     first beta, RMSprop's smoothing, and the momentum of sgdm and sgdmom.
     """
+    parameters = list(parameters)
     adaptive = {'eps': epsilon, 'weight_decay': weight_decay}
     made = {
-        'adam': lambda: torch.optim.Adam(parameters, betas=(alpha, beta), fused=True, **adaptive),
-        'adamw': lambda: torch.optim.AdamW(parameters, betas=(alpha, beta), fused=True, **adaptive),
+        'adam': lambda: Adam(parameters, (alpha, beta), epsilon, weight_decay),
+        'adamw': lambda: Adam(parameters, (alpha, beta), epsilon, weight_decay, decoupled=True),
         'rmsprop': lambda: torch.optim.RMSprop(parameters, alpha=alpha, **adaptive),
         'adagrad': lambda: torch.optim.Adagrad(parameters, **adaptive),
         'sgd': lambda: torch.optim.SGD(parameters, lr=0.0, weight_decay=weight_decay, fused=True),
@@ -24,6 +25,61 @@ def build_optimiser(parameters, kind, alpha=0.9, beta=0.999, epsilon=1e-8, weigh
                                           weight_decay=weight_decay, fused=True),
     }
     return made[kind]()
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015), or AdamW with `decoupled` weight decay: the numbers, the kernel and the
+    form of the state of `torch.optim.Adam(fused=True)`.
+
+    PyTorch's optimisers load its compiler when the first is made, a second and 0.15 GB of every
+    run.  And the moments are made here before the first batch: made after it, they lie scattered among what
+    its backward pass let go, and the second batch needs new memory.
+    """
+
+    def __init__(self, parameters, betas, epsilon, weight_decay, decoupled=False):
+        """`parameters`: list of tensors of one type on one device.  The rate is 0 until it is set."""
+        self.param_groups = [{
+            'params': parameters, 'lr': 0.0, 'betas': betas, 'eps': epsilon, 'weight_decay': weight_decay,
+            'amsgrad': False, 'maximize': False, 'foreach': None, 'capturable': False,
+            'differentiable': False, 'fused': True, 'decoupled_weight_decay': decoupled}]
+        self.state = {parameter: {'step': torch.zeros((), device=parameter.device),
+                                  'exp_avg': torch.zeros_like(parameter),
+                                  'exp_avg_sq': torch.zeros_like(parameter)} for parameter in parameters}
+        self.found_inf = None  # a float tensor: 1 where the step is not to be taken
+
+    def zero_grad(self, set_to_none=True):
+        """Let the gradients go."""
+        for parameter in self.state:
+            parameter.grad = None if set_to_none else torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self):
+        """One step along the gradients of those parameters that have one."""
+        group, = self.param_groups
+        moved = [parameter for parameter in group['params'] if parameter.grad is not None]
+        moments = [[self.state[parameter][name] for parameter in moved]
+                   for name in ('exp_avg', 'exp_avg_sq', 'step')]
+        torch._foreach_add_(moments[2], 1)
+        kernel = torch._fused_adamw_ if group['decoupled_weight_decay'] else torch._fused_adam_
+        kernel(moved, [parameter.grad for parameter in moved], *moments[:2], [], moments[2], lr=group['lr'],
+               beta1=group['betas'][0], beta2=group['betas'][1], weight_decay=group['weight_decay'],
+               eps=group['eps'], amsgrad=False, maximize=False, found_inf=self.found_inf)
+        if self.found_inf is not None:
+            torch._foreach_sub_(moments[2], [self.found_inf] * len(moved))
+
+    def state_dict(self):
+        """Plain dicts and tensors: parameters by their number, as PyTorch's optimisers write them."""
+        group, = self.param_groups
+        return {'state': {number: dict(self.state[parameter]) for number, parameter in enumerate(group['params'])},
+                'param_groups': [{**group, 'params': list(range(len(group['params'])))}]}
+
+    def load_state_dict(self, state):
+        """Take the moments and settings that `state_dict`, or a PyTorch optimiser of this kind, wrote."""
+        group, = self.param_groups
+        group.update({**state['param_groups'][0], 'params': group['params']})
+        for number, parameter in enumerate(group['params']):
+            for name, moment in self.state[parameter].items():
+                moment.copy_(state['state'].get(number, {}).get(name, torch.zeros(())))
 
 
 def noam_rate(step, size, warmup, factor=1.0):

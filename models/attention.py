@@ -1,5 +1,7 @@
 """Attention and norms, on packed rows (see `models/packing.py`)."""
 
+import contextlib
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -18,6 +20,10 @@ class RMSNorm(nn.Module):
         """(..., size) -> the same shape."""
         return self.scale * rows / (rows.pow(2).mean(-1, keepdim=True).sqrt() + 1e-8)
 
+
+# Pairs of a word and a region whose products exist at a time, 17 MB of them for d = 512: more than the
+# captions of one image of COCO ever have, so it only bounds the unusual.
+PAIRS = 8192
 
 NORMS = {'layer': nn.LayerNorm, 'rms': RMSNorm}
 
@@ -174,24 +180,19 @@ class XLinearCross(nn.Module):
 
     def forward(self, words, word_groups, memory):
         """(N, d) words, grouped by image -> (N, d)."""
-        mixed, mean_e, _ = self._mix(words, word_groups, memory, self.dropout if self.training else 0.0)
-        return torch.sigmoid(self.squeeze(mean_e)) * self.query2(words) * mixed
-
-    def weights(self, words, word_groups, memory):
-        """The spatial weights of each word, for looking at: a list of I arrays (words, regions)."""
-        with torch.no_grad():
-            return self._mix(words, word_groups, memory, 0.0)[2]
-
-    def _mix(self, words, word_groups, memory, dropout):
         # The bias of `spatial` shifts all logits of a softmax alike: it is part of the published
         # models' weights, and has no effect on the numbers.
         parts = (self.query1(words), memory.key, memory.value, self.embed.weight, self.embed.bias,
                  self.spatial.weight[0])
-        kind = words.device.type
-        if torch.is_autocast_enabled(kind):
+        kind, lower = words.device.type, contextlib.nullcontext()
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            # Autocast would choose a precision for each operation inside; the whole is made for one.
             parts = [part.to(torch.get_autocast_dtype(kind)) for part in parts]
-        with torch.autocast(kind, enabled=False):
-            return XLinearMix.apply(*parts, word_groups, memory.groups, dropout)
+            lower = torch.autocast(kind, enabled=False)
+        with lower:
+            mixed, mean_e = XLinearMix.apply(*parts, word_groups, memory.groups,
+                                             self.dropout if self.training else 0.0)
+        return torch.sigmoid(self.squeeze(mean_e)) * self.query2(words) * mixed
 
 
 class BilinearProjection(nn.Module):
@@ -242,16 +243,15 @@ class XLinearMix(torch.autograd.Function):
     """The part of X-linear attention where words meet regions, image by image.
 
     The product q1 * k has words x regions x d entries, by far the largest thing in the model.
-    Here it exists for one image at a time, always in the same memory, and is made again in the
-    backward pass; only e (half as wide) is kept.  Only real words meet real regions.
+    Here it exists for one image (and `PAIRS` pairs) at a time, always in the same memory, and is made
+    again in the backward pass; only e (half as wide) is kept.  Only real words meet real regions.
     """
 
     @staticmethod
     def forward(ctx, query, key, value, weight, bias, spatial, word_groups, region_groups, dropout):
         """query (N, d), key and value (M, d), weight (d/2, d), bias and spatial (d/2,).
 
-        Returns sum of a v (N, d), the mean of e over the regions (N, d/2), and the list of
-        spatial weights a, one (words, regions) array per image (not differentiable).
+        Returns the sum of a v (N, d) and the mean of e over the regions (N, d/2).
         """
         mixed = query.new_empty(query.shape)
         mean_e = query.new_empty(query.shape[0], weight.shape[0])
@@ -274,19 +274,19 @@ class XLinearMix(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(query, key, value, weight, spatial, all_e, *kept_a)
             ctx.groups, ctx.factor = (word_groups, region_groups), factor
-        return mixed, mean_e, kept_a
+        return mixed, mean_e
 
     @staticmethod
-    def backward(ctx, d_mixed, d_mean, _):
+    def backward(ctx, d_mixed, d_mean):
         query, key, value, weight, spatial, all_e, *kept_a = ctx.saved_tensors
-        d_query, d_key, d_value = (torch.empty_like(x) for x in (query, key, value))
+        d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
         d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(spatial)
         d_spatial = torch.zeros_like(spatial)
         factored = spatial * ctx.factor
         products = Products(query, key, *ctx.groups)
         for ((n0, n1), (m0, m1)), e, a in zip(products.spans, products.split(all_e), kept_a):
             words, regions, half = n1 - n0, m1 - m0, weight.shape[0]
-            torch.mm(a.t(), d_mixed[n0:n1], out=d_value[m0:m1])
+            d_value[m0:m1].addmm_(a.t(), d_mixed[n0:n1])
             d_a = d_mixed[n0:n1] @ value[m0:m1].t()
             d_logits = a * (d_a - (a * d_a).sum(-1, keepdim=True))  # (words, regions)
             d_spatial += torch.mv(e.t(), d_logits.reshape(-1))
@@ -299,27 +299,30 @@ class XLinearMix(torch.autograd.Function):
             d_product = torch.mm(d_e, weight, out=product).view(words, regions, -1)
             # d_query sums d_product * k over regions, d_key sums d_product * q1 over words.
             torch.sum(d_product * key[m0:m1], 1, out=d_query[n0:n1])
-            torch.sum(d_product.mul_(query[n0:n1, None]), 0, out=d_key[m0:m1])
+            d_key[m0:m1] += d_product.mul_(query[n0:n1, None]).sum(0)
         return d_query, d_key, d_value, d_weight, d_bias, d_spatial, None, None, None
 
 
 class Products:
-    """q1 * k of one image after the other, in memory that is made once."""
+    """q1 * k of a part after the other, in memory that is made once."""
 
     def __init__(self, query, key, word_groups, region_groups):
-        """query (N, d) and key (M, d); `spans` pairs each image's rows of both."""
+        """query (N, d) and key (M, d); `spans` pairs rows of words with the rows of their image's regions."""
         self.query, self.key = query, key
-        self.spans = list(zip(word_groups.spans(), region_groups.spans()))
+        self.spans = []
+        for (n0, n1), (m0, m1) in zip(word_groups.spans(), region_groups.spans()):
+            words = max(1, PAIRS // max(m1 - m0, 1))
+            self.spans += [((n, min(n + words, n1)), (m0, m1)) for n in range(n0, n1, words)]
         self.counts = [(n1 - n0) * (m1 - m0) for (n0, n1), (m0, m1) in self.spans]
         self.pairs = sum(self.counts)
         self.memory = query.new_empty(max(self.counts, default=0), query.shape[1])
 
     def split(self, rows):
-        """(pairs, ...) -> the rows of each image's pairs of a word and a region."""
+        """(pairs, ...) -> the rows of the pairs of each of `spans`."""
         return rows.split(self.counts)
 
     def __call__(self, n0, n1, m0, m1):
-        """(words * regions, d) of the image with these rows; stands until the next call."""
+        """(words * regions, d) of these rows; stands until the next call."""
         words, regions = n1 - n0, m1 - m0
         product = self.memory[:words * regions].view(words, regions, -1)
         torch.mul(self.query[n0:n1, None], self.key[m0:m1], out=product)

@@ -48,6 +48,7 @@ CHANGES_WEIGHTS = {
     'weight_decay': (0.5, ()),
     'grad_clip': (1e-3, ()),
     'label_smoothing': (0.2, ()),
+    'amp': ('bf16', ()),
     'train_only': (1, ()),
     'seed': (7, ()),
 }

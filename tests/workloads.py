@@ -10,6 +10,7 @@ from misc.cider import CiderD
 from misc.cli import DataError
 from misc.evaluation import evaluating
 from misc.losses import all_finite, caption_loss, self_critical_loss
+from misc.machine import precision
 from misc.optim import build_optimiser, clip_by_value, set_rate
 from misc.rewards import Rewards
 from models.decoding import beam_search, sample
@@ -118,10 +119,14 @@ class Workload:
         """After the runs: a nested list of numbers that is the same on both sides."""
         raise NotImplementedError
 
-    def cross_entropy(self):
+    def cross_entropy(self, amp='off'):
         """The project's cross-entropy step."""
+        def loss():
+            with precision(self.device, amp):
+                return caption_loss(self.model, self.batch)['loss']
+
         self.model.train()
-        return self.training_step(lambda: caption_loss(self.model, self.batch)['loss'])
+        return self.training_step(loss)
 
 
 class Beam(Workload):
@@ -305,8 +310,8 @@ class Step(Workload):
     does at best, the product of square matrices, measured between the steps.
     """
 
-    sides = ('project', 'plain', 'matrix')
-    warm = ('project', 'matrix')
+    sides = ('project', 'bf16', 'plain', 'matrix')
+    warm = ('project', 'bf16', 'matrix')
     tolerance = 1e-4
     products = 12
 
@@ -322,6 +327,10 @@ class Step(Workload):
 
     def project(self):
         return self.cross_entropy()
+
+    def bf16(self):
+        """The same with --amp bf16."""
+        return self.cross_entropy('bf16')
 
     def plain(self):
         return self.training_step(lambda: self.plain_loss(len(self.batch.counts)))
@@ -370,6 +379,8 @@ class Step(Workload):
         yield (f'{found["operations"] / 1e9:.1f} GFLOP counted, {found["rate"] / 1e9:.0f} GFLOP/s, '
                f'{found["rate"] / rate:.0%} of the {rate / 1e9:.0f} GFLOP/s of float32 matrix products here; '
                f'{project["seconds"] / floor:.2f} times the floor of {floor:.2f} s')
+        yield (f'--amp bf16: {found["bf16"]["seconds"]:.2f} s, {project["seconds"] / found["bf16"]["seconds"]:.2f} '
+               f'times faster, {found["bf16"]["peak"] / 1e9:.2f} GB')
 
 
 WORKLOADS = {'beam': Beam, 'self-critical': SelfCritical, 'cider': Cider, 'step': Step}
