@@ -72,20 +72,29 @@ def test_parts_and_processes_have_the_gradients_of_the_whole_batch(
     sizes, plain = tmp_path / 'sizes', Captioner.encode
 
     def encode(self, batch):
-        with open(sizes, 'a', encoding='utf-8') as file:
-            file.write(f'{len(batch)}\n')
+        if self.training:
+            with open(sizes, 'a', encoding='utf-8') as file:
+                file.write(f'{len(batch)}\n')
         return plain(self, batch)
     monkeypatch.setattr(Captioner, 'encode', encode)
-    whole = gradients_of(flags('whole'))
-    assert len(whole) == 3 and '4' in sizes.read_text()  # 9 images: batches of 4, 4 and 1
-    for parts, largest in ((3, 2), (9, 1)):
+
+    def encoded():
+        """(the most images at a time, how many in all) since the last call."""
+        found = list(map(int, sizes.read_text().split()))
         sizes.unlink()
-        found = gradients_of(flags(f'parts{parts}', '--accumulate', parts, '--val_images_use', 1))
-        assert max(sizes.read_text().split()) == str(largest)
-        assert apart(whole, found) < 1e-6
+        return max(found), sum(found)
+
+    whole = gradients_of(flags('whole'))
+    assert len(whole) == 3
+    largest, images = encoded()  # batches of 4, 4 and 1
+    assert largest == 4
+    for parts, largest in ((3, 2), (9, 1)):
+        assert apart(whole, gradients_of(flags(f'parts{parts}', '--accumulate', parts))) < 1e-6
+        assert encoded() == (largest, images)
     # Of three processes two have nothing of the last batch, and one half of the others.
-    for processes, more in ((2, ()), (3, ('--accumulate', 2))):
+    for processes, more, largest in ((2, (), 2), (3, ('--accumulate', 2), 1)):
         assert apart(whole, gradients_of(flags(f'processes{processes}', *more), processes)) < 1e-5
+        assert encoded() == (largest, images)
     one, two = (json.loads((tmp_path / name / 'validations.jsonl').read_text().splitlines()[0])
                 for name in ('whole', 'processes2'))
     assert {name: value for name, value in one.items() if name not in ('seconds', 'waited')} == pytest.approx(
@@ -114,6 +123,16 @@ def test_a_run_goes_on_with_as_many_processes_bit_for_bit_and_with_others_on_the
     assert run(fewer, *EXACT, '--start_from', fewer)[0] == [0, 0]
     losses = [infos_of(folder)['histories']['loss_history'] for folder in (exact, fewer)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 9
+
+
+def test_each_process_draws_its_own_dropout(monkeypatch):
+    drawn = []
+    for rank, iteration in ((0, 0), (1, 0), (2, 0), (1, 5)):
+        torch.manual_seed(3)
+        monkeypatch.setattr(train.parallel, 'rank', lambda: rank)
+        train.restore_random({'iter': iteration}, 3, torch.device('cpu'))
+        drawn.append(float(torch.rand(())))
+    assert len(set(drawn)) == 4
 
 
 def broken_features(rank):
