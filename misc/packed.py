@@ -108,19 +108,21 @@ class Writer:
         """Write the image sizes, {image id: (width, height)}, as far as they are known."""
         self._write('sizes', np.array([sizes.get(image_id, (0, 0)) for image_id in self.ids], np.float64))
 
-    def mark(self, image_ids, state):
-        """Set the state of images, on disk after everything that was written before."""
-        for image_id in image_ids:
+    def mark(self, states):
+        """Set the state of images, {image id: state}.
+
+        Should the machine lose power, the disk has what was written before this, or not this either.
+        """
+        for image_id, state in states.items():
             self.state[self.rows[image_id]] = state
         self._write('state', self.state)
 
     def _write(self, name, array):
-        """Write a whole data set, on disk after everything that was written before."""
+        """Write a whole data set, when what was written before is on disk."""
         with open(self.path, 'r+b', buffering=0) as file:
             os.fsync(file.fileno())
             file.seek(self.bytes[name])
             _write_all(file, array)
-            os.fsync(file.fileno())
 
 
 def _write_all(file, array):

@@ -11,10 +11,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 
 from misc.broken import Broken
-from misc.cli import DataError, Parser, Progress, UsageError, note, progress, run_command
+from misc.cli import DataError, Parser, Progress, UsageError, boolean, note, progress, run_command
 from misc.features import Packed, open_source, packed_sizes
 from misc.grids import image_sizes, sizes_place
-from misc.made import Sample, claimed, digest
+from misc.made import Sample, claimed, digest, save
 from misc.packed import COMPARED, UNWRITTEN, WRITTEN, Writer, kinds_in, lay_out, rows_and_map
 from misc.workers import Workers, add_workers_flag, convert_images
 
@@ -147,8 +147,7 @@ def advance(writer, work, before, after, label, workers, broken):
                     failed.add(image_id)
                     broken.add(message)
                 display.update()
-            writer.mark(failed, UNWRITTEN)
-            writer.mark([image_id for image_id in batch if image_id not in failed], after)
+            writer.mark({image_id: UNWRITTEN if image_id in failed else after for image_id in batch})
 
 
 def pack(opt, sources, output, partial_path, broken):
@@ -239,7 +238,7 @@ def arguments():
     parser.add_argument('--dtype', default='float32', choices=['float32', 'float16'], help=(
         'how features are stored; float16 takes half the disk and rounds them to 3 digits. Boxes and grid '
         'vectors are always float32'))
-    parser.add_argument('--verify', action='store_true', help=(
+    parser.add_argument('--verify', type=boolean, nargs='?', const=True, default=False, metavar='0|1', help=(
         'only compare the finished file with the folders; after copying it to another disk, say'))
     add_workers_flag(parser)
     return parser
@@ -264,13 +263,21 @@ def main():
     partial_path = os.path.join(folder, os.path.basename(output))
     check_kinds([output, partial_path], sources)
     try:
-        with claimed(output, 'pack_features.py', {'dtype': opt.dtype}, inputs, [folder], [output]):
+        with claimed(output, 'pack_features.py', {'dtype': opt.dtype}, inputs, [folder], [output]) as record:
             pack(opt, sources, output, partial_path, broken)
+            forget_others(record, Packed(output, next(iter(sources)), 'output_file').ids())
+            save(output, record)
     finally:
         with contextlib.suppress(OSError):
             os.rmdir(folder)   # unless there is something in it to go on with
     summary(output, sources, opt)
     return broken.finish('mend them and run the command again; it packs only what is missing')
+
+
+def forget_others(record, ids):
+    """Take out of the record of inputs what is not in the file; it may be mended, and is then another."""
+    for flag, items in record['inputs'].items():
+        record['inputs'][flag] = {image_id: item for image_id, item in items.items() if image_id in ids}
 
 
 def describe(image_id, source):

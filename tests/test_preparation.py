@@ -16,7 +16,7 @@ from PIL import Image
 import prepro_areas
 from misc.features import open_source, read_array
 from misc.grids import grid_vectors, relative_boxes
-from scripts import make_bu_data, prepro_bbox_relative_coords, prepro_labels, prepro_ngrams
+from scripts import make_bu_data, pack_features, prepro_bbox_relative_coords, prepro_labels, prepro_ngrams
 from tests import tiny
 from tests.preparing import line, random_line, record, run, write_split  # noqa: F401 (run is a fixture)
 
@@ -320,7 +320,8 @@ def test_relative_boxes_take_sizes_from_the_file_or_from_the_images(run, boxes, 
 
 
 def test_commands_teach_themselves_and_refuse_wrong_values(run, tmp_path):
-    for script in (prepro_labels, prepro_ngrams, make_bu_data, prepro_areas, prepro_bbox_relative_coords):
+    for script in (prepro_labels, prepro_ngrams, make_bu_data, prepro_areas, prepro_bbox_relative_coords,
+                   pack_features):
         text = script.arguments().format_help()
         assert f'python {script.__name__.replace(".", "/")}.py' in text
     for script, flag, value in ((prepro_labels, 'max_length', '0'),

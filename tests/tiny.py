@@ -58,7 +58,7 @@ def write_packed(path, arrays, sizes=(), dtype='float32'):
     writer.write_sizes(dict(sizes))
     for image_id in writer.ids:
         writer.write(image_id, {kind: by_id[image_id] for kind, by_id in arrays.items()})
-    writer.mark(writer.ids, WRITTEN)
+    writer.mark(dict.fromkeys(writer.ids, WRITTEN))
 
 
 def frequencies(images, labels, start, end):
