@@ -273,11 +273,11 @@ def packed_sizes(path):
 
 
 @contextlib.contextmanager
-def reading_packed(path, place):
-    """The packed file `path`, open in HDF5; what it raises is a `DataError` that begins with `place`."""
+def reading_packed(path, place, way_out='pack it again, or give the folder of arrays'):
+    """The packed file `path`, open in HDF5; what it raises is a `DataError` that begins with `place` and
+    ends with `way_out`."""
     try:
         with h5py.File(path, 'r') as file:
             yield file
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise DataError(f'{place} is not a whole packed HDF5 file ({error}); pack it again, or give the '
-                        'folder of arrays') from None
+        raise DataError(f'{place} is not a whole packed HDF5 file ({error}); {way_out}') from None

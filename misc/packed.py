@@ -64,7 +64,7 @@ def rows_and_map(kind, shape):
 
 def kinds_in(path):
     """The kinds that a packed file holds, sorted."""
-    with reading_packed(path, path) as file:
+    with reading_packed(path, path, 'remove it and pack again') as file:
         return sorted(set(SUFFIX) & set(file))
 
 

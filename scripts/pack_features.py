@@ -3,8 +3,8 @@
 import contextlib
 import os
 import sys
-from collections import Counter
 from functools import partial
+from statistics import mode
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -29,9 +29,6 @@ class Grown:
 
     def __init__(self, packed, source):
         self.packed, self.source = packed, source
-
-    def ids(self):
-        return self.packed.ids() | self.source.ids()
 
     def _holder(self, image_id):
         return self.packed if image_id in self.packed.places else self.source
@@ -96,7 +93,7 @@ def common_ids(sources, broken):
     found = {kind: source.ids() for kind, source in sources.items()}
     named = set().union(*found.values())
     numbers = {image_id for image_id in named if image_id.isdecimal() and str(int(image_id)) == image_id}
-    report(named - numbers, 'are no image ids (whole numbers)', broken)
+    report(named - numbers, 'have names that are no image ids (whole numbers)', broken)
     for kind, ids in found.items():
         report(numbers - ids, f'are not in --{FLAGS[kind]} {sources[kind].path}, but in another folder',
                broken)
@@ -110,7 +107,7 @@ def report(ids, what, broken):
     """Name images with the same fault in one line, if there are any."""
     if ids:
         first = sorted(ids)[:5]
-        broken.add(f'{len(ids)} of the names {what}: {", ".join(first)}{", ..." if len(ids) > 5 else ""}')
+        broken.add(f'{len(ids)} images {what}: {", ".join(first)}{", ..." if len(ids) > 5 else ""}')
 
 
 def plan(todo, done, sources, workers, broken):
@@ -125,8 +122,7 @@ def plan(todo, done, sources, workers, broken):
     good = {image_id: shapes for image_id, shapes in found.items() if not isinstance(shapes, str)}
     known = {image_id: shapes_of(image_id, sources, False) for image_id in done}
     for kind, source in sources.items():
-        votes = Counter(shapes[kind][-1] for shapes in (known or good).values())
-        width = max(votes, key=votes.get, default=None)
+        width = mode([shapes[kind][-1] for shapes in (known or good).values()] or [0])
         for image_id in [one for one, shapes in good.items() if shapes[kind][-1] != width]:
             broken.add(f'{source.where(image_id)}: its shape is {good.pop(image_id)[kind]}, others have '
                        f'{width} numbers a row')
@@ -153,37 +149,50 @@ def advance(writer, work, before, after, label, workers, broken):
 def pack(opt, sources, output, partial_path, broken):
     """Pack what `output` lacks: go on with the file at `partial_path`, or begin it, and put it in place
     of `output` when it has been written and compared."""
-    ids, sizes, done = common_ids(sources, broken), known_sizes(opt), {}
+    ids, sizes = common_ids(sources, broken), known_sizes(opt)
+    done = {}   # what is in `output`: {id: size or None}
     if os.path.exists(output):
         packed = {kind: Packed(output, kind, 'output_file') for kind in sources}
         sources = {kind: Grown(packed[kind], source) for kind, source in sources.items()}
         stored = packed_sizes(output)
         done = {image_id: stored.get(image_id) for image_id in next(iter(packed.values())).ids()}
         sizes = {**stored, **sizes}
-    if not os.path.exists(partial_path):
-        shapes = plan([image_id for image_id in ids if image_id not in done], done, sources,
-                      opt.num_workers, broken)
-        images = next(iter(shapes.values()))
-        if done and len(images) == len(done) and all(sizes.get(i) == size for i, size in done.items()):
-            return
-        check_any(images, ids, broken)
-        lay_out(partial_path, shapes, {kind: opt.dtype for kind in ('att', 'fc')})
-    writer = Writer(partial_path)
+    if not os.path.exists(partial_path) and not begin(opt, ids, sizes, done, sources, partial_path, broken):
+        return
+    fill(partial_path, sources, sizes, opt.num_workers, broken)
+    os.replace(partial_path, output)
+    report(set(ids) - Packed(output, next(iter(sources)), 'output_file', unwritten=True).ids(),
+           'came after packing had begun', broken)
+
+
+def begin(opt, ids, sizes, done, sources, partial_path, broken):
+    """Lay out a file for the images of `ids` and `done`; returns False where it would hold nothing new."""
+    shapes = plan([image_id for image_id in ids if image_id not in done], done, sources, opt.num_workers,
+                  broken)
+    images = next(iter(shapes.values()))
+    if done and len(images) == len(done) and all(sizes.get(i) == size for i, size in done.items()):
+        return False
+    check_any(images, broken)
+    lay_out(partial_path, shapes, {kind: opt.dtype for kind in ('att', 'fc')})
+    return True
+
+
+def fill(path, sources, sizes, workers, broken):
+    """Write and compare all that is not yet in the laid out file `path`."""
+    writer = Writer(path)
     writer.write_sizes(sizes)
     advance(writer, partial(store, sources=sources, writer=writer), UNWRITTEN, WRITTEN, 'packing',
-            opt.num_workers, broken)
-    packed = {kind: Packed(partial_path, kind, 'output_file') for kind in sources}
-    work = partial(compare, sources=sources, packed=packed, sizes=(sizes, packed_sizes(partial_path)))
-    advance(writer, work, WRITTEN, COMPARED, 'comparing', opt.num_workers, broken)
-    check_any(writer.with_state(COMPARED), ids, broken)
-    os.replace(partial_path, output)
-    report(set(ids) - set(writer.ids) - set(done), 'came after packing had begun', broken)
+            workers, broken)
+    packed = {kind: Packed(path, kind, 'output_file') for kind in sources}
+    work = partial(compare, sources=sources, packed=packed, sizes=(sizes, packed_sizes(path)))
+    advance(writer, work, WRITTEN, COMPARED, 'comparing', workers, broken)
+    check_any(writer.with_state(COMPARED), broken)
 
 
-def check_any(images, ids, broken):
-    """Raise `DataError` where none is left of the images `ids`."""
+def check_any(images, broken):
+    """Raise `DataError` where no image is left."""
     if not images:
-        raise DataError(f'none of {len(ids)} images can be packed:\n{broken.messages[0]}')
+        raise DataError(f'no image can be packed; the first of {len(broken)} broken:\n{broken.messages[0]}')
 
 
 def known_sizes(opt):

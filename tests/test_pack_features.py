@@ -226,7 +226,7 @@ def test_no_file_is_made_of_input_that_is_all_broken(run, root):
     for path in (root / 'box').iterdir():
         path.write_bytes(b'')
     status, said = pack(run, root)
-    assert status == 1 and 'none of 16 images can be packed' in said
+    assert status == 1 and 'no image can be packed; the first of 16 broken' in said
     assert run(pack_features, output_file=root / 'all.h5')[0] == 2
     assert not list(root.glob('all.h5*/*')) and not (root / 'all.h5').exists()
 
