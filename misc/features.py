@@ -190,20 +190,22 @@ class Packed:
             rows = file[f'{kind}/rows']
             maps = file[f'{kind}/maps'][:].tolist() if f'{kind}/maps' in file else []
             self.maps = {i: (height, width) for i, (height, width) in enumerate(maps) if height}
+            self.width, self.dtype = rows.shape[1], rows.dtype
+            # None for chunked rows; counted from the end of a user block, which nobody has.
+            self.base = rows.id.get_offset() if self.dtype.kind in 'fiu' and not file.userblock_size else None
             if self._contradicts(len(ids), len(rows)):
                 raise DataError(f'--{flag}: {path} lacks rows of its {len(ids)} images; pack it again, or '
                                 'give the folder of arrays')
             there = file['state'][:] > 0 if 'state' in file and not unwritten else np.ones(len(ids), bool)
             self.places = {str(image_id): i for i, image_id in enumerate(ids) if there[i]}
-            self.width, self.dtype = rows.shape[1], rows.dtype
-            # None for chunked rows; counted from the end of a user block, which nobody has.
-            self.base = rows.id.get_offset() if self.dtype.kind in 'fiu' and not file.userblock_size else None
         self.file, self.process = None, None
 
     def _contradicts(self, images, rows):
-        """Whether the rows that `images` images say they have are not the `rows` of the file."""
-        counts = np.diff(self.offsets)
-        return (len(counts) != images or self.offsets[0] != 0 or self.offsets[-1] != rows
+        """Whether the rows that `images` images say they have are not the `rows` of the file, or those
+        are not all in it."""
+        counts, size = np.diff(self.offsets), rows * self.width * self.dtype.itemsize
+        return (self.base is not None and self.base + size > os.path.getsize(self.path)
+                or len(counts) != images or self.offsets[0] != 0 or self.offsets[-1] != rows
                 or (counts != 1 if self.kind == 'fc' else counts < 0).any()
                 or any(counts[i] != height * width for i, (height, width) in self.maps.items()))
 
