@@ -201,11 +201,9 @@ class Packed:
         self.file, self.process = None, None
 
     def _contradicts(self, images, rows):
-        """Whether the rows that `images` images say they have are not the `rows` of the file, or those
-        are not all in it."""
-        counts, size = np.diff(self.offsets), rows * self.width * self.dtype.itemsize
-        return (self.base is not None and self.base + size > os.path.getsize(self.path)
-                or len(counts) != images or self.offsets[0] != 0 or self.offsets[-1] != rows
+        """Whether the rows that `images` images say they have are not the `rows` of the file."""
+        counts = np.diff(self.offsets)
+        return (len(counts) != images or self.offsets[0] != 0 or self.offsets[-1] != rows
                 or (counts != 1 if self.kind == 'fc' else counts < 0).any()
                 or any(counts[i] != height * width for i, (height, width) in self.maps.items()))
 
