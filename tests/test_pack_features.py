@@ -15,7 +15,7 @@ import prepro_areas
 import train
 from misc import checkpoint, packed
 from misc.cli import DataError
-from misc.features import Folder, open_source
+from misc.features import Folder, open_source, packed_sizes
 from misc.packed import Writer
 from scripts import pack_features, prepro_bbox_relative_coords
 from tests import tiny
@@ -66,9 +66,8 @@ def test_a_packed_file_holds_the_arrays_of_all_folders_and_the_image_sizes(run, 
     status, said = pack(run, root, num_workers=2)
     assert status == 0 and '16 images (att, fc, box, rel, grid)' in said
     assert all(same_arrays(root, kind) for kind in FOLDERS)
-    with h5py.File(root / 'all.h5') as file:
-        sizes = {str(image_id): size.tolist() for image_id, size in zip(file['ids'], file['sizes'])}
-    assert sizes == json.loads((root / 'box_sizes.json').read_text())
+    sizes = json.loads((root / 'box_sizes.json').read_text())
+    assert packed_sizes(root / 'all.h5') == {image_id: tuple(size) for image_id, size in sizes.items()}
     assert not (root / 'all.h5.partial').exists()
     # a packed file may be packed again, with other kinds or another type
     again = {flag: root / 'all.h5' for flag in ('input_img_feat_dir', 'input_box_dir')}
@@ -249,7 +248,6 @@ def test_folders_that_have_grown_are_packed_on_from_the_file_as_it_is(run, root,
     assert status == 1 and 'came after packing had begun: 114\n' in said and len(ids_in(root)) == 14
     assert 'the size of 13 of 14 images is not known' in said
     arrive(115)
-    (root / 'box_sizes.json').write_text(json.dumps(sizes))
     read, plain, describe = [], Folder.read, pack_features.describe
 
     def reading(folder, image_id):
@@ -263,10 +261,14 @@ def test_folders_that_have_grown_are_packed_on_from_the_file_as_it_is(run, root,
     monkeypatch.setattr(Folder, 'read', reading)
     monkeypatch.setattr(pack_features, 'describe', describing)
     status, said = pack(run, root)
-    assert status == 0 and 'warning' not in said and set(read) == {'114', '115'}
+    assert status == 0 and 'the size of 15 of 16' in said and set(read) == {'114', '115'}
+    labels = [{'id': int(image_id), 'width': size[0], 'height': size[1]} for image_id, size in sizes.items()]
+    (root / 'labels.json').write_text(json.dumps({'images': labels}))
+    status, said = pack(run, root, input_json=root / 'labels.json')
+    assert status == 0 and 'warning' not in said and not read
+    assert packed_sizes(root / 'all.h5') == {image_id: tuple(size) for image_id, size in sizes.items()}
     monkeypatch.undo()
     assert all(same_arrays(root, kind) for kind in FOLDERS)
-    assert open_source(str(root / 'all.h5'), 'att', '').ids() == set(sizes)
 
 
 def test_float16_rounds_features_alone_and_names_what_is_beyond_it(run, root):
