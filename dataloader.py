@@ -20,7 +20,7 @@ from misc import parallel
 from misc.cli import DataError
 from misc.features import open_source
 from misc.files import read_json
-from misc.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_path
+from misc.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_place
 
 LABELS_COMMAND = ('python scripts/prepro_labels.py --input_json data/dataset_coco.json '
                   '--output_json data/cocotalk.json --output_h5 data/cocotalk')
@@ -184,7 +184,7 @@ class Corpus:
         if set(needs) <= ({'grids'} if self.grids else set()):
             return
         if options.input_rel_box_dir:
-            self.relative = open_source(options.input_rel_box_dir, 'box', 'input_rel_box_dir',
+            self.relative = open_source(options.input_rel_box_dir, 'rel', 'input_rel_box_dir',
                                         RELATIVE_COMMAND)
         else:
             self.boxes = open_source(options.input_box_dir, 'box', 'input_box_dir', FEATURES_COMMAND)
@@ -214,11 +214,11 @@ class Corpus:
             if source is not None:
                 there = source.ids()
                 report_missing([one for one in ids if one not in there], len(ids), what,
-                               f'--{name} {getattr(options, name)}', command)
+                               f'--{name} {getattr(options, name)}', source.made_by(command))
         if self.boxes is not None:
             report_missing([one for one in ids if one not in self.sizes], len(ids), 'size',
-                           f'{sizes_path(options.input_box_dir)} and {options.input_json}',
-                           FEATURES_COMMAND)
+                           f'{sizes_place(options.input_box_dir)} and {options.input_json}',
+                           self.boxes.made_by(FEATURES_COMMAND))
         if self.labels is not None:
             report_missing([str(self.ids[row]) for row in rows if not len(self.labels.of(row))], len(ids),
                            'caption', f'--input_label_h5 {options.input_label_h5}', LABELS_COMMAND)

@@ -35,15 +35,16 @@ def add_data_flags(parser):
     group.add_argument('--input_label_h5', default='data/cocotalk_label.h5', metavar='FILE',
                        help='captions as word indices, from scripts/prepro_labels.py')
     group.add_argument('--input_img_feat_dir', default='data/cocobu_att', metavar='DIR',
-                       help='region features, ID.npz, or one packed HDF5 file')
+                       help='region features, ID.npz, or the one file that scripts/pack_features.py makes of '
+                            'them: faster to read (so may the other folders be, where packed is said)')
     group.add_argument('--input_grid_vec_dir', metavar='DIR',
                        help='grid vectors of the regions, ID.npy, from prepro_areas.py (or packed); '
                             'without it they are computed from the boxes')
     group.add_argument('--input_box_dir', metavar='DIR',
-                       help='boxes of the regions in pixels, ID.npy (or packed); image sizes come from '
-                            'DIR_sizes.json or from --input_json')
+                       help='boxes of the regions in pixels, ID.npy (or packed); image sizes come from the '
+                            'packed file, DIR_sizes.json or --input_json')
     group.add_argument('--input_rel_box_dir', metavar='DIR',
-                       help='boxes divided by width and height, ID.npy, from '
+                       help='boxes divided by width and height, ID.npy (or packed), from '
                             'scripts/prepro_bbox_relative_coords.py; makes image sizes unnecessary')
     flag(group, 'norm_img_feat', "scale each region's feature to length 1")
     flag(group, 'norm_box_feat', 'scale each grid vector (or box) to length 1')

@@ -7,7 +7,7 @@ from functools import partial
 from misc.broken import Broken
 from misc.cli import DataError, Parser, note, perfect_square, run_command
 from misc.features import SUFFIX, open_boxes, write_array
-from misc.grids import checked_boxes, extent, grid_vectors, image_sizes, sizes_path
+from misc.grids import checked_boxes, extent, grid_vectors, image_sizes, sizes_place
 from misc.made import Sample, claimed, digest, finished, save
 from misc.workers import add_workers_flag, convert_images
 
@@ -51,7 +51,7 @@ def todo_list(ids, sizes, output_dir, record, input_dir):
     save(output_dir, record)
     if guessed:
         note(f'warning: the size of {len(guessed)} of {len(ids)} images is not known (not in '
-             f'{sizes_path(input_dir)} nor in --input_json); the extent of their own boxes stands for it')
+             f'{sizes_place(input_dir)} nor in --input_json); the extent of their own boxes stands for it')
     return sorted(todo)
 
 

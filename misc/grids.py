@@ -9,6 +9,7 @@ import os
 import numpy as np
 
 from misc.cli import DataError
+from misc.features import packed_sizes
 from misc.files import read_json
 
 
@@ -19,20 +20,15 @@ def grid_vectors(boxes, width, height, side):
     clipped to the image, and a box without area covers nothing.  Returns float32
     (regions, side * side), entry `row * side + column`, row 0 at the top.
     """
-    boxes = np.asarray(boxes, dtype=np.float64)
-    across = _overlaps(boxes[:, 0], boxes[:, 2], float(width), side)    # (regions, side), by column
-    down = _overlaps(boxes[:, 1], boxes[:, 3], float(height), side)     # (regions, side), by row
+    # Regions come last, where they make long loops.  Ends of the boxes, in cells: (2, 2, 1, regions),
+    # first start and end, then across and down.
+    ends = np.array(boxes, dtype=np.float64, order='F').T.reshape(2, 2, 1, -1)
+    ends *= np.array([side / float(width), side / float(height)]).reshape(2, 1, 1)
+    cells = np.arange(side, dtype=np.float64)[:, None]
+    across, down = np.maximum(np.minimum(ends[1], cells + 1) - np.maximum(ends[0], cells), 0)
     # A box and a cell are both rectangles, so the share covered is the product of the two shares.
-    cells = down[:, :, None] * across[:, None, :]                       # (regions, side, side)
-    return cells.reshape(len(boxes), side * side).astype(np.float32)
-
-
-def _overlaps(starts, ends, length, side):
-    """The share of each of `side` equal parts of [0, length] that [start, end] covers: (regions, side)."""
-    starts = starts[:, None] * (side / length)                   # in units of a part
-    ends = ends[:, None] * (side / length)
-    parts = np.arange(side)
-    return np.maximum(np.minimum(ends, parts + 1) - np.maximum(starts, parts), 0)
+    covered = down[:, None] * across                                    # (side, side, regions)
+    return covered.reshape(side * side, -1).T.astype(np.float32, order='C')
 
 
 def relative_boxes(boxes, width, height):
@@ -75,12 +71,18 @@ def sizes_path(box_dir):
     return f'{base}_sizes.json'
 
 
+def sizes_place(box_dir):
+    """Where the image sizes that belong to `box_dir` are looked for, for messages."""
+    return f'{box_dir}, {sizes_path(box_dir)}' if os.path.isfile(box_dir) else sizes_path(box_dir)
+
+
 def image_sizes(box_dir=None, input_json=None):
     """{image id as a string: (width, height)} of every image whose size is known.
 
-    `<box_dir>_sizes.json`, where it exists, comes before the `width` and `height` of the images in
-    `input_json` (a path, or the value already read).  Either may be None.  Raises `DataError` for a
-    size that is not two positive numbers, or a file that is not JSON.
+    First come the sizes that a packed file of boxes holds, then `<box_dir>_sizes.json`, where it
+    exists, then the `width` and `height` of the images in `input_json` (a path, or the value already
+    read).  Either may be None.  Raises `DataError` for a size that is not two positive numbers, or a
+    file that is not JSON.
     """
     sizes = {}
     if input_json is not None:
@@ -99,6 +101,9 @@ def image_sizes(box_dir=None, input_json=None):
         path = sizes_path(box_dir)
         for image_id, size in _object(path, 'python scripts/make_bu_data.py').items():
             sizes[str(image_id)] = _size(size, image_id, path)
+    if box_dir is not None and os.path.isfile(box_dir):
+        for image_id, size in packed_sizes(box_dir).items():
+            sizes[image_id] = _size(size, image_id, box_dir)
     return sizes
 
 

@@ -20,8 +20,10 @@ SAMPLE = 32  # items of a folder that are recorded
 
 
 @contextlib.contextmanager
-def claimed(output_dir, command, options, inputs, folders):
+def claimed(output_dir, command, options, inputs, folders, files=()):
     """Claim `folders` (made if need be) for outputs of `command`; yields the record, a dict.
+
+    files: finished outputs that lie elsewhere; where there are any, `output_dir` is a file's name.
 
     options: {flag: value}, which must be equal to those of what is there.  inputs: {flag: `Files` or
     `Sample`}, which must agree with it.  The record lies at `<output_dir>_made.json`; a claim of
@@ -34,7 +36,7 @@ def claimed(output_dir, command, options, inputs, folders):
     with _locked(folders[0]):
         for folder in folders:
             remove_leftovers(folder)
-        record = _agreed(output_dir, command, options, inputs, folders)
+        record = _agreed(output_dir, command, options, inputs, folders, files)
         save(output_dir, record)
         try:
             yield record
@@ -59,15 +61,17 @@ def finished(folder, suffix):
             if entry.name.endswith(suffix) and entry.stat().st_size > 0}
 
 
-def _agreed(output_dir, command, options, inputs, folders):
-    """The record of what is in `folders`, extended by what `inputs` hold now; or `UsageError`."""
+def _agreed(output_dir, command, options, inputs, folders, files):
+    """The record of what is in `folders` and `files`, extended by what `inputs` hold now; or
+    `UsageError`."""
     path = record_path(output_dir)
     filled = [folder for folder in folders if any(entry.is_file() for entry in os.scandir(folder))]
-    old = {}
-    way_out = (f'give another --output_dir, or remove {" and ".join(filled)} to make everything anew')
+    filled += filter(os.path.exists, files)
+    old, flag = {}, '--output_file' if files else '--output_dir'
+    way_out = (f'give another {flag}, or remove {" and ".join(filled)} to make everything anew')
     if filled:
         if not os.path.exists(path):
-            raise UsageError(f'{filled[0]} holds files, but no {path} says what they were made from;\n'
+            raise UsageError(f'{filled[0]} is not empty, but no {path} says what it was made from;\n'
                              f'{way_out}')
         old = read_json(path, f'removing it and {" and ".join(filled)} and running the command again')
         if not isinstance(old, dict) or old.get('made_by') != command:
@@ -82,7 +86,7 @@ def _agreed(output_dir, command, options, inputs, folders):
         recorded = old.get('inputs', {}).get(flag, {})
         now, difference = source.compare(recorded)
         if difference:
-            raise UsageError(f'--{flag}: {difference};\nwhat is in {filled[0]} was made from another '
+            raise UsageError(f'--{flag}: {difference};\n{filled[0]} was made from another '
                              f'(see {path}); {way_out}')
         record['inputs'][flag] = {**recorded, **now}
     return {**old, **record}

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import signal
 import statistics
 import sys
 
@@ -25,16 +26,18 @@ from tests.workloads import WORKLOADS, synchronise
 
 def serve(pipe, name, side, options):
     """A measured process: answer to its parent at the other end of the pipe until that closes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # which lets the workload tidy up
     try:
-        answer(pipe, name, side, options)
+        with contextlib.ExitStack() as stack:
+            answer(pipe, name, side, options, stack)
     except UserError as error:
         pipe.send(error)
     except (EOFError, KeyboardInterrupt):
         pass
 
 
-def answer(pipe, name, side, options):
-    """Build the workload, then do what the pipe says.
+def answer(pipe, name, side, options, stack):
+    """Build the workload, which is closed when `stack` is, then do what the pipe says.
 
     Sends first (facts, hardware), then for 'run' a dict of numbers, for 'result' what the sides should
     agree on.
@@ -43,7 +46,9 @@ def answer(pipe, name, side, options):
         torch.set_num_threads(1)  # what is this small has nothing to share
     device = pick_device(options.device)
     torch.manual_seed(0)
-    workload = WORKLOADS[name](QUICK if options.quick else Sizes(), device)
+    workload = stack.enter_context(
+        contextlib.closing(WORKLOADS[name](QUICK if options.quick else Sizes(), device)))
+    stack.callback(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # what is closing is not interrupted
     work = getattr(workload, side)
     if side in workload.warm:
         work()
@@ -111,9 +116,9 @@ class Side:
 
     def close(self):
         """End the process."""
-        self.pipe.close()
         self.process.terminate()
         self.process.join()
+        self.pipe.close()
 
 
 def measure(name, options):

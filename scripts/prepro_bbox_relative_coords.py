@@ -10,7 +10,7 @@ from misc.broken import Broken
 from misc.cli import DataError, Parser, UsageError, note, run_command
 from misc.features import SUFFIX, open_boxes, write_array
 from misc.files import read_json
-from misc.grids import checked_boxes, image_sizes, relative_boxes, sizes_path
+from misc.grids import checked_boxes, image_sizes, relative_boxes, sizes_place
 from misc.images import read_size
 from misc.karpathy import SOURCE, read_images
 from misc.made import Sample, claimed, digest, finished
@@ -53,7 +53,7 @@ def find_images(opt, ids, sizes, broken):
         return {}
     if not opt.input_json or not opt.image_root:
         raise UsageError(f'{len(unknown)} images have no known size (none in '
-                         f'{sizes_path(opt.input_box_dir)});\n'
+                         f'{sizes_place(opt.input_box_dir)});\n'
                          'give --input_json and --image_root, so that they can be opened')
     if not os.path.isdir(opt.image_root):
         raise UsageError(f'--image_root: there is no folder {opt.image_root}')

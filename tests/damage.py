@@ -10,7 +10,7 @@ import pytest
 
 import train
 from misc.cli import DataError, UserError
-from misc.features import open_source, write_packed
+from misc.features import open_source
 from tests import tiny
 
 LABELS, BU_DATA, AREAS, RELATE = ('prepro_labels.py', 'make_bu_data.py', 'prepro_areas.py .*--num_grids 9',
@@ -24,7 +24,7 @@ def whole(tmp_path_factory):
     """A folder with a corpus, and a run on it."""
     root = tiny.write_corpus(tmp_path_factory.mktemp('whole') / 'root')
     source = open_source(str(root / 'att'), 'att', '')
-    write_packed(root / 'att.h5', {'att': {image_id: source.read(image_id) for image_id in source.ids()}})
+    tiny.write_packed(root / 'att.h5', {'att': {image_id: source.read(image_id) for image_id in source.ids()}})
     (root / 'coco.json').write_text(json.dumps({'annotations': [
         {'image_id': image_id, 'caption': 'a red dog'} for image_id in range(100, 116)]}))
     tiny.run(train, tiny.train_flags(root, root / 'run', '--max_epochs', 1))

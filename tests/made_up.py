@@ -29,11 +29,13 @@ class Sizes:
     step_images: int = 15
     table_images: int = 20000    # behind the document frequencies of CIDEr-D
     scored: int = 1000           # captions that CIDEr-D scores at a time
+    read_images: int = 50        # whose features are read
 
 
 QUICK = Sizes(flags='--num_layers 1 --input_encoding_size 64 --ff_size 128 --heads 4 --img_feat_size 64 '
                     '--num_grids 16', words=300, longest=8, shrink=8, matrix=256, beam_images=2,
-              sampled_images=2, plain_sampled_images=2, step_images=2, table_images=40, scored=200)
+              sampled_images=2, plain_sampled_images=2, step_images=2, table_images=40, scored=200,
+              read_images=10)
 
 
 def region_counts(images, sizes, seed=0):

@@ -27,7 +27,7 @@ OF_TESTS = {'tests', 'tests.naive', 'tests.made_up', 'tests.workloads'}
 # Library: the files that may import it.  HDF5 is read and written in these alone.
 LIBRARIES = {
     'pycocoevalcap': {'misc/metrics.py'},
-    'h5py': {'dataloader.py', 'misc/features.py', 'scripts/prepro_labels.py'},
+    'h5py': {'dataloader.py', 'misc/features.py', 'misc/packed.py', 'scripts/prepro_labels.py'},
 }
 # What may stand in a module besides imports, definitions, constants and the call of its main.
 SHORT_SPINNING = "os.environ.setdefault('GOMP_SPINCOUNT', '2000')"

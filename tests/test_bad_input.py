@@ -17,7 +17,7 @@ import train
 from dataloader import Labels
 from misc import checkpoint
 from misc.cli import DataError
-from misc.features import read_array
+from misc.features import open_source, read_array, read_shape
 from tests import tiny
 from tests.damage import (AREAS, BU_DATA, LABELS, RELATE, RESUMED, SCORED, array, complaint,  # noqa: F401
                           expect, json_file, resplit, root, talk, whole)
@@ -258,8 +258,15 @@ def test_what_a_stranger_hid_in_a_file_is_not_run(root, name, program, flags, pa
     assert not (root / 'sprung').exists()
 
 
+def read_packed(path):
+    """Read all of a packed file."""
+    source = open_source(path, 'att', 'input_img_feat_dir')
+    return [source.read(image_id) for image_id in source.ids()]
+
+
 @pytest.mark.parametrize('name, read', [
-    ('att/103.npz', read_array), ('vec/103.npy', read_array), ('run/model.pth', checkpoint.read_tensors),
+    ('att/103.npz', read_array), ('vec/103.npy', read_array), ('att/103.npz', read_shape),
+    ('vec/103.npy', read_shape), ('att.h5', read_packed), ('run/model.pth', checkpoint.read_tensors),
     ('run/infos_tiny.pkl', checkpoint.read_infos), ('talk_label.h5', lambda path: Labels(path, 16, 9))])
 def test_bytes_damaged_anywhere_give_values_or_a_data_error(root, name, read):
     content, random = (root / name).read_bytes(), np.random.default_rng(0)

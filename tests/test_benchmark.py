@@ -1,6 +1,7 @@
 """The benchmark: its small form runs, and it counts and compares rightly."""
 
 import json
+import os
 import subprocess
 import sys
 from unittest import mock
@@ -20,8 +21,9 @@ from tests.workloads import REGIONS, WORDS_SEED, WORKLOADS, Cider, Step, counted
 def test_the_project_is_faster_than_the_plain_version_and_gives_the_same(tmp_path):
     path = tmp_path / 'found.json'
     ran = subprocess.run([sys.executable, 'scripts/benchmark.py', '--quick', '--json', path], cwd=ROOT,
-                         capture_output=True, text=True)
+                         capture_output=True, text=True, env={**os.environ, 'TMPDIR': str(tmp_path)})
     assert ran.returncode == 0, ran.stderr
+    assert not list(tmp_path.glob('reading-*'))
     found = json.loads(path.read_text())['workloads']
     assert list(found) == list(WORKLOADS)
     for name, measured in found.items():

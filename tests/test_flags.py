@@ -16,7 +16,7 @@ import train
 from dataloader import Corpus
 from misc import checkpoint, machine, metrics
 from misc.cli import UsageError
-from misc.features import open_source, write_array, write_packed
+from misc.features import open_source, write_array
 from models.transformer import Captioner
 from tests import test_eval, test_parallel, test_self_critical, tiny
 from tests.test_opts import flags_of
@@ -199,11 +199,11 @@ def test_each_optimiser_learns_in_its_own_way_and_takes_its_settings(runs):
 
 @pytest.mark.parametrize('flag, kind, folder', [
     ('input_img_feat_dir', 'att', 'att'), ('input_grid_vec_dir', 'grid', 'vec'),
-    ('input_box_dir', 'box', 'box'), ('input_rel_box_dir', 'box', 'rel')])
+    ('input_box_dir', 'box', 'box'), ('input_rel_box_dir', 'rel', 'rel')])
 def test_a_packed_file_serves_as_its_folder_does(runs, corpus, flag, kind, folder):
     source = open_source(str(corpus / folder), kind, flag)
     packed = corpus / f'{folder}.h5'
-    write_packed(packed, {kind: {image_id: source.read(image_id) for image_id in source.ids()}})
+    tiny.write_packed(packed, {kind: {image_id: source.read(image_id) for image_id in source.ids()}})
     base = NO_GRIDS if kind == 'box' else ()
     assert not differs(runs(*base, f'--{flag}', corpus / folder).weights,
                        runs(*base, f'--{flag}', packed).weights)

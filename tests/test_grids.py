@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from misc.cli import DataError
-from misc.features import write_packed
 from misc.files import write_json
 from misc.grids import checked_boxes, extent, grid_vectors, image_sizes, relative_boxes
-from tests import naive
+from tests import naive, tiny
 
 ODD_BOXES = [
     [0, 0, 640, 480],              # the image
@@ -31,6 +30,19 @@ def test_grid_vectors_equal_a_computation_cell_by_cell(side):
     assert vectors.dtype == np.float32 and vectors.shape == (69, side * side)
     expected = [naive.grid_vector(box.tolist(), 640, 480, side) for box in boxes]
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-6)
+
+
+def test_grid_vectors_are_the_product_of_two_overlaps_to_the_last_bit():
+    starts = np.random.default_rng(0).uniform(0, 640, (40, 2))
+    boxes = np.concatenate([starts, np.full((40, 2), 500)], axis=1)
+    boxes = np.concatenate([boxes, ODD_BOXES]).astype(np.float32)
+
+    def overlap(start, end, length, part):
+        scale = 12 / length
+        return max(min(end * scale, part + 1) - max(start * scale, part), 0)
+    expected = [[overlap(y1, y2, 480.0, cell // 12) * overlap(x1, x2, 640.0, cell % 12) for cell in range(144)]
+                for x1, y1, x2, y2 in boxes.tolist()]
+    np.testing.assert_array_equal(grid_vectors(boxes, 640, 480, 12), np.float32(expected))
 
 
 def test_rows_go_down_columns_go_right_and_profiles_are_overlaps():
@@ -71,8 +83,11 @@ def test_sizes_come_from_the_sizes_file_before_the_labels_file(tmp_path):
     assert image_sizes(boxes, labels) == {'1': (50, 60), '2': (30, 40)}
     assert image_sizes(None, labels)['1'] == (10, 20)
     assert image_sizes(str(tmp_path / 'other'), None) == {}
-    write_packed(tmp_path / 'box.h5', {'box': {'1': np.ones((1, 4), np.float32)}})
+    boxes = {str(image_id): np.ones((1, 4), np.float32) for image_id in (1, 2)}
+    tiny.write_packed(tmp_path / 'box.h5', {'box': boxes})
     assert image_sizes(str(tmp_path / 'box.h5'), None) == {'1': (50, 60)}
+    tiny.write_packed(tmp_path / 'box.h5', {'box': boxes}, {'1': (70, 80.5)})
+    assert image_sizes(str(tmp_path / 'box.h5'), labels) == {'1': (70, 80.5), '2': (30, 40)}
 
 
 @pytest.mark.parametrize('size', [[0, 5], [5], 'ab', [5, None], [float('inf'), 1], 7])

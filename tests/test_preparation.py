@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 import prepro_areas
-from misc.features import open_source, read_array, write_packed
+from misc.features import open_source, read_array
 from misc.grids import grid_vectors, relative_boxes
-from scripts import make_bu_data, prepro_bbox_relative_coords, prepro_labels, prepro_ngrams
+from scripts import make_bu_data, pack_features, prepro_bbox_relative_coords, prepro_labels, prepro_ngrams
+from tests import tiny
 from tests.preparing import line, random_line, record, run, write_split  # noqa: F401 (run is a fixture)
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -190,7 +191,9 @@ def areas(run, boxes, **flags):
 def test_grid_vectors_are_equal_from_a_folder_a_packed_file_and_on_the_fly(run, boxes, tmp_path):
     assert areas(run, boxes, num_workers=2, num_grids=49)[0] == 0
     source = open_source(str(boxes), 'box', 'input_dir')
-    write_packed(tmp_path / 'box.h5', {'box': {image_id: source.read(image_id) for image_id in source.ids()}})
+    arrays = {image_id: source.read(image_id) for image_id in source.ids()}
+    tiny.write_packed(tmp_path / 'box.h5', {'box': arrays}, {image_id: (500, 375) for image_id in arrays})
+    (tmp_path / 'box_sizes.json').unlink()      # the packed file has them
     assert areas(run, tmp_path / 'box.h5', output_dir=tmp_path / 'vec2', num_grids=49, num_workers=2)[0] == 0
     for image_id in source.ids():
         expected = grid_vectors(source.read(image_id), 500, 375, 7)
@@ -317,7 +320,8 @@ def test_relative_boxes_take_sizes_from_the_file_or_from_the_images(run, boxes, 
 
 
 def test_commands_teach_themselves_and_refuse_wrong_values(run, tmp_path):
-    for script in (prepro_labels, prepro_ngrams, make_bu_data, prepro_areas, prepro_bbox_relative_coords):
+    for script in (prepro_labels, prepro_ngrams, make_bu_data, prepro_areas, prepro_bbox_relative_coords,
+                   pack_features):
         text = script.arguments().format_help()
         assert f'python {script.__name__.replace(".", "/")}.py' in text
     for script, flag, value in ((prepro_labels, 'max_length', '0'),

@@ -49,6 +49,18 @@ def write_corpus(root, seed=0):
     return root
 
 
+def write_packed(path, arrays, sizes=(), dtype='float32'):
+    """Pack `arrays`, {kind: {id: array}}, every kind with the same ids; `dtype` is that of features."""
+    from misc.packed import WRITTEN, Writer, lay_out
+    lay_out(path, {kind: {image_id: array.shape for image_id, array in by_id.items()}
+                   for kind, by_id in arrays.items()}, {'att': dtype, 'fc': dtype})
+    writer = Writer(path)
+    writer.write_sizes(dict(sizes))
+    for image_id in writer.ids:
+        writer.write(image_id, {kind: by_id[image_id] for kind, by_id in arrays.items()})
+    writer.mark(dict.fromkeys(writer.ids, WRITTEN))
+
+
 def frequencies(images, labels, start, end):
     """The n-gram table of the training images, as prepro_ngrams.py writes it."""
     table, chosen = {}, 0

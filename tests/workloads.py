@@ -1,5 +1,7 @@
 """What `scripts/benchmark.py` measures: the work that each side does, on made-up data."""
 
+import os
+import tempfile
 import time
 
 import numpy as np
@@ -9,12 +11,14 @@ from dataloader import Batch
 from misc.cider import CiderD
 from misc.cli import DataError
 from misc.evaluation import evaluating
+from misc.features import open_source, write_array
+from misc.grids import checked_boxes, grid_vectors
 from misc.losses import all_finite, caption_loss, self_critical_loss
 from misc.machine import precision
 from misc.optim import build_optimiser, clip_by_value, set_rate
 from misc.rewards import Rewards
 from models.decoding import beam_search, sample
-from tests import naive
+from tests import naive, tiny
 from tests.made_up import made_up_batch, made_up_model, made_up_sentences, model_options, region_counts
 
 # Of the cross-entropy step: what a known batch of 15 images has, mean 45.
@@ -114,6 +118,9 @@ class Workload:
         self.optimiser.step()
         mark()
         return dict(zip(('forward', 'backward', 'update'), np.diff(marks).tolist()))
+
+    def close(self):
+        """Remove what lies on the disk."""
 
     def result(self, side):
         """After the runs: a nested list of numbers that is the same on both sides."""
@@ -383,4 +390,103 @@ class Step(Workload):
                f'times faster, {found["bf16"]["peak"] / 1e9:.2f} GB')
 
 
-WORKLOADS = {'beam': Beam, 'self-critical': SelfCritical, 'cider': Cider, 'step': Step}
+class Reading(Workload):
+    """Reading random images' features: from a packed file, beside a compressed .npz file per image.
+
+    They are zero or positive, half of them zero, and all in the page cache.  `places` gets the grid
+    vectors of the same images in each way there is, and says how long each takes for one image.
+    """
+
+    clock = staticmethod(time.process_time)   # nothing waits for a disk here
+    sides = ('project', 'plain', 'places')
+    warm = sides
+    # The packed file and the vectors take so little that each run reads them many times.
+    rounds = {'project': 20, 'plain': 1, 'places': 5}
+    ways = 'computing', 'packed_boxes', 'packed_vectors', 'stored_boxes', 'stored_vectors'
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.folder = tempfile.TemporaryDirectory(prefix='reading-')
+        options = model_options(self.sizes)
+        counts = region_counts(self.sizes.read_images, self.sizes)
+        features = made_up_batch(counts, self.sizes, options, seed=6).features.numpy()
+        random = np.random.default_rng(6)
+        self.order = random.permutation(len(counts)).tolist()
+        self.side = round(options.num_grids ** 0.5)
+        arrays = {'att': {}, 'box': {}, 'grid': {}}
+        for i, rows in enumerate(np.split(features, np.cumsum(counts)[:-1])):
+            boxes = np.sort(random.random((len(rows), 2, 2)), axis=1).reshape(-1, 4) * [640, 480, 640, 480]
+            arrays['att'][str(i)], arrays['box'][str(i)] = rows, boxes.astype(np.float32)
+            arrays['grid'][str(i)] = self.computed(arrays['box'][str(i)])
+        self.sources = {}
+        for kind, by_id in arrays.items():
+            os.mkdir(self.path(kind))
+            for image_id, array in by_id.items():
+                write_array(self.path(kind), image_id, kind, array)
+        tiny.write_packed(self.path('packed.h5'), arrays)
+        for kind in arrays:
+            self.sources['stored', kind] = open_source(self.path(kind), kind, '')
+            self.sources['packed', kind] = open_source(self.path('packed.h5'), kind, '')
+        self.facts.update(images=len(counts), bytes=features.nbytes, stored=sum(
+            os.path.getsize(self.sources['stored', 'att'].where(i)) for i in self.order))
+        self.shares.update(self.rounds)
+
+    def path(self, name):
+        return os.path.join(self.folder.name, name)
+
+    def close(self):
+        self.folder.cleanup()
+
+    def computed(self, boxes):
+        return grid_vectors(checked_boxes(boxes, 'boxes'), 640, 480, self.side)
+
+    def project(self):
+        for _ in range(self.rounds['project']):
+            for i in self.order:
+                self.sources['packed', 'att'].read(i)
+        return {}
+
+    def plain(self):
+        for i in self.order:
+            self.plain_features(i)
+        return {}
+
+    def plain_features(self, i):
+        with np.load(self.sources['stored', 'att'].where(i)) as archive:
+            return archive['feat']
+
+    def places(self):
+        sources = self.sources
+        boxes = {i: sources['packed', 'box'].read(i) for i in self.order}
+        ways = (lambda i: self.computed(boxes[i]),
+                lambda i: self.computed(sources['packed', 'box'].read(i)), sources['packed', 'grid'].read,
+                lambda i: self.computed(sources['stored', 'box'].read(i)), sources['stored', 'grid'].read)
+        seconds = dict.fromkeys(self.ways, 0.0)
+        for _ in range(self.rounds['places']):
+            # In turns, so that what else the machine does meets all alike.
+            for name, way in zip(self.ways, ways):
+                start = self.clock()
+                for i in self.order:
+                    way(i)
+                seconds[name] += self.clock() - start
+        return {name: total / self.rounds['places'] / len(self.order) for name, total in seconds.items()}
+
+    def result(self, side):
+        read = self.plain_features if side == 'plain' else self.sources['packed', 'att'].read
+        return [float(read(i).sum(dtype=np.float64)) for i in range(len(self.order))]
+
+    @staticmethod
+    def notes(found):
+        images, places = found['images'], found['places']
+        each = {side: found[side]['seconds'] / images for side in ('project', 'plain')}
+        yield (f'{images} images, {found["bytes"] / 1e6:.0f} MB, in .npz files of '
+               f'{found["stored"] / found["bytes"]:.0%} of that; an image in {each["project"] * 1e6:.0f} '
+               f'microseconds ({found["bytes"] / found["project"]["seconds"] / 1e9:.1f} GB a second), from '
+               f'.npz in {each["plain"] * 1e6:.0f}')
+        yield ('grid vectors of an image, microseconds: {computing:.0f} to compute; with reading the boxes '
+               '{packed_boxes:.0f} (packed) or {stored_boxes:.0f} (.npy), reading stored vectors '
+               '{packed_vectors:.0f} or {stored_vectors:.0f}'.format(
+                   **{name: places[name] * 1e6 for name in Reading.ways}))
+
+
+WORKLOADS = {'beam': Beam, 'self-critical': SelfCritical, 'cider': Cider, 'step': Step, 'reading': Reading}
