@@ -36,6 +36,9 @@ def add_data_flags(parser):
                        help='captions as word indices, from scripts/prepro_labels.py')
     group.add_argument('--input_img_feat_dir', default='data/cocobu_att', metavar='DIR',
                        help='region features, ID.npz, or one packed HDF5 file')
+    group.add_argument('--input_fc_feat_dir', metavar='DIR',
+                       help='mean feature of each image, ID.npy (or packed), for the recurrent models; without '
+                            'it the mean over the regions is taken')
     group.add_argument('--input_grid_vec_dir', metavar='DIR',
                        help='grid vectors of the regions, ID.npy, from prepro_areas.py (or packed); '
                             'without it they are computed from the boxes')
