@@ -65,7 +65,6 @@ def test_each_model_trains_in_both_phases_and_decodes_in_every_way(trained, name
     greedy, one = (evaluate(corpus, [folders[name]], *way) for way in (
         ('--beam_size', 1), ('--sample_max', 0, '--temperature', 1e-4)))
     assert [entry['caption'] for entry in greedy] == [entry['caption'] for entry in one]
-    assert all(found['log_prob'] <= widest['log_prob'] + 1e-5 for found, widest in zip(greedy, best))
     groups = evaluate(corpus, [folders[name]], '--beam_size', 4, '--group_size', 2, '--sample_n', 4,
                       '--diversity_lambda', 50, '--decoding_constraint', 1, '--block_trigrams', 1)
     for entry in groups:
