@@ -18,8 +18,8 @@ class LSTMCell(nn.Module):
     """A long short-term memory cell whose input is the parts of `sizes`, side by side.
 
     Each part is projected by itself, by its own columns of `weight_ih` (`input_weights`), so that what
-    does not change from word to word is projected once.  The weights are those of `nn.LSTMCell`, gates in the order input, forget, cell,
-    output.
+    does not change from word to word is projected once.  The weights are
+    those of `nn.LSTMCell`, gates in the order input, forget, cell, output.
     """
 
     gates, parts = 4, 2  # (hidden, cell)
@@ -198,8 +198,8 @@ class RecurrentCaptioner(CaptionModel):
         """The last words (R,) long of every row (0 at the start) -> log-probabilities (R, V) of the
         next word, and the new state."""
         weights = self.input_weights()
-        hidden, cells = self.advance(self.word_inputs(words, weights), state.caches, state.images, state.memory,
-                                     weights)
+        inputs = self.word_inputs(words, weights)
+        hidden, cells = self.advance(inputs, state.caches, state.images, state.memory, weights)
         log_probs = self.output(self.dropout(hidden)).log_softmax(-1)
         return log_probs, State(state.memory, state.images, cells, state.length + 1)
 

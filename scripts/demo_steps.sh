@@ -6,7 +6,8 @@ EPOCHS=12          # of cross-entropy
 MORE_EPOCHS=1      # of self-critical training; two of them at twice the rate, and
                    # captions win reward by saying less: "there is a red star there is a blue box"
 INPUTS="--input_json $DATA/cocotalk.json --input_label_h5 $DATA/cocotalk_label.h5
-    --input_img_feat_dir $DATA/cocobu_att"
+    --input_img_feat_dir $DATA/cocobu_att --input_grid_vec_dir $DATA/cocobu_box_vec
+    --input_box_dir $DATA/cocobu_box"
 TRANSFORMER="--num_layers 2 --input_encoding_size 128 --ff_size 512 --heads 4 --dropout 0.05 --drop_prob_lm 0"
 
 say() { printf '\n== %s\n' "$*"; }
@@ -31,21 +32,22 @@ train() {  # run, options...
     python train.py --id "$run" --checkpoint_path "$folder" $INPUTS --batch_size 20 "$@"
 }
 
-score() {  # run, further options...
+score() {  # run
     local run=$1
-    shift
     say "captioning and scoring the test split with $run"
     python eval.py --model "checkpoints/$run/model.pth" --infos_path "checkpoints/$run/infos_$run.pkl" \
-        $INPUTS --language_eval 1 --dump_json 0 "$@" >/dev/null
+        $INPUTS --language_eval 1 >/dev/null
 }
 
-both_phases() {  # run, seed, learning rate, options...: cross-entropy, then RUN_rl, self-critical
+both_phases() {  # run, seed, learning rate, options...: cross-entropy, then (RUN_rl) self-critical, both scored
     local run=$1 seed=$2 rate=$3
     shift 3
     train "$run" --seed "$seed" "$@" --max_epochs $EPOCHS --learning_rate "$rate" \
         --learning_rate_decay_start 4 --learning_rate_decay_every 1 --learning_rate_decay_rate 0.75
+    score "$run"
     [ -d "checkpoints/${run}_rl" ] || bash scripts/copy_model.sh "$run" "${run}_rl"
     train "${run}_rl" --seed "$seed" "$@" --self_critical_after $EPOCHS \
         --max_epochs $((EPOCHS + MORE_EPOCHS)) --cached_tokens $DATA/coco-train-idxs \
         --learning_rate 1e-4 --learning_rate_decay_start -1
+    score "${run}_rl"
 }
