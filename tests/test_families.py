@@ -141,13 +141,15 @@ def test_relation_transformer_sees_the_same_in_pixels_and_in_relative_boxes(trai
 def test_the_loader_opens_what_the_model_wants_and_nothing_else(trained, needs, opened):
     corpus, _ = trained
     options, _ = opts.parse(opts.train_parser(), [str(flag) for flag in tiny.train_flags(
-        corpus, 'run', '--input_box_dir', corpus / 'box')])
+        corpus, 'run', '--input_box_dir', corpus / 'box', '--norm_img_feat', 1)])
     data = Corpus(options)
     data.want(needs)
     sources = ('features', 'means', 'grids', 'boxes', 'relative')
     assert {name for name in sources if getattr(data, name)} == opened
     arrays = types.SimpleNamespace(**data.arrays(0))
     assert {name for name, array in vars(arrays).items() if array is not None} == set(needs)
-    if 'fc' in needs:
-        regions = data.features.read(data.ids[0])
-        assert torch.allclose(torch.from_numpy(arrays.fc[0]), torch.from_numpy(regions).mean(0))
+    regions = torch.from_numpy(data.features.read(data.ids[0]))
+    if 'fc' in needs:  # of the regions as they are on disk, as stored ones are
+        assert torch.allclose(torch.from_numpy(arrays.fc[0]), regions.mean(0))
+    if 'features' in needs:
+        assert torch.allclose(torch.from_numpy(arrays.features), regions / regions.norm(dim=1, keepdim=True))
