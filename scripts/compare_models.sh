@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All six models side by side on the built-in data set: for each of three seeds, cross-entropy and then
 # self-critical training as in demo.sh, both scored on the test split; at the end one table and one plot.
-# About two hours on 2 cores.  Each run has a log, checkpoints/compare_logs/RUN.log.  A run that is scored
+# An hour or two on 2 cores.  Each run has a log, checkpoints/compare_logs/RUN.log.  A run that is scored
 # is not repeated, and one that was interrupted goes on where it was saved last: start the script again.
 # Remove checkpoints/compare_* and eval_results/compare_* to start over.
 #
