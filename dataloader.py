@@ -1,4 +1,4 @@
-"""From files to batches: labels, region features, boxes and grid vectors.
+"""From files to batches: labels, region features, mean features, boxes and grid vectors.
 
 `Corpus` knows what is on disk, `TrainBatches` deals out training batches for ever and can say (and
 be told) exactly where it stands, `image_batches` goes once through a split.  Regions travel packed,
@@ -31,7 +31,7 @@ RELATIVE_COMMAND = ('python scripts/prepro_bbox_relative_coords.py --input_json 
                     '--image_root IMAGE_ROOT --input_box_dir data/cocobu_box '
                     '--output_dir data/cocobu_box_relative')
 
-ARRAYS = ('features', 'grids', 'boxes', 'captions')  # of a batch, the things that travel to a device
+ARRAYS = ('features', 'grids', 'boxes', 'captions', 'fc')  # of a batch, the things that travel to a device
 
 
 @dataclass
@@ -41,25 +41,28 @@ class Batch:
     image_ids   list of I ids
     images      list of I row numbers in `Corpus.images`
     counts      list of I: regions of each image; they sum to M
-    features    (M, D) float32, the images' regions one after the other
+    features    (M, D) float32, the images' regions one after the other, or None where the model does
+                not want them (then `counts` are 0)
     grids       (M, g*g) float32 grid vectors, or None where the model does not want them
     boxes       (M, 4) float32 x1 y1 x2 y2 relative to the image, or None likewise
     captions    (I, S, T) int64 word indices, zero padded, or None where there are none
     lengths     list of I * S: the words of each caption, image by image, or None likewise; counted while
                 the captions are on the host, so that nobody has to ask a device for them
+    fc          (I, D) float32, the mean feature of each image, or None likewise
     epoch, position   where the training order stands after this batch (0, 0 elsewhere)
     """
 
     image_ids: list
     images: list
     counts: list
-    features: torch.Tensor
+    features: torch.Tensor | None
     grids: torch.Tensor | None
     boxes: torch.Tensor | None
     captions: torch.Tensor | None
     epoch: int = 0
     position: int = 0
     lengths: list | None = None
+    fc: torch.Tensor | None = None
 
     def __post_init__(self):
         if self.captions is not None and self.lengths is None:
@@ -94,6 +97,7 @@ class Batch:
         rows = slice(sum(self.counts[:start]), sum(self.counts[:end]))
         parts = {name: getattr(self, name) for name in ('features', 'grids', 'boxes')}
         parts = {name: None if array is None else array[rows] for name, array in parts.items()}
+        parts['fc'] = None if self.fc is None else self.fc[start:end]
         captions, lengths = self.captions, self.lengths
         if captions is not None:
             captions, each = captions[start:end], captions.shape[1]
@@ -153,8 +157,8 @@ class Labels:
 class Corpus:
     """The images of `--input_json` with their labels and region arrays.
 
-    `wants_labels` is off where no captions are needed.  What a model wants besides features is said
-    with `want`.  Raises `DataError` for anything that is missing or does not fit.
+    `wants_labels` is off where no captions are needed.  What a model wants of an image is said with
+    `want`.  Raises `DataError` for anything that is missing or does not fit.
     """
 
     def __init__(self, options, wants_labels=True):
@@ -169,19 +173,23 @@ class Corpus:
         self.splits = [image['split'] for image in self.images]
         self.labels = Labels(options.input_label_h5, len(self.images), len(self.vocabulary)) \
             if wants_labels else None
-        self.features = open_source(options.input_img_feat_dir, 'att', 'input_img_feat_dir',
-                                    FEATURES_COMMAND)
         self.side = round(options.num_grids ** 0.5)
-        self.sizes, self.grids, self.boxes, self.relative = {}, None, None, None
+        self.features = self.means = self.grids = self.boxes = self.relative = None
+        self.sizes = {}
 
     def want(self, needs):
-        """Open what a model `needs` besides features ('grids' or 'boxes'): as it is on disk, or the
-        boxes that it is computed from."""
+        """Open what a model `needs` ('features', 'fc', 'grids', 'boxes'): as it is on disk, or the
+        features and boxes that it is computed from."""
         options, self.needs = self.options, needs
+        if 'fc' in needs and options.input_fc_feat_dir:
+            self.means = open_source(options.input_fc_feat_dir, 'fc', 'input_fc_feat_dir', FEATURES_COMMAND)
+        if 'features' in needs or self.means is None:
+            self.features = open_source(options.input_img_feat_dir, 'att', 'input_img_feat_dir',
+                                        FEATURES_COMMAND)
         if 'grids' in needs and options.input_grid_vec_dir:
             self.grids = open_source(options.input_grid_vec_dir, 'grid', 'input_grid_vec_dir',
                                      AREAS_COMMAND.format(cells=options.num_grids))
-        if set(needs) <= ({'grids'} if self.grids else set()):
+        if 'boxes' not in needs and ('grids' not in needs or self.grids is not None):
             return
         if options.input_rel_box_dir:
             self.relative = open_source(options.input_rel_box_dir, 'rel', 'input_rel_box_dir',
@@ -205,6 +213,7 @@ class Corpus:
         its arrays, by listing, not by opening."""
         options = self.options
         sources = [(self.features, 'input_img_feat_dir', 'features', FEATURES_COMMAND),
+                   (self.means, 'input_fc_feat_dir', 'mean features', FEATURES_COMMAND),
                    (self.grids, 'input_grid_vec_dir', 'grid vectors',
                     AREAS_COMMAND.format(cells=options.num_grids)),
                    (self.relative, 'input_rel_box_dir', 'relative boxes', RELATIVE_COMMAND),
@@ -224,21 +233,45 @@ class Corpus:
                            'caption', f'--input_label_h5 {options.input_label_h5}', LABELS_COMMAND)
 
     def arrays(self, row):
-        """(features (P, D), grids or None, boxes or None) of one image, checked against each other."""
-        options, image_id = self.options, self.ids[row]
-        features = self.features.read(image_id)
-        where = self.features.where(image_id)
+        """{'features' (P, D), 'fc' (1, D), 'grids', 'boxes'} of one image, None for what the model does
+        not want, checked against each other."""
+        image_id, features, means = self.ids[row], None, None
+        if self.features is not None:
+            features = self._features(image_id)
+        if 'fc' in self.needs:
+            means = features.mean(0, keepdims=True) if self.means is None else self._means(image_id)
+        if 'features' not in self.needs:
+            features = None
+        elif self.options.norm_img_feat:
+            features = unit_rows(features)
+        return {'features': features, 'fc': means,
+                **{need: self._place(need, image_id, features) for need in ('grids', 'boxes')}}
+
+    def _features(self, image_id):
+        """The features (P, D) of an image's regions, as they are on disk."""
+        features, where = self.features.read(image_id), self.features.where(image_id)
         if features.ndim not in (2, 3) or not features.size:
             raise DataError(f'{where}: an array of shape {features.shape} holds no regions; remove it and '
                             f'run again:\n{FEATURES_COMMAND}')
         features = features.reshape(-1, features.shape[-1])
-        if features.shape[1] != options.img_feat_size:
+        self._check_width(features, where)
+        return features
+
+    def _means(self, image_id):
+        """The mean feature (1, D) of an image, as it is on disk."""
+        mean, where = self.means.read(image_id), self.means.where(image_id)
+        if mean.ndim != 1:
+            raise DataError(f'{where}: an array of shape {mean.shape} is not one mean feature; remove it and '
+                            f'run again:\n{FEATURES_COMMAND}')
+        self._check_width(mean[None], where)
+        return mean[None]
+
+    def _check_width(self, features, where):
+        """Refuse features (P, D) of another size than the model's."""
+        if features.shape[1] != self.options.img_feat_size:
             raise DataError(f'{where}: features have {features.shape[1]} numbers, but --img_feat_size is '
-                            f'{options.img_feat_size}; give the folder of the features it was set for, '
+                            f'{self.options.img_feat_size}; give the folder of the features it was set for, '
                             f'or train with --img_feat_size {features.shape[1]}')
-        if options.norm_img_feat:
-            features = unit_rows(features)
-        return features, self._place('grids', image_id, features), self._place('boxes', image_id, features)
 
     def _place(self, need, image_id, features):
         """The 'grids' or 'boxes' of an image's regions, or None where the model does not want them."""
@@ -350,11 +383,11 @@ class Reader(Dataset):
             # a restart changes it.
             captions = torch.from_numpy(np.stack([
                 corpus.captions(row, self.captions_per_image, (self.seed, epoch, row)) for row in rows]))
-        features, grids, boxes = (
-            None if parts[0] is None else torch.from_numpy(np.concatenate(parts))
-            for parts in zip(*arrays))
-        return Batch([corpus.ids[row] for row in rows], list(rows), [len(part[0]) for part in arrays],
-                     features, grids, boxes, captions, epoch, position)
+        parts = {name: None if arrays[0][name] is None else torch.from_numpy(
+            np.concatenate([one[name] for one in arrays])) for name in arrays[0]}
+        counts = [0 if one['features'] is None else len(one['features']) for one in arrays]
+        return Batch([corpus.ids[row] for row in rows], list(rows), counts, captions=captions,
+                     epoch=epoch, position=position, **parts)
 
 
 class Order:

@@ -29,7 +29,7 @@ from misc.finite import LateFlags, guarded_step
 from misc.losses import all_finite, caption_loss, self_critical_loss
 from misc.machine import memory_errors, pick_device, precision
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
-                        decayed_rate, noam_rate, set_rate, take_moments)
+                        decayed_rate, noam_rate, sampling_probability, set_rate, take_moments)
 from misc.rewards import mean_statistics
 from models.decoding import sample
 
@@ -65,6 +65,10 @@ def set_up():
                          f'{options.id}; go on with it by --start_from {options.checkpoint_path}, '
                          'or name another folder')
     opts.check_model(options, given)
+    opts.check_scheduled_sampling(options)
+    unused = opts.unused(options, given)
+    if unused:
+        note(f'note: --caption_model {options.caption_model} makes no use of --{", --".join(unused)}')
     return Training(options, infos)
 
 
@@ -246,6 +250,16 @@ class Training:
         return decayed_rate(options.learning_rate, epoch, options.learning_rate_decay_start,
                             options.learning_rate_decay_every, options.learning_rate_decay_rate)
 
+    def own_words(self, epoch):
+        """The probability of scheduled sampling in an epoch; rewarded samples are the model's own words
+        already."""
+        options = self.options
+        if self._is_self_critical(epoch):
+            return 0.0
+        return sampling_probability(
+            epoch, options.scheduled_sampling_start, options.scheduled_sampling_increase_every,
+            options.scheduled_sampling_increase_prob, options.scheduled_sampling_max_prob)
+
     def _step(self):
         """One batch: loss, gradients, one step of the optimiser, logs."""
         self.optimiser.zero_grad(set_to_none=True)
@@ -307,6 +321,8 @@ class Training:
 
     def _loss(self, batch):
         """The terms of the phase's loss, and the statistics of its rewards."""
+        if self.options.scheduled_sampling_start >= 0:
+            self.model.own_words = self.own_words(batch.epoch)
         if self._is_self_critical(batch.epoch):
             return self._self_critical_loss(batch)
         return caption_loss(self.model, batch, self.options.label_smoothing), {}
@@ -351,7 +367,7 @@ class Training:
         statistics = mean_statistics(sum(parallel.gathered(lambda: statistics), []))
         self.histories['loss_history'][self.iteration] = loss
         self.histories['lr_history'][self.iteration] = rate
-        self.histories['ss_prob_history'][self.iteration] = 0.0
+        self.histories['ss_prob_history'][self.iteration] = self.own_words(epoch)
         self.events.add_scalar('train_loss', loss, self.iteration)
         self.events.add_scalar('learning_rate', rate, self.iteration)
         for name, value in statistics.items():

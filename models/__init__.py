@@ -1,7 +1,9 @@
 """The one place where options become models."""
 
 from models.decoding import Constraints, beam_search, sample
+from models.geometry import RelationBias
 from models.position import build_place
+from models.recurrent import ShowAttendTell, ShowTell, TopDown
 from models.transformer import Captioner
 
 
@@ -10,16 +12,48 @@ def build(options, vocab_size, longest):
 
     `vocab_size` counts the words and the end token; captions are cut at `longest` words.
     """
-    place = None
+    makers = {'show_tell': build_show_tell, 'show_attend_tell': build_show_attend_tell,
+              'topdown': build_topdown}
+    return makers.get(options.caption_model, build_transformer)(options, vocab_size, longest)
+
+
+def build_transformer(options, vocab_size, longest):
+    """`spatial_pe`, `relation_transformer` or `transformer`."""
+    place = relations = None
     if options.caption_model == 'spatial_pe':
         place = build_place(options.enc_pos_type, options.enc_pos_embedding,
                             options.input_encoding_size, round(options.num_grids ** 0.5),
                             options.dropout)
+    if options.caption_model == 'relation_transformer':
+        relations = RelationBias(options.num_layers, options.heads, options.box_trignometric_embedding)
     return Captioner(
         vocab_size, longest, feature_size=options.img_feat_size, size=options.input_encoding_size,
         hidden=options.ff_size, layers=options.num_layers, heads=options.heads,
         dropout=options.dropout, feature_dropout=options.drop_prob_lm, norm=options.norm,
-        activation=options.ff_activation, cross=options.cross_attn, place=place)
+        activation=options.ff_activation, cross=options.cross_attn, place=place, relations=relations,
+        extra_skip=relations is not None and options.legacy_extra_skip)
+
+
+def recurrent_sizes(options):
+    """The arguments that all recurrent models take."""
+    return {'feature_size': options.img_feat_size, 'word_size': options.input_encoding_size,
+            'size': options.hidden_size, 'dropout': options.drop_prob_lm}
+
+
+def build_show_tell(options, vocab_size, longest):
+    """`show_tell`."""
+    return ShowTell(vocab_size, longest, cell=options.rnn_type, **recurrent_sizes(options))
+
+
+def build_show_attend_tell(options, vocab_size, longest):
+    """`show_attend_tell`."""
+    return ShowAttendTell(vocab_size, longest, cell=options.rnn_type, inner=options.att_hid_size,
+                          **recurrent_sizes(options))
+
+
+def build_topdown(options, vocab_size, longest):
+    """`topdown`."""
+    return TopDown(vocab_size, longest, inner=options.att_hid_size, **recurrent_sizes(options))
 
 
 def build_decoder(options, longest, vocabulary, copies=1):

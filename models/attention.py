@@ -89,23 +89,33 @@ class DroppedAttention(torch.autograd.Function):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head dot-product attention of rows to the rows of their own group (Vaswani et al. 2017)."""
+    """Multi-head dot-product attention of rows to the rows of their own group (Vaswani et al. 2017).
 
-    def __init__(self, size, heads, dropout):
+    `extra_skip` adds the rows themselves to what was attended to, before the output projection, as
+    some of the published relation transformers do.
+    """
+
+    def __init__(self, size, heads, dropout, extra_skip=False):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.extra_skip = heads, dropout, extra_skip
         self.query, self.key, self.value, self.output = (nn.Linear(size, size) for _ in range(4))
 
-    def forward(self, rows, groups, causal=False):
+    def forward(self, rows, groups, causal=False, bias=None):
         """(N, d) -> (N, d).  `causal`: a row sees itself and the earlier rows of its group only.
+        `bias` (G, h, L, L) is added to the logits, -inf where a row would look at padding.
 
         Padding stands behind the real rows of a group, so the causal mask hides it by itself.
         """
         query, key, value = (split_heads(groups.pad(project(rows)), self.heads)
                              for project in (self.query, self.key, self.value))
-        mask = None if causal or groups.even else groups.mask[:, None, None]  # (G, 1, 1, L)
-        mixed = attend(query, key, value, mask, causal, self.dropout if self.training else 0.0)
-        return self.output(groups.pack(join_heads(mixed)))
+        dropout = self.dropout if self.training else 0.0
+        if bias is not None:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        else:
+            mask = None if causal or groups.even else groups.mask[:, None, None]  # (G, 1, 1, L)
+            mixed = attend(query, key, value, mask, causal, dropout)
+        mixed = groups.pack(join_heads(mixed))
+        return self.output(mixed + rows if self.extra_skip else mixed)
 
     def step(self, rows, cache):
         """One more word for each of R rows: (R, d), cache -> (R, d), cache.

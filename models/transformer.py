@@ -1,7 +1,8 @@
 """The transformer captioner: regions in, words out.
 
-`spatial_pe` gives each region its place before the encoder; `transformer` does not.  All stacks
-are pre-norm, x + Dropout(f(Norm(x))), and end in one more norm.
+`spatial_pe` gives each region its place before the encoder, `relation_transformer` weighs the
+encoder's attention by where two regions lie to one another, `transformer` knows no places.  All
+stacks are pre-norm, x + Dropout(f(Norm(x))), and end in one more norm.
 """
 
 import math
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.attention import NORMS, DotProductCross, SelfAttention, XLinearCross
+from models.captioner import CaptionModel, State
 from models.dropout import Dropout, dropout, relu_dropout_
 from models.packing import Groups
 from models.position import sinusoid
@@ -34,16 +36,17 @@ class FeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     """Self-attention over an image's regions, then the FFN."""
 
-    def __init__(self, size, heads, hidden, dropout, norm, activation):
+    def __init__(self, size, heads, hidden, dropout, norm, activation, extra_skip=False):
         super().__init__()
-        self.attention = SelfAttention(size, heads, dropout)
+        self.attention = SelfAttention(size, heads, dropout, extra_skip)
         self.feed_forward = FeedForward(size, hidden, dropout, activation)
         self.norms = nn.ModuleList(NORMS[norm](size) for _ in range(2))
         self.dropout = Dropout(dropout)
 
-    def forward(self, regions, groups):
-        """(M, d) -> (M, d)."""
-        regions = self.dropout.add(regions, self.attention(self.norms[0](regions), groups))
+    def forward(self, regions, groups, bias=None):
+        """(M, d) -> (M, d); `bias` (I, h, P, P) as for `SelfAttention`."""
+        attended = self.attention(self.norms[0](regions), groups, bias=bias)
+        regions = self.dropout.add(regions, attended)
         return self.dropout.add(regions, self.feed_forward(self.norms[1](regions)))
 
 
@@ -92,52 +95,27 @@ class Memory:
         return Memory([layer.select(images, rows, groups) for layer in self.layers], groups)
 
 
-class State:
-    """R captions being written: their images' memory, cached keys and values, words so far.
-
-    `images` are the rows' `Groups` by image: rows of one image lie side by side.
-    """
-
-    def __init__(self, memory, images, caches, length):
-        self.memory, self.images, self.caches, self.length = memory, images, caches, length
-
-    @property
-    def device(self):
-        """Where the state lives."""
-        return self.images.device
-
-    def select(self, rows):
-        """The state of the chosen rows, (R',) long; rows may repeat or be left out, and those of
-        an earlier image stand before those of a later one.  Images without rows are let go."""
-        caches = [cache and tuple(part.index_select(0, rows) for part in cache)
-                  for cache in self.caches]
-        counts = torch.bincount(self.images.owners[rows], minlength=len(self.images)).tolist()
-        memory = self.memory
-        if 0 in counts:
-            live = [image for image, count in enumerate(counts) if count]
-            memory, counts = memory.select(live), [counts[image] for image in live]
-        return State(memory, Groups(counts, rows.device), caches, self.length)
-
-
-class Captioner(nn.Module):
+class Captioner(CaptionModel):
     """A transformer captioner.
 
     Sizes: `vocab_size` V (words + 1; index 0 starts and ends a sentence), `feature_size` D,
-    `size` d, `hidden` the FFN's.  `place` is a module of `models/position.py`, or None.
-    `dropout` acts inside the transformer, `feature_dropout` on the embedded features.
+    `size` d, `hidden` the FFN's.  `place` is a module of `models/position.py`, or None; `relations`
+    a `RelationBias`, or None; `extra_skip` as for `SelfAttention`, in the encoder.  `dropout` acts
+    inside the transformer, `feature_dropout` on the embedded features.
     `longest` is the number of words at which a caption is cut (T).
     """
 
     def __init__(self, vocab_size, longest, feature_size=2048, size=512, hidden=2048, layers=6,
                  heads=8, dropout=0.1, feature_dropout=0.5, norm='layer', activation='relu',
-                 cross='dot-product', place=None):
+                 cross='dot-product', place=None, relations=None, extra_skip=False):
         super().__init__()
         self.vocab_size, self.longest, self.size = vocab_size, longest, size
         self.feature_embed = nn.Linear(feature_size, size)
         self.feature_dropout = feature_dropout
-        self.place = place
+        self.place, self.relations = place, relations
         self.encoder = nn.ModuleList(
-            EncoderLayer(size, heads, hidden, dropout, norm, activation) for _ in range(layers))
+            EncoderLayer(size, heads, hidden, dropout, norm, activation, extra_skip)
+            for _ in range(layers))
         self.encoder_norm = NORMS[norm](size)
         self.word_embed = nn.Embedding(vocab_size, size)
         self.register_buffer('positions', sinusoid(longest + 1, size), persistent=False)
@@ -147,14 +125,15 @@ class Captioner(nn.Module):
             for _ in range(layers))
         self.decoder_norm = NORMS[norm](size)
         self.output = nn.Linear(size, vocab_size)
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
+        self.start_weights()
+        if relations is not None:
+            relations.start_weights()
 
     @property
     def needs(self):
-        """What the model wants of a batch besides `features`: a tuple of 'grids' and 'boxes'."""
-        return (self.place.needs,) if self.place is not None else ()
+        """What the model wants of a batch: 'features', and 'grids' or 'boxes'."""
+        parts = [part.needs for part in (self.place, self.relations) if part is not None]
+        return ('features', *dict.fromkeys(parts))
 
     def encode(self, batch):
         """A batch (`features` (M, D), `counts`, and what `needs` says) -> `Memory` of I images."""
@@ -163,34 +142,17 @@ class Captioner(nn.Module):
                                 self.training)  # (M, d)
         if self.place is not None:
             regions = self.place(regions, getattr(batch, self.place.needs))
-        for layer in self.encoder:
-            regions = layer(regions, groups)
+        biases = [None] * len(self.encoder)
+        if self.relations is not None:
+            biases = self.relations(batch.boxes, groups)
+        for layer, bias in zip(self.encoder, biases):
+            regions = layer(regions, groups, bias)
         regions = self.encoder_norm(regions)
         return Memory([layer.cross.remember(regions, groups) for layer in self.decoder], groups)
 
-    def forward(self, memory, captions):
-        """Teacher forcing: log-probabilities (I, S, T + 1, V) of each caption's words and its end.
-
-        `captions` (I, S, T) long, zero padded, without the start token.  Position t is the
-        distribution of word t given the words before it; behind a caption's end all is zero.
-        """
-        I, S, T = captions.shape
-        log_probs, places = self.word_log_probs(memory, captions)
-        out = log_probs.new_zeros(I * S * (T + 1), self.vocab_size)
-        return out.index_copy(0, places, log_probs).view(I, S, T + 1, self.vocab_size)
-
-    def word_log_probs(self, memory, captions, lengths=None):
-        """As `forward`, for real words and ends alone: log-probabilities (N, V), and (N,) long,
-        their places in the flattened (I * S * (T + 1)) positions."""
-        hidden, places = self.word_states(memory, captions, lengths)
-        return self.output(hidden).log_softmax(-1), places
-
     def word_states(self, memory, captions, lengths=None):
-        """The decoder's last states (N, d) of real words and ends, and their places (N,).
-
-        `lengths`: list of I * S, the words of each caption, where the host knows them; to lay out the
-        groups it would else have to wait until the device has counted them.
-        """
+        """The decoder's last states (N, d) of real words and ends, and their places (N,); `lengths` as
+        for `CaptionModel.word_log_probs`."""
         I, S, T = captions.shape
         if lengths is None:
             lengths = (captions.view(I * S, T) > 0).sum(1).tolist()

@@ -26,7 +26,7 @@ def waiting_step(options, smoothing=0.1, accumulate=1):
     batch.boxes = torch.rand(16, 4)
     self = types.SimpleNamespace(
         model=model, parameters=list(model.parameters()), device=DEVICE, rewards=None,
-        options=types.SimpleNamespace(label_smoothing=smoothing, accumulate=accumulate, amp='off'),
+        options=types.SimpleNamespace(label_smoothing=smoothing, accumulate=accumulate, amp='off', scheduled_sampling_start=-1),
         batches=types.SimpleNamespace(next=lambda: batch), _is_self_critical=lambda epoch: False)
     self._loss = lambda part: train.Training._loss(self, part)
     batch, total, tokens, _ = train.Training._gradients(self)

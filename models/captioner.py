@@ -1,0 +1,72 @@
+"""What all captioners share: teacher forcing, the state of captions being written, how weights start."""
+
+import torch
+from torch import nn
+
+from models.packing import Groups
+
+
+class State:
+    """R captions being written: their images' memory, what the model keeps of each row, words so far.
+
+    `images` are the rows' `Groups` by image: rows of one image lie side by side.  `caches` is a list
+    of tuples of tensors with R rows (keys and values of a layer, the cells of a recurrent network),
+    or None before the first word.
+    """
+
+    def __init__(self, memory, images, caches, length):
+        self.memory, self.images, self.caches, self.length = memory, images, caches, length
+
+    @property
+    def device(self):
+        """Where the state lives."""
+        return self.images.device
+
+    def select(self, rows):
+        """The state of the chosen rows, (R',) long; rows may repeat or be left out, and those of
+        an earlier image stand before those of a later one.  Images without rows are let go."""
+        caches = [cache and tuple(part.index_select(0, rows) for part in cache)
+                  for cache in self.caches]
+        counts = torch.bincount(self.images.owners[rows], minlength=len(self.images)).tolist()
+        memory = self.memory
+        if 0 in counts:
+            live = [image for image, count in enumerate(counts) if count]
+            memory, counts = memory.select(live), [counts[image] for image in live]
+        return State(memory, Groups(counts, rows.device), caches, self.length)
+
+
+class CaptionModel(nn.Module):
+    """The part of a captioner that follows from its `word_states` and `output`.
+
+    A captioner has `vocab_size` V (words + 1; index 0 starts and ends a sentence), `longest` (the
+    number of words at which a caption is cut, T), `needs` (what it wants of a batch: a tuple of
+    'features', 'fc', 'grids' and 'boxes'), `encode`, `word_states`, `start`, `step`, and `output`,
+    the last linear layer.
+    """
+
+    def forward(self, memory, captions):
+        """Teacher forcing: log-probabilities (I, S, T + 1, V) of each caption's words and its end.
+
+        `captions` (I, S, T) long, zero padded, without the start token.  Position t is the
+        distribution of word t given the words before it; behind a caption's end all is zero.
+        """
+        I, S, T = captions.shape
+        log_probs, places = self.word_log_probs(memory, captions)
+        out = log_probs.new_zeros(I * S * (T + 1), self.vocab_size)
+        return out.index_copy(0, places, log_probs).view(I, S, T + 1, self.vocab_size)
+
+    def word_log_probs(self, memory, captions, lengths=None):
+        """As `forward`, for real words and ends alone: log-probabilities (N, V), and (N,) long,
+        their places in the flattened (I * S * (T + 1)) positions.
+
+        `lengths`: list of I * S, the words of each caption, where the host knows them; to lay out the
+        words it would else have to wait until the device has counted them.
+        """
+        hidden, places = self.word_states(memory, captions, lengths)
+        return self.output(hidden).log_softmax(-1), places
+
+    def start_weights(self):
+        """Every matrix starts as Xavier uniform."""
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
