@@ -15,7 +15,7 @@ import torch
 
 import models
 import opts
-from dataloader import Corpus, TrainBatches, image_batches
+from dataloader import Corpus, TrainBatches, caption_width, image_batches
 from misc import checkpoint
 from misc.cli import DataError, UsageError, note, run_command
 from misc.evaluation import caption_images, evaluating, mean_loss, sentence
@@ -23,7 +23,7 @@ from misc.files import replacing
 from misc.losses import caption_loss, is_finite, self_critical_loss
 from misc.machine import memory_errors, pick_device
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
-                        decayed_rate, noam_rate, set_rate, take_moments)
+                        decayed_rate, noam_rate, set_rate)
 from models.decoding import sample
 
 HISTORIES = ('val_result_history', 'loss_history', 'lr_history', 'ss_prob_history')
@@ -37,13 +37,12 @@ def main():
     opts.check_optimiser(options, given)
     opts.check_decoding(options)
     opts.check_self_critical(options)
-    infos = None
+    run = None
     stays = bool(options.start_from) and os.path.realpath(options.start_from) == os.path.realpath(
         options.checkpoint_path)
     if options.start_from:
-        infos_path = checkpoint.find_infos(options.start_from, options.id)
-        infos = checkpoint.read_infos(infos_path)
-        opts.take_model_options(options, given, infos['opt'], infos_path)
+        run = checkpoint.find_run(options.start_from, options.id, caption_width(options.input_label_h5))
+        opts.take_model_options(options, given, run.infos['opt'], run.infos_path)
         # The best model so far is in the old folder, so it is the best of this run only if it stays.
         options.load_best_score &= stays
     if not stays and os.path.exists(os.path.join(options.checkpoint_path,
@@ -52,14 +51,14 @@ def main():
                          f'{options.id}; go on with it by --start_from {options.checkpoint_path}, '
                          'or name another folder')
     opts.check_model(options, given)
-    return Training(options, infos).run()
+    return Training(options, run).run()
 
 
 class Training:
     """One run: the model, its data, and everything a resumed run needs."""
 
-    def __init__(self, options, infos):
-        """`infos`: those of the run to go on from, or None."""
+    def __init__(self, options, run):
+        """`run`: the `checkpoint.Run` to go on from, or None."""
         self.options = options
         self.device = pick_device(options.device)
         torch.manual_seed(options.seed)
@@ -77,10 +76,10 @@ class Training:
         self.rewards = self._rewards(train_rows) if has_rewards else None
         self.references = self._references() if options.language_eval or has_rewards else None
         self.decode = models.build_decoder(options, self.longest, corpus.vocabulary)
-        self._resume(infos)
+        self._resume(run)
         self.batches = TrainBatches(corpus, train_rows, options.batch_size, options.seq_per_img,
                                     options.seed, options.num_workers,
-                                    infos and infos.get('loader'))
+                                    run and run.infos.get('loader'))
         self.stopped_by = None
         self.announced = False
         if self.first_cider is not None and not has_rewards:
@@ -111,8 +110,8 @@ class Training:
             sentence(words, corpus.vocabulary) for words in corpus.captions(row).tolist()]
             for row in self.val_rows}
 
-    def _resume(self, infos):
-        """Set up the optimiser and counters, from `infos` and the files beside it where given."""
+    def _resume(self, run):
+        """Set up the optimiser and counters, from `run` where given."""
         options = self.options
         betas = (options.optim_alpha, options.optim_beta)
         settings = (NOAM_BETAS, NOAM_EPSILON) if options.noamopt else (betas, options.optim_epsilon)
@@ -124,9 +123,9 @@ class Training:
         self.plateau = Plateau()
         self.validations = []  # the lines of validations.jsonl
         self.first_cider = None  # on validation, when the self-critical phase started
-        if infos is None:
+        if run is None:
             return
-        folder = options.start_from
+        folder, infos = options.start_from, run.infos
         if infos['vocab'] != self.corpus.vocabulary:
             raise DataError(f'the vocabulary of {options.input_json} is not that of the run in {folder}; '
                             'give the --input_json it was trained with')
@@ -134,12 +133,8 @@ class Training:
             raise DataError(f'{options.input_label_h5} has captions of up to {self.longest} words, the run in '
                             f"{folder} of up to {infos['opt']['seq_length']}; give the --input_label_h5 it was "
                             'trained with')
-        checkpoint.load_weights(self.model, checkpoint.read_tensors(os.path.join(folder, 'model.pth')),
-                                os.path.join(folder, 'model.pth'))
-        state = checkpoint.read_tensors(os.path.join(folder, 'optimizer.pth'))
-        if not take_moments(self.optimiser, state):
-            note(f'note: the moments in {folder}/optimizer.pth are of another optimiser; '
-                 'they start anew')
+        checkpoint.take_weights(self.model, run)
+        checkpoint.take_optimiser(self.optimiser, self.model, run)
         self.iteration = infos['iter']
         self.histories.update(infos.get('histories') or {})
         self.plateau = Plateau(infos.get('plateau'))

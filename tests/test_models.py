@@ -17,7 +17,7 @@ def make_options(**changes):
     options = dict(caption_model='spatial_pe', enc_pos_type='gxg', enc_pos_embedding=True, num_grids=9,
                    input_encoding_size=16, img_feat_size=12, ff_size=20, num_layers=2, heads=4,
                    dropout=0.3, drop_prob_lm=0.5, norm='layer', ff_activation='relu',
-                   cross_attn='xlinear')
+                   cross_attn='xlinear', use_bn=0)
     return types.SimpleNamespace(**{**options, **changes})
 
 
