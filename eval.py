@@ -64,8 +64,13 @@ def main():
 
 
 def reading(members):
-    """The options that say how inputs are read: those of a member that reads the most of them."""
-    return max(members, key=lambda member: member.caption_model == 'spatial_pe')
+    """The options that say how inputs are read: each from the first member that it matters to."""
+    shared = argparse.Namespace(**vars(members[0]))
+    for name in opts.INPUT_OPTIONS:
+        values = [getattr(member, name) for member in members if opts.matters(name, member)]
+        if values:
+            setattr(shared, name, values[0])
+    return shared
 
 
 def read_members(options, given):
@@ -90,9 +95,8 @@ def read_members(options, given):
                              'captions; models of an ensemble must share both')
         members.append(member)
         shared = reading(members)
-        places = member.caption_model == shared.caption_model == 'spatial_pe'
-        for name in ('img_feat_size', 'norm_img_feat') + ('num_grids', 'norm_box_feat') * places:
-            if getattr(member, name) != getattr(shared, name):
+        for name in opts.INPUT_OPTIONS:
+            if opts.matters(name, member) and getattr(member, name) != getattr(shared, name):
                 raise UsageError(f'{path} has {name} {opts.show(getattr(member, name))}, a model before it '
                                  f'{opts.show(getattr(shared, name))}; models of an ensemble read the same inputs')
     return members, runs

@@ -8,7 +8,24 @@ from misc.cli import DataError, Parser, UsageError, boolean, number_in, perfect_
 # The options that decide what a model is; a checkpoint brings its own.
 MODEL_OPTIONS = ('caption_model', 'num_layers', 'input_encoding_size', 'ff_size', 'ff_activation',
                  'norm', 'heads', 'img_feat_size', 'cross_attn', 'enc_pos_embedding', 'enc_pos_type',
-                 'num_grids', 'norm_img_feat', 'norm_box_feat', 'use_bn')
+                 'num_grids', 'box_trignometric_embedding', 'legacy_extra_skip', 'rnn_type', 'hidden_size',
+                 'att_hid_size', 'norm_img_feat', 'norm_box_feat', 'use_bn')
+TRANSFORMERS = ('spatial_pe', 'relation_transformer', 'transformer')
+RECURRENT = ('show_tell', 'show_attend_tell', 'topdown')
+PLACED, ATTENDING = ('spatial_pe', 'relation_transformer'), ('show_attend_tell', 'topdown')
+# Option: the models that it matters to; what is not here matters to all.
+MATTERS_TO = {
+    **dict.fromkeys(('num_layers', 'ff_size', 'ff_activation', 'norm', 'heads', 'cross_attn', 'dropout'),
+                    TRANSFORMERS),
+    **dict.fromkeys(('enc_pos_embedding', 'enc_pos_type', 'num_grids', 'input_grid_vec_dir'), ('spatial_pe',)),
+    **dict.fromkeys(('box_trignometric_embedding', 'legacy_extra_skip'), ('relation_transformer',)),
+    **dict.fromkeys(('input_box_dir', 'input_rel_box_dir', 'norm_box_feat'), PLACED),
+    **dict.fromkeys(('rnn_type', 'hidden_size', 'input_fc_feat_dir'), RECURRENT),
+    'att_hid_size': ATTENDING, 'norm_img_feat': TRANSFORMERS + ATTENDING,
+    'use_bn': TRANSFORMERS + ('topdown',),
+}
+# The options that say how a model's inputs are read; the models of an ensemble must agree on them.
+INPUT_OPTIONS = ('img_feat_size', 'norm_img_feat', 'num_grids', 'norm_box_feat')
 OPTIMISERS = ('adam', 'adamw', 'rmsprop', 'adagrad', 'sgd', 'sgdm', 'sgdmom')
 
 
@@ -55,13 +72,17 @@ def add_data_flags(parser):
 def add_model_flags(parser):
     """What is trained."""
     group = parser.add_argument_group('model')
-    group.add_argument('--caption_model', type=one_of('spatial_pe', 'transformer'), default='spatial_pe',
-                       metavar='NAME', help='spatial_pe: regions carry their place; transformer: they '
-                                            'do not')
+    group.add_argument('--caption_model', type=one_of(*TRANSFORMERS, *RECURRENT), default='spatial_pe',
+                       metavar='NAME',
+                       help='a transformer: spatial_pe (regions carry their place), relation_transformer '
+                            '(regions attend to one another by their geometry), transformer (no places); or '
+                            'a recurrent model: show_tell (sees the mean feature once), show_attend_tell '
+                            '(one LSTM that looks at the regions), topdown (one LSTM looks, one speaks)')
     group.add_argument('--num_layers', type=number_in(int, 1), default=6, metavar='N',
                        help='layers of the encoder and of the decoder')
     group.add_argument('--input_encoding_size', type=number_in(int, 2), default=512, metavar='N',
-                       help='model size d')
+                       help='model size d of the transformers; size of an embedded word in the recurrent '
+                            'models')
     group.add_argument('--ff_size', type=number_in(int, 1), default=2048, metavar='N',
                        help='inner size of the feed-forward networks')
     group.add_argument('--ff_activation', type=one_of('relu', 'gelu'), default='relu', metavar='NAME',
@@ -74,8 +95,9 @@ def add_model_flags(parser):
     group.add_argument('--img_feat_size', type=number_in(int, 1), default=2048, metavar='N',
                        help="numbers in a region's feature")
     group.add_argument('--use_bn', type=number_in(int, 0, 2), default=0, metavar='0|1|2',
-                       help='batch normalisation of the region features before they are embedded (1), and of '
-                            'the embedded ones too (2); where features are of very unequal scale')
+                       help='transformers and topdown: batch normalisation of the region features before '
+                            'they are embedded (1), and of the embedded ones too (2); where features are '
+                            'of very unequal scale')
     group.add_argument('--cross_attn', type=one_of('xlinear', 'dot-product'), metavar='NAME',
                        help='how words look at regions: xlinear or dot-product (default: xlinear for '
                             'spatial_pe, dot-product for the others)')
@@ -86,6 +108,17 @@ def add_model_flags(parser):
                                             'grid vector), g2 (all its cells), box-coord (the box itself)')
     group.add_argument('--num_grids', type=perfect_square, default=144, metavar='N',
                        help='cells of the grid, a perfect square')
+    flag(group, 'box_trignometric_embedding', 'relation_transformer: geometry as 64 sines and cosines (1), '
+                                              'or as the four numbers themselves (0)', True)
+    flag(group, 'legacy_extra_skip', "relation_transformer: add what comes into the encoder's attention to "
+                                     'what comes out, before its output layer; only for weights that were '
+                                     'trained so')
+    group.add_argument('--rnn_type', type=one_of('lstm', 'gru'), default='lstm', metavar='NAME',
+                       help='cell of show_tell and show_attend_tell: lstm, or gru (a quarter fewer weights)')
+    group.add_argument('--hidden_size', type=number_in(int, 1), default=512, metavar='N',
+                       help='size of the state of the recurrent models')
+    group.add_argument('--att_hid_size', type=number_in(int, 1), default=512, metavar='N',
+                       help='inner size of the attention of show_attend_tell and topdown')
 
 
 def add_dropout_flags(parser):
@@ -95,7 +128,8 @@ def add_dropout_flags(parser):
                        help='dropout inside the transformer; raise it where training loss falls and '
                             'validation loss does not')
     group.add_argument('--drop_prob_lm', type=number_in(float, 0, below=1), default=0.5, metavar='P',
-                       help='dropout of the embedded features')
+                       help='dropout of the embedded features; in the recurrent models also of the '
+                            'embedded words of topdown and before the output layer')
 
 
 def add_optimisation_flags(parser):
@@ -138,6 +172,20 @@ def add_optimisation_flags(parser):
                        help='gradients are clamped to +-G, value by value')
     group.add_argument('--label_smoothing', type=number_in(float, 0, below=1), default=0.0, metavar='S',
                        help='probability that is spread over the other words')
+
+
+def add_scheduled_sampling_flags(parser):
+    """Training recurrent models on words of their own."""
+    group = parser.add_argument_group('scheduled sampling, for the recurrent models')
+    group.add_argument('--scheduled_sampling_start', type=number_in(int, -1), default=-1, metavar='EPOCH',
+                       help="epoch from which a word of the model's own is fed now and then in place of the "
+                            "caption's (Bengio et al. 2015); -1: never")
+    group.add_argument('--scheduled_sampling_increase_every', type=number_in(int, 1), default=5,
+                       metavar='EPOCHS', help='epochs between two increases of its probability')
+    group.add_argument('--scheduled_sampling_increase_prob', type=number_in(float, 0, 1), default=0.05,
+                       metavar='P', help='what each increase adds to the probability, which starts at 0')
+    group.add_argument('--scheduled_sampling_max_prob', type=number_in(float, 0, 1), default=0.25,
+                       metavar='P', help='the probability goes no higher')
 
 
 def add_self_critical_flags(parser):
@@ -290,6 +338,7 @@ def train_parser():
     add_model_flags(parser)
     add_dropout_flags(parser)
     add_optimisation_flags(parser)
+    add_scheduled_sampling_flags(parser)
     add_self_critical_flags(parser)
     add_running_flags(parser)
     add_decoding_flags(parser, beam_size=1)
@@ -354,10 +403,29 @@ def show(value):
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
+def matters(name, options):
+    """Whether the option `name` has a meaning for the model that `options` describe."""
+    return options.caption_model in MATTERS_TO.get(name, (options.caption_model,))
+
+
+def unused(options, given):
+    """The flags among those `given` that have no meaning for the model."""
+    return [name for name in MATTERS_TO if name in given and not matters(name, options)]
+
+
 def check_model(options, given):
     """Resolve the model options' dependent defaults and refuse what cannot be."""
     if options.cross_attn is None:
         options.cross_attn = 'xlinear' if options.caption_model == 'spatial_pe' else 'dot-product'
+    if options.caption_model in TRANSFORMERS:
+        check_transformer(options, given)
+    elif options.caption_model == 'topdown' and options.rnn_type != 'lstm':
+        raise UsageError(f'--rnn_type {options.rnn_type} does not go with --caption_model topdown, whose two '
+                         'cells are LSTMs; leave it out, or take show_tell or show_attend_tell')
+
+
+def check_transformer(options, given):
+    """Refuse sizes, place encodings and inputs that a transformer cannot have."""
     if options.input_encoding_size % 2:
         raise UsageError(f'--input_encoding_size {options.input_encoding_size} must be even')
     if options.input_encoding_size % options.heads:
@@ -367,19 +435,31 @@ def check_model(options, given):
             and 'enc_pos_type' in given and options.enc_pos_type != 'gxg':
         raise UsageError(f'--enc_pos_type {options.enc_pos_type} has no fixed form; with '
                          '--enc_pos_embedding 0 only gxg is allowed')
-    if options.caption_model == 'spatial_pe':
+    if options.caption_model in PLACED:
         check_place_inputs(options)
 
 
 def check_place_inputs(options):
-    """Refuse a `spatial_pe` without a source for the places of the regions."""
+    """Refuse a model that knows places without a source for the places of the regions."""
     boxes = options.input_box_dir or options.input_rel_box_dir
-    if options.enc_pos_embedding and options.enc_pos_type == 'box-coord':
-        if not boxes:
-            raise UsageError('--enc_pos_type box-coord needs --input_box_dir or --input_rel_box_dir')
-    elif not boxes and not options.input_grid_vec_dir:
+    if options.caption_model == 'relation_transformer':
+        wants_boxes = '--caption_model relation_transformer'
+    else:
+        wants_boxes = options.enc_pos_embedding and options.enc_pos_type == 'box-coord' \
+            and '--enc_pos_type box-coord'
+    if wants_boxes and not boxes:
+        raise UsageError(f'{wants_boxes} needs --input_box_dir or --input_rel_box_dir')
+    if not boxes and not options.input_grid_vec_dir:
         raise UsageError('--caption_model spatial_pe needs --input_grid_vec_dir (made by prepro_areas.py), '
                          'or --input_box_dir or --input_rel_box_dir to compute grid vectors from')
+
+
+def check_scheduled_sampling(options):
+    """Refuse scheduled sampling of a model that reads all words of a caption at once."""
+    if options.scheduled_sampling_start >= 0 and options.caption_model in TRANSFORMERS:
+        raise UsageError(f'--scheduled_sampling_start {options.scheduled_sampling_start} does not go with '
+                         f'--caption_model {options.caption_model}, which reads all words of a caption at '
+                         f'once; allowed is -1, or one of {", ".join(RECURRENT)}')
 
 
 def check_run(options):

@@ -23,7 +23,7 @@ from misc.files import replacing
 from misc.losses import caption_loss, is_finite, self_critical_loss
 from misc.machine import memory_errors, pick_device
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
-                        decayed_rate, noam_rate, set_rate)
+                        decayed_rate, noam_rate, sampling_probability, set_rate)
 from models.decoding import sample
 
 HISTORIES = ('val_result_history', 'loss_history', 'lr_history', 'ss_prob_history')
@@ -51,6 +51,10 @@ def main():
                          f'{options.id}; go on with it by --start_from {options.checkpoint_path}, '
                          'or name another folder')
     opts.check_model(options, given)
+    opts.check_scheduled_sampling(options)
+    unused = opts.unused(options, given)
+    if unused:
+        note(f'note: --caption_model {options.caption_model} makes no use of --{", --".join(unused)}')
     return Training(options, run).run()
 
 
@@ -218,6 +222,13 @@ class Training:
         return decayed_rate(options.learning_rate, epoch, options.learning_rate_decay_start,
                             options.learning_rate_decay_every, options.learning_rate_decay_rate)
 
+    def own_words(self, epoch):
+        """The probability of scheduled sampling in an epoch of cross-entropy training."""
+        options = self.options
+        return sampling_probability(
+            epoch, options.scheduled_sampling_start, options.scheduled_sampling_increase_every,
+            options.scheduled_sampling_increase_prob, options.scheduled_sampling_max_prob)
+
     def _step(self):
         """One batch: loss, gradients, one step of the optimiser, logs."""
         options = self.options
@@ -225,6 +236,10 @@ class Training:
         batch = self.batches.next().to(self.device)
         rate = self.learning_rate(batch.epoch)
         set_rate(self.optimiser, rate)
+        # Rewarded samples are the model's own words already.
+        own_words = 0.0 if self_critical else self.own_words(batch.epoch)
+        if options.scheduled_sampling_start >= 0:
+            self.model.own_words = own_words
         self.optimiser.zero_grad(set_to_none=True)
         if self_critical:
             loss, statistics = self._self_critical_loss(batch)
@@ -242,7 +257,7 @@ class Training:
         clip_by_value(parameters, options.grad_clip)
         self.optimiser.step()
         self.iteration += 1
-        self._log_step(float(loss.detach()), rate, batch, statistics)
+        self._log_step(float(loss.detach()), rate, own_words, batch, statistics)
 
     def _announce_self_critical(self):
         """Say what the phase rewards and at which rate; where it starts, validate: what it has to stay
@@ -275,13 +290,13 @@ class Training:
         advantage = torch.from_numpy(advantage).to(self.device)
         return self_critical_loss(self.model, batch, samples, advantage)['loss'], statistics
 
-    def _log_step(self, loss, rate, batch, statistics):
+    def _log_step(self, loss, rate, own_words, batch, statistics):
         self.images_done += len(batch.counts)
         if self.iteration % self.options.losses_log_every:
             return
         self.histories['loss_history'][self.iteration] = loss
         self.histories['lr_history'][self.iteration] = rate
-        self.histories['ss_prob_history'][self.iteration] = 0.0
+        self.histories['ss_prob_history'][self.iteration] = own_words
         self.events.add_scalar('train_loss', loss, self.iteration)
         self.events.add_scalar('learning_rate', rate, self.iteration)
         for name, value in statistics.items():

@@ -37,6 +37,14 @@ def decayed_rate(rate, epoch, start, every, factor):
     return rate * factor ** ((epoch - start) // every)
 
 
+def sampling_probability(epoch, start, every, increase, most):
+    """The probability of scheduled sampling: 0 before epoch `start` and in it (-1: for ever), `increase`
+    more with every `every` epochs since, `most` at the end."""
+    if start < 0 or epoch < start:
+        return 0.0
+    return min(increase * ((epoch - start) // every), most)
+
+
 class Plateau:
     """The factor of a rate that is halved when a score has not improved for a while.
 

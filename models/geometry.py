@@ -15,22 +15,28 @@ LEAST_WEIGHT = 1e-6
 
 
 def relative_geometry(first, second):
-    """Boxes m and n of Q pairs, relative corner coordinates (Q, 4) each -> (Q, 4): the logarithms of
-    |cx_m - cx_n| / w_m, |cy_m - cy_n| / h_m, w_m / w_n and h_m / h_n.
+    """Boxes m and n of Q pairs, relative corner coordinates (Q, 4) each -> (Q, 4) double: the logarithms
+    of |cx_m - cx_n| / w_m, |cy_m - cy_n| / h_m, w_m / w_n and h_m / h_n.
 
     Sides are x2 - x1 + 1: written for pixels, kept for relative coordinates by the published models.
     """
+    first, second = first.double(), second.double()
     centres = [(boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (first, second)]
     sides = [boxes[:, 2:] - boxes[:, :2] + 1 for boxes in (first, second)]
     apart = (centres[0] - centres[1]).abs() / sides[0]
     return torch.cat((apart.clamp(min=LEAST_DISTANCE), sides[0] / sides[1]), 1).log()
 
 
-def waves(numbers):
-    """(Q, 4) -> (Q, 64): each number times 100 / 1000^(i/8), i = 0..7, the eight of the first number
-    first; the sines of all 32, then the cosines."""
-    scales = 100 / 1000 ** (torch.arange(FREQUENCIES, device=numbers.device) / FREQUENCIES)
-    angles = (numbers[:, :, None] * scales).flatten(1)  # (Q, 4 * 8)
+def waves(numbers, dtype):
+    """(Q, 4) double -> (Q, 64) of `dtype`: each number times 100 / 1000^(i/8), i = 0..7, the eight of the first
+    number first; the sines of all 32, then the cosines.
+
+    Angles reach 700, where single precision tells 6e-5 apart, and the logarithm of what a head makes of
+    the waves enlarges that a hundredfold; so they are doubles until they are within a turn.
+    """
+    steps = torch.arange(FREQUENCIES, device=numbers.device, dtype=numbers.dtype) / FREQUENCIES
+    angles = (numbers[:, :, None] * (100 / 1000 ** steps)).flatten(1)  # (Q, 4 * 8)
+    angles = angles.remainder(2 * math.pi).to(dtype)
     return torch.cat((angles.sin(), angles.cos()), 1)
 
 
@@ -67,8 +73,7 @@ class RelationBias(nn.Module):
         start = (counts.cumsum(0) - counts)[image]
         one, other = rank // width, rank % width
         geometry = relative_geometry(boxes[start + one], boxes[start + other])
-        if self.trigonometric:
-            geometry = waves(geometry)
+        geometry = waves(geometry, boxes.dtype) if self.trigonometric else geometry.to(boxes.dtype)
         weight, bias = (torch.cat([getattr(layer, name) for layer in self.layers])
                         for name in ('weight', 'bias'))
         logits = F.linear(geometry, weight, bias).relu().clamp(min=LEAST_WEIGHT).log()  # (Q, layers * h)

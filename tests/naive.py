@@ -23,9 +23,9 @@ def linear(module, x):
     return x @ module.weight.T + module.bias
 
 
-def dot_attention(module, queries, keys, mask=None):
+def dot_attention(module, queries, keys, mask=None, bias=None):
     """Multi-head attention of queries (n, d) to keys (m, d), a head at a time; mask (n, m) True
-    where a query may look."""
+    where a query may look; bias (heads, n, m) is added to the logits."""
     q, k, v = linear(module.query, queries), linear(module.key, keys), linear(module.value, keys)
     size = q.shape[1] // module.heads
     heads = []
@@ -34,8 +34,38 @@ def dot_attention(module, queries, keys, mask=None):
         logits = q[:, part] @ k[:, part].T / size ** 0.5
         if mask is not None:
             logits = logits.masked_fill(~mask, -torch.inf)
+        if bias is not None:
+            logits = logits + bias[head]
         heads.append(logits.softmax(-1) @ v[:, part])
-    return linear(module.output, torch.cat(heads, 1))
+    seen = torch.cat(heads, 1)
+    if getattr(module, 'extra_skip', False):
+        seen = seen + keys
+    return linear(module.output, seen)
+
+
+def box_relation(one, other):
+    """The four numbers of Herdade et al. 2019 for two boxes x1, y1, x2, y2: how far the other's centre
+    is, and how large it is, as logarithms."""
+    (ax, ay, aw, ah), (bx, by, bw, bh) = [
+        ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1 + 1, y2 - y1 + 1) for x1, y1, x2, y2 in (one, other)]
+    return [math.log(max(abs(ax - bx) / aw, 1e-3)), math.log(max(abs(ay - by) / ah, 1e-3)),
+            math.log(aw / bw), math.log(ah / bh)]
+
+
+def relation_bias(relations, layer, boxes):
+    """What the geometry of an image's boxes (P, 4) adds to the logits of a layer (heads, P, P), a pair
+    at a time."""
+    module, corners, P = relations.layers[layer], boxes.tolist(), len(boxes)
+    rows = []
+    for m in range(P):
+        for n in range(P):
+            numbers = box_relation(corners[m], corners[n])
+            if relations.trigonometric:
+                angles = [100 * number / 1000 ** (i / 8) for number in numbers for i in range(8)]
+                numbers = [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+            rows.append([linear(module, torch.tensor(numbers))[head].relu().clamp(min=1e-6).log()
+                         for head in range(relations.heads)])
+    return torch.stack([torch.stack(row) for row in rows]).T.reshape(relations.heads, P, P)
 
 
 def xlinear_attention(module, queries, regions):
@@ -103,18 +133,24 @@ def place_regions(place, x, grids, boxes):
 
 
 def encode(model, features, grids=None, boxes=None):
-    """One image's regions (P, D) -> encoded regions (P, d); dropout off."""
+    """One image's regions (P, D) -> what the decoder sees of them, dropout off: encoded regions (P, d),
+    or the regions themselves where a model has no encoder."""
+    if not hasattr(model, 'encoder'):
+        return features
     x = torch.relu(linear(model.feature_embed, features))
     x = place_regions(model.place, x, grids, boxes)
-    for layer in model.encoder:
+    for number, layer in enumerate(model.encoder):
         y = norm(layer.norms[0], x)
-        x = x + dot_attention(layer.attention, y, y)
+        bias = None if model.relations is None else relation_bias(model.relations, number, boxes)
+        x = x + dot_attention(layer.attention, y, y, bias=bias)
         x = x + feed_forward(layer.feed_forward, norm(layer.norms[1], x))
     return norm(model.encoder_norm, x)
 
 
 def next_word_log_probs(model, regions, words):
     """Log-probabilities (len(words) + 1, V) of every next word of one caption, `words` given."""
+    if not hasattr(model, 'encoder'):
+        return recurrent_log_probs(model, regions, words)
     inputs = torch.tensor([0] + list(words), device=regions.device)
     d, T = model.size, len(inputs)
     table = torch.tensor([[(math.sin if c % 2 == 0 else math.cos)(t / 10000 ** (c // 2 * 2 / d))
@@ -127,6 +163,58 @@ def next_word_log_probs(model, regions, words):
         x = x + cross_attention(layer.cross, norm(layer.norms[1], x), regions)
         x = x + feed_forward(layer.feed_forward, norm(layer.norms[2], x))
     return linear(model.output, norm(model.decoder_norm, x)).log_softmax(-1)
+
+
+def cell_step(cell, parts, state):
+    """One step of an LSTM or GRU cell: the parts of its input, vectors, and its state -> the new state."""
+    x, h, r = torch.cat(parts), state[0], len(state[0])
+    own, inner = cell.weight_ih @ x, cell.weight_hh @ h
+    if cell.bias_ih is not None:
+        own, inner = own + cell.bias_ih, inner + cell.bias_hh
+    if len(state) == 1:
+        reset = torch.sigmoid(own[:r] + inner[:r])
+        update = torch.sigmoid(own[r:2 * r] + inner[r:2 * r])
+        new = torch.tanh(own[2 * r:] + reset * inner[2 * r:])
+        return [(1 - update) * new + update * h]
+    take, keep, new, show = ((own + inner)[k * r:(k + 1) * r] for k in range(4))
+    c = torch.sigmoid(keep) * state[1] + torch.sigmoid(take) * torch.tanh(new)
+    return [torch.sigmoid(show) * torch.tanh(c), c]
+
+
+def additive_attention(module, query, regions):
+    """The mean of regions (P, r), weighted by how well each answers to the query (r,)."""
+    logits = torch.stack([linear(module.score, torch.tanh(linear(module.key, region)
+                                                          + linear(module.query, query)))[0]
+                          for region in regions])
+    return sum(weight * region for weight, region in zip(logits.softmax(0), regions))
+
+
+def recurrent_log_probs(model, features, words):
+    """Log-probabilities (len(words) + 1, V) of one caption by a recurrent model that sees an image's
+    features (P, D) and their mean; dropout off."""
+    kind, mean = type(model).__name__, features.mean(0)
+    blank, out = torch.zeros(model.size), []
+    if kind != 'ShowTell':
+        regions = torch.relu(linear(model.feature_embed, features))
+    if kind == 'ShowTell':
+        state = cell_step(model.cell, [linear(model.image_embed, mean)], [blank] * model.cell.parts)
+    elif kind == 'ShowAttendTell':
+        state = [torch.tanh(linear(layer, mean)) for layer in model.initial]
+    else:
+        looking, state = [blank, blank], [blank, blank]
+    for word in [0] + list(words):
+        x = model.word_embed.weight[word]
+        if kind == 'ShowTell':
+            state = cell_step(model.cell, [x], state)
+        elif kind == 'ShowAttendTell':
+            state = cell_step(model.cell, [x, additive_attention(model.attention, state[0], regions)], state)
+        else:
+            mean_in = torch.relu(linear(model.mean_embed, mean))
+            looking = cell_step(model.attention_cell, [state[0], mean_in, torch.relu(x)], looking)
+            seen = additive_attention(model.attention, looking[0], regions)
+            state = cell_step(model.language_cell, [seen, looking[0]], state)
+        out.append(linear(model.output, state[0]))
+    return torch.stack(out).log_softmax(-1)
 
 
 def allowed_words(log_probs, words, unknown=None, no_repeat=False, no_trigram_repeat=False):

@@ -5,7 +5,7 @@ import torch
 
 from models.decoding import Constraints, beam_search, draw, sample
 from tests import naive
-from tests.test_models import make_batch, make_model, per_image
+from tests.test_models import FAMILIES, make_batch, make_model, per_image
 
 LONGEST = 6
 ENDS = {'early': 2.0, 'late': -1.5, 'never': -50.0}
@@ -36,6 +36,8 @@ def words_of(row):
     return row[row > 0].tolist()
 
 
+MODELS = [dict(num_layers=1), dict(num_layers=1, cross_attn='dot-product'),
+          *({**family, 'num_layers': 1} for family in FAMILIES)]
 CONSTRAINTS = [dict(), dict(unknown=10), dict(no_repeat=True), dict(no_trigram_repeat=True),
                dict(unknown=10, no_repeat=True, no_trigram_repeat=True)]
 
@@ -43,8 +45,8 @@ CONSTRAINTS = [dict(), dict(unknown=10), dict(no_repeat=True), dict(no_trigram_r
 @torch.no_grad()
 @pytest.mark.parametrize('ends', ENDS)
 def test_greedy_equals_the_naive_decoder(ends):
-    for seed in range(3):
-        model, memory, ask = decoder_pair(ends, seed)
+    for seed, changes in enumerate((dict(), dict(), dict(), *FAMILIES)):
+        model, memory, ask = decoder_pair(ends, seed, **changes)
         for rules in CONSTRAINTS:
             found = sample(model, memory, LONGEST, greedy=True, constraints=Constraints(**rules))
             for i in range(3):
@@ -58,9 +60,9 @@ def test_greedy_equals_the_naive_decoder(ends):
 @pytest.mark.parametrize('beam_size, groups', [(1, 1), (2, 1), (3, 1), (5, 1), (2, 2), (4, 2), (3, 3), (6, 3)])
 def test_beam_search_equals_the_naive_decoder(ends, beam_size, groups):
     ways = [dict(), dict(max_ppl=True), dict(length_penalty=0.7), dict(diversity_lambda=1.5)]
-    for seed, rules in enumerate(CONSTRAINTS):
-        model, memory, ask = decoder_pair(ends, seed, num_layers=1,
-                                          cross_attn=('xlinear', 'dot-product')[seed % 2])
+    for seed, changes in enumerate(MODELS):
+        rules = CONSTRAINTS[seed % len(CONSTRAINTS)]
+        model, memory, ask = decoder_pair(ends, seed, **changes)
         for way in ways:
             found = beam_search(model, memory, LONGEST, beam_size, groups, results=beam_size,
                                 constraints=Constraints(**rules), **way)
@@ -120,7 +122,8 @@ def test_log_probs_of_samples_are_those_of_the_model():
 def test_an_ensemble_speaks_with_the_mean_of_its_members_probabilities(beam_size, groups):
     from models.ensemble import Ensemble
     pairs = [decoder_pair('late', seed, **changes) for seed, changes in (
-        (0, dict()), (1, dict(caption_model='transformer', cross_attn='dot-product', num_layers=1)))]
+        (0, dict()), (1, dict(caption_model='transformer', cross_attn='dot-product', num_layers=1)),
+        *enumerate(FAMILIES, 2))]
     batch = make_batch(0)
     ensemble = Ensemble([model for model, _, _ in pairs]).eval()
     found = beam_search(ensemble, ensemble.encode(batch), LONGEST, beam_size, groups, results=beam_size)

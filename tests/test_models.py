@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import build
+from models import build, recurrent
 from models.packing import Groups
 from tests import naive
 
@@ -17,7 +17,8 @@ def make_options(**changes):
     options = dict(caption_model='spatial_pe', enc_pos_type='gxg', enc_pos_embedding=True, num_grids=9,
                    input_encoding_size=16, img_feat_size=12, ff_size=20, num_layers=2, heads=4,
                    dropout=0.3, drop_prob_lm=0.5, norm='layer', ff_activation='relu',
-                   cross_attn='xlinear', use_bn=0)
+                   cross_attn='xlinear', box_trignometric_embedding=True, legacy_extra_skip=False,
+                   rnn_type='lstm', hidden_size=10, att_hid_size=7, use_bn=0)
     return types.SimpleNamespace(**{**options, **changes})
 
 
@@ -35,8 +36,9 @@ def make_batch(seed=0, counts=REGIONS, size=12):
     generator = torch.Generator().manual_seed(seed)
     M = sum(counts)
     corners = torch.rand(M, 2, 2, generator=generator).sort(1).values
+    features = torch.randn(M, size, generator=generator)
     return types.SimpleNamespace(
-        features=torch.randn(M, size, generator=generator), counts=list(counts),
+        features=features, counts=list(counts), fc=torch.stack([one.mean(0) for one in features.split(counts)]),
         grids=torch.rand(M, 9, generator=generator), boxes=corners.view(M, 4))
 
 
@@ -63,9 +65,20 @@ VARIANTS = [dict(), dict(enc_pos_type='g2'), dict(enc_pos_type='box-coord'),
             dict(enc_pos_embedding=False), dict(cross_attn='dot-product'), dict(norm='rms'),
             dict(ff_activation='gelu'), dict(caption_model='transformer', cross_attn='dot-product'),
             dict(caption_model='transformer'), dict(heads=1)]
+# One of each kind of model, and of each part that only some have.
+RELATIONS = dict(caption_model='relation_transformer', cross_attn='dot-product')
+FAMILIES = [RELATIONS, dict(caption_model='show_tell'), dict(caption_model='show_attend_tell'),
+            dict(caption_model='topdown')]
+OTHERS = [*FAMILIES, {**RELATIONS, 'box_trignometric_embedding': False}, {**RELATIONS, 'legacy_extra_skip': True},
+          dict(caption_model='relation_transformer'), dict(caption_model='show_tell', rnn_type='gru'),
+          dict(caption_model='show_attend_tell', rnn_type='gru')]
 
 
-@pytest.mark.parametrize('changes', VARIANTS, ids=lambda c: '-'.join(f'{v}' for v in c.values()) or 'readme')
+def name_of(changes):
+    return '-'.join(f'{value}' for value in changes.values()) or 'readme'
+
+
+@pytest.mark.parametrize('changes', VARIANTS + OTHERS, ids=name_of)
 def test_a_batch_gives_what_the_formulas_give_for_one_caption_at_a_time(changes):
     model, batch, captions = make_model(**changes).eval(), make_batch(), make_captions()
     log_probs = model(model.encode(batch), captions)
@@ -79,9 +92,18 @@ def test_a_batch_gives_what_the_formulas_give_for_one_caption_at_a_time(changes)
             assert not log_probs[i, s, len(words) + 1:].any()
 
 
-@pytest.mark.parametrize('changes', [dict(), dict(cross_attn='dot-product', norm='rms')],
-                         ids=['xlinear', 'dot-product'])
-def test_gradients_equal_those_of_the_formulas(changes):
+@pytest.fixture
+def doubles():
+    """Double precision: geometry's angles reach 700, where single precision tells 6e-5 apart."""
+    torch.set_default_dtype(torch.double)
+    yield
+    torch.set_default_dtype(torch.float)
+
+
+@pytest.mark.parametrize('changes', [dict(), dict(cross_attn='dot-product', norm='rms'), *OTHERS], ids=name_of)
+def test_gradients_equal_those_of_the_formulas(changes, request):
+    if 'relation' in changes.get('caption_model', ''):
+        request.getfixturevalue('doubles')
     model, batch, captions = make_model(**changes).eval(), make_batch(), make_captions()
 
     def gradients(loss):
@@ -139,7 +161,7 @@ def test_dropout_drops_its_share_keeps_the_mean_and_has_the_gradient_of_its_mask
 
 
 def test_step_by_step_with_a_cache_equals_teacher_forcing():
-    for changes in (dict(), dict(cross_attn='dot-product')):
+    for changes in (dict(), dict(cross_attn='dot-product'), *OTHERS):
         model, batch = make_model(**changes).eval(), make_batch()
         captions = torch.randint(1, 11, (3, 2, 6))
         memory = model.encode(batch)
@@ -152,7 +174,7 @@ def test_step_by_step_with_a_cache_equals_teacher_forcing():
 
 
 def test_selecting_rows_of_a_state_keeps_each_row_with_its_image():
-    for changes in (dict(), dict(cross_attn='dot-product')):
+    for changes in (dict(), dict(cross_attn='dot-product'), *OTHERS):
         model, batch = make_model(**changes).eval(), make_batch()
         memory = model.encode(batch)
         words = torch.tensor([1, 2, 3, 4, 5, 6])
@@ -163,13 +185,50 @@ def test_selecting_rows_of_a_state_keeps_each_row_with_its_image():
         assert torch.allclose(found, expected[rows], atol=1e-5)
 
 
-def test_spatial_pe_knows_places_and_transformer_does_not():
+def test_spatial_pe_and_relation_transformer_know_places_and_the_others_do_not():
     captions = make_captions()
-    for changes, knows in ((dict(), True), (dict(caption_model='transformer'), False)):
+    for changes in (dict(), *FAMILIES, dict(caption_model='transformer')):
         model, batch, moved = make_model(**changes).eval(), make_batch(), make_batch()
-        moved.grids = batch.grids.flip(1)
+        moved.grids, moved.boxes = batch.grids.flip(1), batch.boxes.flip(0)
         same = torch.equal(model(model.encode(batch), captions), model(model.encode(moved), captions))
-        assert same is not knows
+        assert same is not (changes in (dict(), RELATIONS))
+        assert ('grids' in model.needs, 'boxes' in model.needs) == (changes == dict(), changes == RELATIONS)
+
+
+def test_scheduled_sampling_feeds_words_drawn_from_the_models_own_distribution(monkeypatch):
+    plain = recurrent.draw
+    for changes in FAMILIES[1:]:
+        model = make_model(**changes, drop_prob_lm=0.0).train()
+        with torch.no_grad():
+            model.output.weight *= 3
+        batch, drawn = make_batch(), []
+
+        def draw(log_probs):
+            words = plain(log_probs)
+            drawn.append((log_probs, words))
+            return words
+        monkeypatch.setattr(recurrent, 'draw', draw)
+        captions = make_captions(1)
+        lengths = (captions.view(12, 6) > 0).sum(1)
+        memory = model.encode(batch)
+        expected = model(memory, captions)
+        model.own_words = 1.0
+        found = model(memory, captions).view(12, 7, 11)
+        fed = torch.zeros(12, 6, dtype=torch.long)  # what came in after the start token
+        for t, (_, words) in enumerate(drawn):
+            fed[lengths > t, t] = words
+        for row, (features, _, _) in zip(range(0, 12, 4), per_image(batch)):
+            for k in range(row, row + 4):
+                own = naive.next_word_log_probs(model, features, fed[k, :lengths[k]].tolist())
+                assert torch.allclose(found[k, :lengths[k] + 1], own, atol=1e-5)
+        for t, (log_probs, _) in enumerate(drawn):  # drawn from what was said one word before
+            assert torch.allclose(log_probs, found[lengths > t, t], atol=1e-5)
+        assert torch.equal(model.eval()(memory, captions), expected)
+        model.train().own_words, fed_own = 0.3, []
+        monkeypatch.setattr(recurrent, 'draw', lambda p: (fed_own.append(len(p)), plain(p))[1])
+        for _ in range(60):
+            model(memory, captions)
+        assert sum(fed_own) / (60 * int(lengths.sum())) == pytest.approx(0.3, abs=0.04)
 
 
 def test_groups_pad_and_pack_are_inverse_and_select_follows_the_rows():
