@@ -167,7 +167,8 @@ def infos_name(run_id, best=False):
 
 
 def find_run(folder, run_id, longest=None):
-    """The `Run` to go on from: the run's own files, or those of the only run in the folder.
+    """The `Run` to go on from: the run's own files, or those of the only run in the folder; `longest` as
+    for `read_run`.
 
     Folders of older code may hold `infos.pkl` or `model.pt`, or nothing but the best model; its
     moments are then not at hand, since `optimizer.pth` is of the last one.
@@ -176,15 +177,14 @@ def find_run(folder, run_id, longest=None):
         raise DataError(f'--start_from: there is no folder {folder}')
     finish_moves(folder)
     infos_path = find_infos(folder, run_id)
-    best = '-best' if infos_path.endswith('-best.pkl') else ''
-    paths = [os.path.join(folder, f'model{best}{ending}') for ending in ('.pth', '.pt')]
-    run = read_run(next(filter(os.path.exists, paths), paths[0]), infos_path, longest)
+    is_best = infos_path.endswith('-best.pkl')
+    run = read_run(find_model(folder, is_best), infos_path, longest)
     if run.names is not None:
         note(f'note: epoch {run.infos["epoch"]} starts anew: {infos_path} does not say where in it the run stood')
-        if not any(os.path.exists(os.path.join(folder, f'model-best{ending}')) for ending in ('.pth', '.pt')):
+        if not os.path.exists(find_model(folder, is_best=True)):
             run.infos['best_val_score'] = None  # of a model that is not here
     moments = os.path.join(folder, 'optimizer.pth')
-    if not best and (run.names is None or os.path.exists(moments)):
+    if not is_best and (run.names is None or os.path.exists(moments)):
         run.optimiser_path = moments
     return run
 
@@ -194,13 +194,25 @@ def find_infos(folder, run_id):
     path = os.path.join(folder, infos_name(run_id))
     if os.path.exists(path):
         return path
-    names = [name for name in sorted(os.listdir(folder)) if re.fullmatch(r'infos(_.+)?\.pkl', name)]
-    last = [name for name in names if not name.endswith('-best.pkl')]
-    if len(last or names) == 1:
-        return os.path.join(folder, (last or names)[0])
+    last, best = infos_files(folder)
+    if len(last or best) == 1:
+        return os.path.join(folder, *(last or best))
     raise DataError(f'--start_from: {folder} has no {infos_name(run_id)}'
-                    + (f', but {", ".join(last or names)}; name the run with --id' if names else
+                    + (f', but {", ".join(last or best)}; name the run with --id' if last or best else
                        '; nothing was saved there yet, so leave --start_from out'))
+
+
+def infos_files(folder):
+    """The names of the infos files of last models, and those of best models."""
+    names = [name for name in sorted(os.listdir(folder)) if re.fullmatch(r'infos(_.+)?\.pkl', name)]
+    best = [name for name in names if name.endswith('-best.pkl')]
+    return [name for name in names if name not in best], best
+
+
+def find_model(folder, is_best):
+    """The file of the last or the best model: model.pth, or model.pt where only that is there."""
+    paths = [os.path.join(folder, f'model{"-best" if is_best else ""}{ending}') for ending in ('.pth', '.pt')]
+    return next(filter(os.path.exists, paths), paths[0])
 
 
 def is_state_dict(state):

@@ -25,7 +25,7 @@ PREFIXES = ('model.', 'att_embed.', 'fc_embed.', 'img_embed.', 'embed.', 'ctx2at
 FAMILIES = (
     ('relation_transformer', r'model\.encoder\.layers\.\d+\.self_attn\.WGs\..*'),
     ('spatial_pe', r'model\.src_embed\.fc.*'),
-    ('transformer', r'model\.(encoder|decoder|generator|tgt_embed)\..*'),
+    ('transformer', r'model\.(encoder|decoder|generator)\..*'),
     ('topdown', r'core\.(att_lstm|lang_lstm|attention)\..*'),
     ('show_tell', r'(img_embed|core|rnn)\..*'),
 )
@@ -170,19 +170,21 @@ def recognise(weights, said, words):
     for name, (value, key) in found.items():
         claimed = said_value(said, name)
         if claimed is not None and not agrees(name, claimed, value):
-            wrong.append(f'{name} is {claimed} in the infos file, {key} makes it {value}')
+            wrong.append(f'{name} is {claimed} in the infos file and {value} by {key}')
     if found.get('vocab_size', (words,))[0] != words:
         size, key = found['vocab_size']
-        wrong.append(f'the vocabulary of the infos file has {words} words, {key} makes it {size}')
+        wrong.append(f'the vocabulary of the infos file has {words} words, that of {key} {size}')
     if said.get('use_grid') and family == 'transformer':
         wrong.append('use_grid is true in the infos file, there is no model.src_embed')
     if wrong:
         raise DataError('; '.join(wrong))
-    options = {name: said_value(said, name) for name in (
-        *SPELLED, 'ff_activation', 'norm_box_feat', 'legacy_extra_skip', 'seq_length', 'id')}
+    named = [*SIZES.get(family, TRANSFORMER_SIZES), 'norm_img_feat', 'seq_length', 'id']
+    if family not in TABLES:
+        named += ['num_grids', 'ff_activation', 'norm_box_feat', 'legacy_extra_skip', 'heads']
+    options = {name: said_value(said, name) for name in named}
     options.update({name: value for name, (value, _) in found.items()})
     if family not in TABLES:
-        options['heads'] = said_value(said, 'heads') or ZOO_HEADS
+        options['heads'] = options['heads'] or ZOO_HEADS
     return {**options, **dropout_rates(said)}
 
 
@@ -294,13 +296,9 @@ def whole_number(value):
 
 def describe(options):
     """What was recognised, in a line."""
-    names = ('caption_model', 'enc_pos_type', 'num_grids', 'cross_attn', 'num_layers', 'heads',
-             'input_encoding_size', 'ff_size', 'hidden_size', 'img_feat_size', 'norm', 'use_bn',
-             'legacy_extra_skip', 'vocab_size')
-    own = SIZES.get(options['caption_model'])
-    shown = [name for name in names if options.get(name) and (own is None or name in own or name in (
-        'caption_model', 'use_bn'))]
-    return (', '.join(f'{name} {options[name]}' for name in shown)
+    names = ('caption_model', 'enc_pos_type', 'cross_attn', 'num_layers', 'heads', 'input_encoding_size',
+             'ff_size', 'hidden_size', 'img_feat_size', 'norm', 'use_bn', 'legacy_extra_skip', 'vocab_size')
+    return (', '.join(f'{name} {options[name]}' for name in names if options.get(name))
             + f'; trained with dropout {options["dropout"]}, drop_prob_lm {options["drop_prob_lm"]}')
 
 

@@ -63,7 +63,7 @@ def per_image(batch):
 
 VARIANTS = [dict(), dict(enc_pos_type='g2'), dict(enc_pos_type='box-coord'),
             dict(enc_pos_embedding=False), dict(cross_attn='dot-product'), dict(norm='rms'),
-            dict(ff_activation='gelu'), dict(caption_model='transformer', cross_attn='dot-product'),
+            dict(norm='deviation'), dict(use_bn=2), dict(ff_activation='gelu'), dict(caption_model='transformer', cross_attn='dot-product'),
             dict(caption_model='transformer'), dict(heads=1)]
 # One of each kind of model, and of each part that only some have.
 RELATIONS = dict(caption_model='relation_transformer', cross_attn='dot-product')
@@ -71,7 +71,7 @@ FAMILIES = [RELATIONS, dict(caption_model='show_tell'), dict(caption_model='show
             dict(caption_model='topdown')]
 OTHERS = [*FAMILIES, {**RELATIONS, 'box_trignometric_embedding': False}, {**RELATIONS, 'legacy_extra_skip': True},
           dict(caption_model='relation_transformer'), dict(caption_model='show_tell', rnn_type='gru'),
-          dict(caption_model='show_attend_tell', rnn_type='gru')]
+          dict(caption_model='show_attend_tell', rnn_type='gru'), dict(caption_model='topdown', use_bn=1)]
 
 
 def name_of(changes):
