@@ -25,6 +25,7 @@ from tests.damage import (AREAS, BU_DATA, LABELS, RELATE, RESUMED, SCORED, array
 NO_GRIDS = ('--input_grid_vec_dir', '')
 BOXES = (*NO_GRIDS, '--input_box_dir', 'ROOT/box')
 RELATIVE = (*NO_GRIDS, '--input_rel_box_dir', 'ROOT/rel')
+MEANS = ('--caption_model', 'show_tell', '--input_fc_feat_dir', 'ROOT/fc')
 PACKED = ('--input_img_feat_dir', 'ROOT/att.h5')
 
 
@@ -38,6 +39,7 @@ MISSING = {
     'talk_label.h5': (train, (), ('--input_label_h5', 'talk_label.h5', LABELS)),
     'att': (train, (), ('--input_img_feat_dir', '/att', BU_DATA)),
     'att.h5': (train, PACKED, ('--input_img_feat_dir', 'att.h5', BU_DATA)),
+    'fc': (train, MEANS, ('--input_fc_feat_dir', '/fc', BU_DATA)),
     'vec': (train, (), ('--input_grid_vec_dir', '/vec', AREAS)),
     'box': (train, BOXES, ('--input_box_dir', '/box', BU_DATA)),
     'rel': (train, RELATIVE, ('--input_rel_box_dir', '/rel', RELATE)),
@@ -77,6 +79,7 @@ READ = {
     'talk.json': (train, (), LABELS),
     'talk_label.h5': (train, (), LABELS),
     'att/103.npz': (train, (), 'remove it'),
+    'fc/103.npy': (train, MEANS, 'remove it'),
     'vec/103.npy': (train, (), 'remove it'),
     'box/103.npy': (train, BOXES, 'remove it'),
     'rel/103.npy': (train, RELATIVE, 'remove it'),
@@ -126,6 +129,9 @@ WRONG_ARRAYS = {
     'features of another size': ('att/103.npz', FEATURES[:, :7], (), ('7 numbers', '--img_feat_size is 12')),
     'more grid vectors than features': (
         'vec/103.npy', np.ones((9, 9)), (), ('has 9 rows', 'att/103.npz has', BU_DATA, AREAS)),
+    'a mean feature of another size': (
+        'fc/103.npy', np.ones(9), MEANS, ('have 9 numbers', '--img_feat_size is 12')),
+    'a mean feature of each region': ('fc/103.npy', np.ones((3, 12)), MEANS, (r'\(3, 12\)', BU_DATA)),
     'a grid of another size': ('vec/103.npy', np.ones((3, 16)), (), (r'\(3, 16\)', '--num_grids 9', AREAS)),
     'fewer boxes than features': (
         'box/103.npy', SQUARES[:1], BOXES, ('has 1 rows', 'att/103.npz has', BU_DATA)),

@@ -27,6 +27,9 @@ SELF_CRITICAL = {'self_critical_after', 'cached_tokens', 'cider_reward_weight', 
 
 # Flag: (a value, the flags of the run it is held against).  The weights differ after three steps.
 NO_GRIDS = ('--input_grid_vec_dir', '')
+RELATIONS = ('--caption_model', 'relation_transformer', '--input_rel_box_dir', 'CORPUS/rel')
+SHOW_TELL, SHOW_ATTEND, TOPDOWN = (('--caption_model', name, *tiny.RECURRENT_FLAGS) for name in opts.RECURRENT)
+MEANS = (*SHOW_TELL, '--input_fc_feat_dir', 'CORPUS/fc')
 CHANGES_WEIGHTS = {
     'input_json': ('CORPUS/other.json', ()),
     'input_label_h5': ('CORPUS/other/talk_label.h5', ()),
@@ -34,6 +37,8 @@ CHANGES_WEIGHTS = {
     'input_grid_vec_dir': ('CORPUS/half_vec', ()),
     'input_box_dir': ('CORPUS/half_box', (*NO_GRIDS, '--input_box_dir', 'CORPUS/box')),
     'input_rel_box_dir': ('CORPUS/half_rel', (*NO_GRIDS, '--input_rel_box_dir', 'CORPUS/rel')),
+    'input_fc_feat_dir': ('CORPUS/half_fc', MEANS),
+    'legacy_extra_skip': (1, RELATIONS),
     'norm_img_feat': (1, ()),
     'norm_box_feat': (1, ()),
     'heads': (4, ()),
@@ -67,6 +72,14 @@ CHANGES_SHAPES = {
     'cross_attn': ('dot-product', ()),
 }
 
+# Flag: (a value, the flags of the run it is held against), of flags that only some models know.
+CHANGES_SHAPES_OF = {
+    'box_trignometric_embedding': (0, RELATIONS),
+    'rnn_type': ('gru', SHOW_TELL),
+    'hidden_size': (24, SHOW_TELL),
+    'att_hid_size': (24, TOPDOWN),
+}
+
 # Flag: (a value, the flags it is held against).  Validation says other captions.
 BEAMS, DRAWS = ('--beam_size', 5), ('--sample_max', 0, '--temperature', 9)
 CHANGES_VALIDATION = {
@@ -85,6 +98,8 @@ CHANGES_VALIDATION = {
 # Flags that a test below shows at work.
 SCHEDULES = {'learning_rate', 'learning_rate_decay_start', 'learning_rate_decay_every',
              'learning_rate_decay_rate', 'noamopt', 'noamopt_warmup', 'noamopt_factor', 'reduce_on_plateau'}
+SCHEDULED_SAMPLING = {f'scheduled_sampling_{name}' for name in (
+    'start', 'increase_every', 'increase_prob', 'max_prob')}
 RUNNING = {'id', 'checkpoint_path', 'start_from', 'save_checkpoint_every', 'perform_validation_every',
            'val_images_use', 'language_eval', 'losses_log_every', 'load_best_score', 'max_epochs', 'optim'}
 MACHINE = {'device', 'num_workers'}
@@ -97,6 +112,8 @@ CHANGES_CAPTIONS = {
     'input_box_dir': ('CORPUS/half_box', (*NO_GRIDS, '--input_box_dir', 'CORPUS/box')),
     'input_rel_box_dir': ('CORPUS/half_rel', (*NO_GRIDS, '--input_rel_box_dir', 'CORPUS/rel')),
     'input_json': ('CORPUS/other.json', ()),
+    'input_fc_feat_dir': ('CORPUS/half_fc', ('--model', 'SHOWN/model.pth', '--infos_path', 'SHOWN/infos_tiny.pkl',
+                                             '--input_fc_feat_dir', 'CORPUS/fc')),
     'seed': (7, ('--sample_max', 0)),
 }
 EVAL_READING = {'infos_path', 'input_label_h5', 'batch_size'}
@@ -119,7 +136,7 @@ def write_variants(corpus):
     content = json.loads((corpus / 'talk.json').read_text())
     content['images'][0]['split'], content['images'][-1]['split'] = 'test', 'train'
     (corpus / 'other.json').write_text(json.dumps(content))
-    for name, kind in (('att', 'att'), ('vec', 'grid'), ('box', 'box'), ('rel', 'box')):
+    for name, kind in (('att', 'att'), ('fc', 'fc'), ('vec', 'grid'), ('box', 'box'), ('rel', 'box')):
         (corpus / f'half_{name}').mkdir()
         source = open_source(str(corpus / name), kind, name)
         for image_id in source.ids():
@@ -178,6 +195,56 @@ def test_the_flag_makes_another_model(runs, flag):
     def shapes(run):
         return {name: tuple(tensor.shape) for name, tensor in run.weights.items()}
     assert shapes(runs()) != shapes(runs(f'--{flag}', value, *more))
+
+
+@pytest.mark.parametrize('flag', CHANGES_SHAPES_OF)
+def test_the_flag_makes_another_model_of_its_family(runs, flag):
+    value, base = CHANGES_SHAPES_OF[flag]
+    one, other = ({name: tuple(tensor.shape) for name, tensor in run.weights.items()}
+                  for run in (runs(*base), runs(*base, f'--{flag}', value)))
+    assert one.keys() == other.keys() and one != other
+
+
+def test_mean_features_are_those_of_the_folder_or_of_the_regions(runs, corpus):
+    packed, source = corpus / 'fc.h5', open_source(str(corpus / 'fc'), 'fc', 'fc')
+    write_packed(packed, {'fc': {image_id: source.read(image_id) for image_id in source.ids()}})
+    for base in (SHOW_TELL, SHOW_ATTEND, TOPDOWN):
+        computed = runs(*base).weights
+        for place in (corpus / 'fc', packed):
+            assert not differs(computed, runs(*base, '--input_fc_feat_dir', place).weights)
+    # Nothing else is read for a model that sees nothing else.
+    alone = runs(*MEANS, '--input_img_feat_dir', 'nowhere').weights
+    assert not differs(runs(*SHOW_TELL).weights, alone)
+
+
+def test_scheduled_sampling_grows_as_its_flags_say_and_is_for_recurrent_models(runs, capsys):
+    def probabilities(*flags):
+        run = runs(*TOPDOWN, '--max_epochs', 5, '--scheduled_sampling_increase_every', 1,
+                   *(f'--scheduled_sampling_{flag}' if isinstance(flag, str) else flag for flag in flags))
+        return [run.ss_prob_history[step] for step in range(1, 16, 3)], run.weights
+    plain, weights = probabilities()
+    assert plain == [0] * 5
+    for flags, expected in (
+            (('start', 0), [0, 0.05, 0.1, 0.15, 0.2]), (('start', 2), [0, 0, 0, 0.05, 0.1]),
+            (('start', 0, 'increase_prob', 0.5), [0, 0.25, 0.25, 0.25, 0.25]),
+            (('start', 0, 'increase_prob', 0.5, 'max_prob', 0.7), [0, 0.5, 0.7, 0.7, 0.7]),
+            (('start', 0, 'increase_every', 2), [0, 0, 0.05, 0.05, 0.1])):
+        found, changed = probabilities(*flags)
+        assert found == pytest.approx(expected) and differs(weights, changed)
+    with pytest.raises(UsageError, match='--scheduled_sampling_start 0 does not go with .*spatial_pe'):
+        runs('--scheduled_sampling_start', 0)
+
+
+def test_a_flag_that_the_model_has_no_use_for_is_named(runs, capsys):
+    runs(*SHOW_TELL, anew=True)
+    assert ('note: --caption_model show_tell makes no use of --num_layers, --ff_size, --heads, --num_grids, '
+            '--input_grid_vec_dir, --att_hid_size\n') in capsys.readouterr().err
+    runs(anew=True)
+    assert 'makes no use' not in capsys.readouterr().err
+    with pytest.raises(UsageError, match='--rnn_type gru does not go with --caption_model topdown'):
+        runs(*TOPDOWN, '--rnn_type', 'gru')
+    with pytest.raises(UsageError, match='relation_transformer needs --input_box_dir or --input_rel_box_dir'):
+        runs('--caption_model', 'relation_transformer')
 
 
 def test_each_optimiser_learns_in_its_own_way_and_takes_its_settings(runs):
@@ -349,7 +416,8 @@ def evaluate(runs, corpus, tmp_path, monkeypatch):
 
     def run(*flags):
         flags = [str(flag).replace('CORPUS', str(corpus)) for flag in flags]
-        flags = [flag.replace('OTHER', str(runs('--seed', 7).folder)) for flag in flags]
+        flags = [flag.replace('OTHER', str(runs('--seed', 7).folder))
+                 .replace('SHOWN', str(runs(*SHOW_TELL).folder)) for flag in flags]
         tiny.run(evaluation, tiny.eval_flags(corpus, runs().folder, *flags))
         return json.loads((tmp_path / 'vis' / 'vis.json').read_text())
     return run
@@ -390,7 +458,7 @@ def test_workers_and_device_are_those_of_the_flags_in_evaluation_too(evaluate, r
 
 @pytest.mark.parametrize('flag', opts.MODEL_OPTIONS)
 def test_evaluation_refuses_the_model_option_that_contradicts_the_run(evaluate, runs, flag):
-    value = {**CHANGES_SHAPES, **CHANGES_WEIGHTS}[flag][0]
+    value = {**CHANGES_SHAPES, **CHANGES_SHAPES_OF, **CHANGES_WEIGHTS}[flag][0]
     saved = opts.show(runs().infos['opt'][flag])
     with pytest.raises(UsageError, match=f'--{flag} {value} contradicts .*infos_tiny.pkl.* {flag} {saved}'):
         evaluate(f'--{flag}', value)
@@ -398,7 +466,8 @@ def test_evaluation_refuses_the_model_option_that_contradicts_the_run(evaluate, 
 
 
 def test_every_flag_has_its_test():
-    groups = [CHANGES_WEIGHTS, CHANGES_SHAPES, CHANGES_VALIDATION, SCHEDULES, RUNNING, MACHINE, SELF_CRITICAL]
+    groups = [CHANGES_WEIGHTS, CHANGES_SHAPES, CHANGES_SHAPES_OF, CHANGES_VALIDATION, SCHEDULES, SCHEDULED_SAMPLING,
+              RUNNING, MACHINE, SELF_CRITICAL]
     assert sorted(name for group in groups for name in group) == sorted(flags_of(opts.train_parser()))
     groups = [CHANGES_CAPTIONS, EVAL_READING, opts.MODEL_OPTIONS, MACHINE, *IN_TEST_EVAL.values()]
     assert {name for group in groups for name in group} == set(flags_of(opts.eval_parser()))

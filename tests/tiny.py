@@ -13,13 +13,13 @@ SIZE, SIDE = 12, 3
 
 
 def write_corpus(root, seed=0):
-    """Write labels, features, boxes and grid vectors of 16 images under `root`; returns `root`."""
+    """Write labels, features, their means, boxes and grid vectors of 16 images under `root`; returns it."""
     from misc import pickles
     from misc.features import write_array
     from misc.grids import grid_vectors
     random = np.random.default_rng(seed)
     images, labels, start, end = [], [], [], []
-    for name in ('att', 'box', 'vec', 'rel'):
+    for name in ('att', 'fc', 'box', 'vec', 'rel'):
         (root / name).mkdir(parents=True)
     sizes = {}
     for row, split in enumerate(SPLITS):
@@ -34,7 +34,9 @@ def write_corpus(root, seed=0):
         width, height = sizes[str(image_id)] = (int(random.integers(40, 60)), int(random.integers(30, 50)))
         corners = np.sort(random.random((regions, 2, 2)), axis=1)
         boxes = (corners * [width, height]).reshape(regions, 4).astype(np.float32)
-        write_array(root / 'att', image_id, 'att', random.random((regions, SIZE), np.float32))
+        features = random.random((regions, SIZE), np.float32)
+        write_array(root / 'att', image_id, 'att', features)
+        write_array(root / 'fc', image_id, 'fc', features.mean(0))
         write_array(root / 'box', image_id, 'box', boxes)
         write_array(root / 'rel', image_id, 'box', corners.reshape(regions, 4).astype(np.float32))
         write_array(root / 'vec', image_id, 'grid', grid_vectors(boxes, width, height, SIDE))
@@ -72,6 +74,7 @@ def data_flags(root):
 
 MODEL_FLAGS = ['--img_feat_size', SIZE, '--num_grids', SIDE ** 2, '--num_layers', 1,
                '--input_encoding_size', 16, '--ff_size', 24, '--heads', 2]
+RECURRENT_FLAGS = ['--hidden_size', 20, '--att_hid_size', 12]  # what the recurrent models need besides
 
 
 def train_flags(root, folder, *more):
