@@ -106,6 +106,7 @@ def load_model(options, run, longest):
     """The model that `options` describe, with the weights of its `Run`."""
     model = models.build(options, len(run.infos['vocab']) + 1, longest)
     checkpoint.take_weights(model, run)
+    run.weights = None  # as large as the model
     return model
 
 

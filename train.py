@@ -139,6 +139,7 @@ class Training:
                             'trained with')
         checkpoint.take_weights(self.model, run)
         checkpoint.take_optimiser(self.optimiser, self.model, run)
+        run.weights = None  # as large as the model
         self.iteration = infos['iter']
         self.histories.update(infos.get('histories') or {})
         self.plateau = Plateau(infos.get('plateau'))

@@ -137,7 +137,7 @@ class Run:
     """
 
     infos: dict
-    weights: dict
+    weights: dict | None
     infos_path: str
     model_path: str
     names: legacy.Names | None = None

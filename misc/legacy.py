@@ -6,6 +6,7 @@ the names of its weights, both ways; nothing else in the project knows of them.
 """
 
 import collections
+import functools
 import math
 import numbers
 import re
@@ -15,7 +16,7 @@ import torch
 from misc.cli import DataError
 
 LONGEST = 16  # words of a caption, where neither the infos file nor a label file says it
-ZOO_HEADS, ZOO_DROPOUT = 8, 0.1  # which infos files of the zoo do not say
+ZOO_HEADS, ZOO_DROPOUT, ZOO_FEATURE_DROPOUT = 8, 0.1, 0.5  # where infos files do not say it
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # what is no parameter
 IGNORED = ('model.src_embed.rows', 'model.src_embed.cols', 'model.tgt_embed.1.pe')  # computed here
 PREFIXES = ('model.', 'att_embed.', 'fc_embed.', 'img_embed.', 'embed.', 'ctx2att.', 'core.', 'rnn.',
@@ -134,12 +135,12 @@ SIZES = {
         'vocab_size': (r'(embed\.weight|logit\.(weight|bias))', 0),
     },
 }
-GRID_SIDE, GRID_CELLS = (r'model\.src_embed\.fc[12]\.weight', 1), (r'model\.src_embed\.fc\.weight', 1)
-GEOMETRY_SIZE = (r'model\.encoder\.layers\.\d+\.self_attn\.WGs\.\d+\.weight', 1)
+PLACES = {'gxg': (r'model\.src_embed\.fc[12]\.weight', 1), 'g2': (r'model\.src_embed\.fc\.weight', 1)}
+GEOMETRY = (r'model\.encoder\.layers\.\d+\.self_attn\.WGs\.\d+\.weight', 1)
+CELLS = (r'(core|rnn)\.weight_hh_l0', 0)
 LAYERS = r'model\.encoder\.layers\.(\d+)\..*'
-KINDS_OF_CELL = {4: 'lstm', 3: 'gru'}  # by the number of gates
 
-# Option: its names in infos files; the first that is there counts.
+# Option: its names in infos files.
 SPELLED = {
     'img_feat_size': ('img_feat_size', 'att_feat_size', 'fc_feat_size'),
     'norm_img_feat': ('norm_img_feat', 'norm_att_feat'),
@@ -167,9 +168,9 @@ def recognise(weights, said, words):
         found['use_bn'] = batch_norms(weights), 'att_embed'
     wrong = []
     for name, (value, key) in found.items():
-        claimed = said_value(said, name)
-        if claimed is not None and not agrees(name, claimed, value):
-            wrong.append(f'{name} is {claimed} in the infos file and {value} by {key}')
+        claims = said_values(said, name)
+        if claims and not any(agrees(name, claim, value) for claim in claims):
+            wrong.append(f'{name} is {claims[0]} in the infos file and {value} by {key}')
     if said.get('use_grid') and family == 'transformer':
         wrong.append('use_grid is true in the infos file, there is no model.src_embed')
     if wrong:
@@ -177,7 +178,7 @@ def recognise(weights, said, words):
     named = [*SIZES.get(family, TRANSFORMER_SIZES), 'norm_img_feat', 'seq_length', 'id']
     if family not in TABLES:
         named += ['num_grids', 'ff_activation', 'norm_box_feat', 'legacy_extra_skip', 'heads']
-    options = {name: said_value(said, name) for name in named}
+    options = {name: next(iter(said_values(said, name)), None) for name in named}
     options.update({name: value for name, (value, _) in found.items()})
     if family not in TABLES:
         options['heads'] = options['heads'] or ZOO_HEADS
@@ -193,26 +194,26 @@ def family_of(weights):
                     f'are known, {", ".join(family for family, _ in FAMILIES)}')
 
 
+def usual_size(weights, keys, axis):
+    """The most frequent size along `axis` of the tensors whose names match `keys`, and the name of one
+    that has it; or None.  One of another size is broken, and no reason to doubt the others."""
+    seen = [(tensor.shape[axis], key) for key, tensor in weights.items()
+            if re.fullmatch(keys, key) and tensor.dim() > axis]
+    if not seen:
+        return None
+    size = collections.Counter(size for size, _ in seen).most_common(1)[0][0]
+    return size, next(key for other, key in seen if other == size)
+
+
 def shown_sizes(weights, family):
     """{option: (its value, the key that shows it)} of the sizes."""
-    sizes = dict(SIZES.get(family, TRANSFORMER_SIZES))
-    if family == 'spatial_pe':
-        sizes['num_grids'] = GRID_SIDE if place_kind(weights) == 'gxg' else GRID_CELLS
-    found = {}
-    for name, (keys, axis) in sizes.items():
-        seen = [(tensor.shape[axis], key) for key, tensor in weights.items()
-                if re.fullmatch(keys, key) and tensor.dim() > axis]
-        if seen:
-            # One tensor of another size than the rest is broken, and no reason to doubt the size.
-            size = collections.Counter(size for size, _ in seen).most_common(1)[0][0]
-            key = next(key for other, key in seen if other == size)
-            found[name] = (size - 1 if name == 'vocab_size' else
-                           size ** 2 if keys == GRID_SIDE[0] else size), key
-    if family == 'show_tell':
-        for key, tensor in weights.items():
-            if key.endswith('.weight_hh_l0') and tensor.dim() == 2:
-                gates = tensor.shape[0] // max(tensor.shape[1], 1)
-                found['rnn_type'] = KINDS_OF_CELL.get(gates, 'lstm'), key
+    sizes = {name: usual_size(weights, *where) for name, where in SIZES.get(family, TRANSFORMER_SIZES).items()}
+    found = {name: seen for name, seen in sizes.items() if seen}
+    if 'vocab_size' in found:  # not counting the end of a sentence
+        found['vocab_size'] = found['vocab_size'][0] - 1, found['vocab_size'][1]
+    gates = usual_size(weights, *CELLS)
+    if gates and found.get('hidden_size', (0,))[0]:
+        found['rnn_type'] = 'gru' if gates[0] == 3 * found['hidden_size'][0] else 'lstm', gates[1]
     return found
 
 
@@ -228,11 +229,14 @@ def shown_kinds(weights, family):
     found['cross_attn'] = ('xlinear', cross[0]) if cross else ('dot-product', 'model.decoder.layers')
     if family == 'spatial_pe':
         found['enc_pos_embedding'] = True, 'model.src_embed'
-        found['enc_pos_type'] = place_kind(weights), 'model.src_embed'
-    if family == 'relation_transformer':
-        sizes = [tensor.shape[1] for key, tensor in weights.items()
-                 if re.fullmatch(GEOMETRY_SIZE[0], key) and tensor.dim() > 1]
-        found['box_trignometric_embedding'] = 4 not in sizes, 'self_attn.WGs'
+        kind = place_kind(weights)
+        found['enc_pos_type'] = kind, 'model.src_embed'
+        size = usual_size(weights, *PLACES[kind]) if kind in PLACES else None
+        if size:
+            found['num_grids'] = size[0] ** 2 if kind == 'gxg' else size[0], size[1]
+    size = usual_size(weights, *GEOMETRY)
+    if size:
+        found['box_trignometric_embedding'] = size[0] != 4, size[1]
     return found
 
 
@@ -249,11 +253,11 @@ def batch_norms(weights):
     return int(any(key.startswith('att_embed.1.') for key in weights))
 
 
-def said_value(said, name):
-    """What the options `said` call option `name`, or None."""
-    value = next((said[spelling] for spelling in SPELLED.get(name, (name,))
-                  if said.get(spelling) is not None), None)
-    return value.lower() if isinstance(value, str) and name != 'id' else value
+def said_values(said, name):
+    """What the options `said` call option `name`: a list, empty where they do not say it."""
+    values = [said.get(spelling) for spelling in SPELLED.get(name, (name,))]
+    return [value.lower() if isinstance(value, str) and name != 'id' else value
+            for value in values if isinstance(value, (str, numbers.Real))]
 
 
 def agrees(name, claimed, value):
@@ -267,7 +271,7 @@ def dropout_rates(said):
     """The rates of `--dropout` and `--drop_prob_lm` that older code trained with."""
     if 'dropout' in said:  # the Spatial code has one rate for all
         return {'dropout': said['dropout'], 'drop_prob_lm': said['dropout']}
-    return {'dropout': ZOO_DROPOUT, 'drop_prob_lm': said.get('drop_prob_lm')}
+    return {'dropout': ZOO_DROPOUT, 'drop_prob_lm': said.get('drop_prob_lm', ZOO_FEATURE_DROPOUT)}
 
 
 def translated_infos(infos, options):
@@ -281,7 +285,7 @@ def translated_infos(infos, options):
         best = None
     return {'opt': options, 'vocab': infos['vocab'], 'iter': whole_number(infos.get('iter')), 'epoch': epoch,
             'best_val_score': None if best is None else float(best),
-            'best_measure': 'CIDEr' if said_value(infos['opt'], 'language_eval') else 'loss',
+            'best_measure': 'CIDEr' if infos['opt'].get('language_eval') else 'loss',
             'loader': {'epoch': epoch, 'position': 0}}
 
 
@@ -349,6 +353,7 @@ class Names:
         return made
 
 
+@functools.cache
 def pattern(name):
     """The regular expression of a name of the tables."""
     return re.compile(re.escape(name).replace(r'\*', r'(\d+)').replace(r'\#', r'\d+'))

@@ -29,7 +29,8 @@ SPATIAL = [
 ZOO = [
     TRANSFORMER, {**TRANSFORMER, 'use_bn': 1}, {**TRANSFORMER, 'use_bn': 2}, RELATION,
     {**RELATION, 'box_trignometric_embedding': False}, {**RELATION, 'legacy_extra_skip': True, 'use_bn': 2},
-    {**TRANSFORMER, 'norm_img_feat': True}, TOPDOWN, {**TOPDOWN, 'use_bn': 1}, {**TOPDOWN, 'use_bn': 2}, SHOW_TELL]
+    {**TRANSFORMER, 'norm_img_feat': True}, TOPDOWN, {**TOPDOWN, 'use_bn': 1}, {**TOPDOWN, 'use_bn': 2}, SHOW_TELL,
+    {**SHOW_TELL, 'rnn_type': 'gru'}]
 
 
 def name_of(value):
@@ -78,7 +79,8 @@ def loaded(model_path, infos_path, *given):
 
 @pytest.mark.parametrize('spatial, changes', [(True, one) for one in SPATIAL] + [(False, one) for one in ZOO],
                          ids=name_of)
-def test_a_model_comes_back_from_older_names_with_every_option_and_exactly_its_numbers(tmp_path, spatial, changes):
+def test_a_model_comes_back_from_older_names_with_every_option_and_exactly_its_numbers(
+        tmp_path, capsys, spatial, changes):
     options = {'norm_img_feat': False, 'norm_box_feat': False, **(
         {} if spatial else {'cross_attn': 'dot-product', 'heads': 8, 'norm': 'deviation'}), **changes}
     options = vars(make_options(**options))
@@ -90,6 +92,8 @@ def test_a_model_comes_back_from_older_names_with_every_option_and_exactly_its_n
     weights = names.theirs(model.state_dict())
     weights['model.tgt_embed.1.pe'] = torch.zeros(1, 5, 3)
     found, recognised = loaded(*write_old(tmp_path, weights, old_options(options, spatial)))
+    rates = 'dropout 0.2, drop_prob_lm 0.2' if spatial else 'dropout 0.1, drop_prob_lm 0.4'
+    assert f'code: caption_model {options["caption_model"]}, ' in (said := capsys.readouterr().err) and rates in said
     for name in opts.MODEL_OPTIONS:
         if opts.matters(name, recognised):
             assert getattr(recognised, name) == options[name], name
@@ -262,6 +266,7 @@ def aged(trained, folder, model='model.pth', infos='infos_zoo.pkl', moments=True
     weights = names.theirs(run.weights)
     weights = {key: weights[key] for key in sorted(weights, reverse=True)}  # an order of its own
     opt = old_options({**run.infos['opt'], 'norm_box_feat': False}, spatial=False)
+    weights['model.tgt_embed.1.pe'] = torch.zeros(1, 5, 16)
     write_old(folder, weights, opt, model, infos, vocab=run.infos['vocab'], iter=run.infos['iter'],
               epoch=run.infos['epoch'])
     if moments:
@@ -314,9 +319,11 @@ def test_training_goes_on_from_older_files_as_it_would_from_its_own(corpus, trai
 def test_training_goes_on_from_whatever_an_older_folder_has(corpus, trained, tmp_path, capsys):
     plain = aged(trained, tmp_path / 'plain', 'model.pt', 'infos.pkl', moments=False)
     best = aged(trained, tmp_path / 'best', 'model-best.pth', 'infos_zoo-best.pkl')
-    broken = aged(trained, tmp_path / 'broken')
-    torch.save({'state': {}, 'param_groups': [{'params': [1, 2]}]}, broken / 'optimizer.pth')
-    for folder in (plain, best, broken):
+    fewer, sgd = (aged(trained, tmp_path / name) for name in ('fewer', 'sgd'))
+    places = checkpoint.read_tensors(str(sgd / 'optimizer.pth'))['param_groups'][0]['params']
+    for folder, group in ((fewer, {'params': places[1:]}), (sgd, {'params': places, 'momentum': 0.9})):
+        torch.save({'state': {}, 'param_groups': [group]}, folder / 'optimizer.pth')
+    for folder in (plain, best, fewer, sgd):
         tiny.run(train, [*same_as(folder, corpus), '--start_from', folder, '--max_epochs', 2])
         said = capsys.readouterr().err
         assert said.count('no moments of this optimiser and model; they start anew') == 1
