@@ -17,10 +17,13 @@ PLACED, ATTENDING = ('spatial_pe', 'relation_transformer'), ('show_attend_tell',
 MATTERS_TO = {
     **dict.fromkeys(('num_layers', 'ff_size', 'ff_activation', 'norm', 'heads', 'cross_attn', 'dropout'),
                     TRANSFORMERS),
-    **dict.fromkeys(('enc_pos_embedding', 'enc_pos_type', 'num_grids', 'input_grid_vec_dir'), ('spatial_pe',)),
+    **dict.fromkeys(('enc_pos_embedding', 'enc_pos_type', 'num_grids', 'input_grid_vec_dir'),
+                    ('spatial_pe',)),
     **dict.fromkeys(('box_trignometric_embedding', 'legacy_extra_skip'), ('relation_transformer',)),
     **dict.fromkeys(('input_box_dir', 'input_rel_box_dir', 'norm_box_feat'), PLACED),
     **dict.fromkeys(('rnn_type', 'hidden_size', 'input_fc_feat_dir'), RECURRENT),
+    **dict.fromkeys((f'scheduled_sampling_{name}' for name in (
+        'start', 'increase_every', 'increase_prob', 'max_prob')), RECURRENT),
     'att_hid_size': ATTENDING, 'norm_img_feat': TRANSFORMERS + ATTENDING,
     'use_bn': TRANSFORMERS + ('topdown',),
 }
@@ -54,8 +57,8 @@ def add_data_flags(parser):
     group.add_argument('--input_img_feat_dir', default='data/cocobu_att', metavar='DIR',
                        help='region features, ID.npz, or one packed HDF5 file')
     group.add_argument('--input_fc_feat_dir', metavar='DIR',
-                       help='mean feature of each image, ID.npy (or packed), for the recurrent models; without '
-                            'it the mean over the regions is taken')
+                       help='mean feature of each image, ID.npy (or packed), for the recurrent models; '
+                            'without it the mean over the regions is taken')
     group.add_argument('--input_grid_vec_dir', metavar='DIR',
                        help='grid vectors of the regions, ID.npy, from prepro_areas.py (or packed); '
                             'without it they are computed from the boxes')

@@ -28,8 +28,8 @@ def relative_geometry(first, second):
 
 
 def waves(numbers, dtype):
-    """(Q, 4) double -> (Q, 64) of `dtype`: each number times 100 / 1000^(i/8), i = 0..7, the eight of the first
-    number first; the sines of all 32, then the cosines.
+    """(Q, 4) double -> (Q, 64) of `dtype`: each number times 100 / 1000^(i/8), i = 0..7, the eight of
+    the first number first; the sines of all 32, then the cosines.
 
     Angles reach 700, where single precision tells 6e-5 apart, and the logarithm of what a head makes of
     the waves enlarges that a hundredfold; so they are doubles until they are within a turn.

@@ -17,9 +17,9 @@ from models.packing import Groups
 class LSTMCell(nn.Module):
     """A long short-term memory cell whose input is the parts of `sizes`, side by side.
 
-    Each part is projected by itself (`project`), so that what does not change from word to word is
-    projected once.  The weights are those of `nn.LSTMCell`, gates in the order input, forget, cell,
-    output.
+    Each part is projected by itself, by its own columns of `weight_ih` (`input_weights`), so that what
+    does not change from word to word is projected once.  The weights are
+    those of `nn.LSTMCell`, gates in the order input, forget, cell, output.
     """
 
     gates, parts = 4, 2  # (hidden, cell)
@@ -32,10 +32,12 @@ class LSTMCell(nn.Module):
         for name in ('bias_ih', 'bias_hh'):
             self.register_parameter(name, nn.Parameter(torch.zeros(self.gates * size)) if bias else None)
 
-    def project(self, part, rows):
-        """What part number `part` of the input, (R, its size), adds to the gates: (R, gates * r),
-        without the bias."""
-        return F.linear(rows, self.weight_ih.split(self.sizes, 1)[part])
+    def input_weights(self):
+        """For each part of the input, its columns of `weight_ih`, (gates * r, its size).
+
+        To be taken once for all words: the gradient of each taking is as large as all columns.
+        """
+        return self.weight_ih.split(self.sizes, 1)
 
     def forward(self, inputs, state):
         """The sum of the projected parts (R, 4 r) and (hidden, cell), (R, r) each -> the new two."""
@@ -113,8 +115,8 @@ class Memory:
 class RecurrentCaptioner(CaptionModel):
     """What the recurrent captioners share.
 
-    A model says how words come in (`embed`, and the cell and part they come into), what it remembers
-    of images (`encode`), and how its cells go on by a word (`advance`).  `own_words` is the
+    A model says how words come in (`word_inputs`), what it remembers of images (`encode`), and how its
+    cells go on by a word (`advance`).  `own_words` is the
     probability with which training feeds a word drawn from the model's own last distribution in place
     of the caption's (scheduled sampling, Bengio et al. 2015).
     """
@@ -129,9 +131,13 @@ class RecurrentCaptioner(CaptionModel):
         self.output = nn.Linear(size, vocab_size)
         self.own_words = 0.0
 
-    def word_inputs(self, words):
+    def input_weights(self):
+        """The `input_weights` of the cell that words come into."""
+        return self.cell.input_weights()
+
+    def word_inputs(self, words, weights):
         """Words (R,) long -> what they add to the gates of the cell, (R, gates * r)."""
-        return self.cell.project(0, self.word_embed(words))
+        return F.linear(self.word_embed(words), weights[0])
 
     def word_states(self, memory, captions):
         """The last states (N, r) of real words and ends, dropout applied, and their places (N,)."""
@@ -144,7 +150,8 @@ class RecurrentCaptioner(CaptionModel):
         times = torch.repeat_interleave(torch.tensor(counts)).to(captions.device)
         words = F.pad(captions, (1, 0)).view(I * S, T + 1)[rows, times]  # the start token 0 first
         # Words that are all known beforehand are projected all at once.
-        ahead = None if self._is_sampling() else self.word_inputs(words).split(counts)
+        weights = self.input_weights()
+        ahead = None if self._is_sampling() else self.word_inputs(words, weights).split(counts)
         words, before = words.split(counts), list(range(I * S))
         cells, hidden, states = self._begin(memory, Groups([S] * I, captions.device)), None, []
         for t, live in enumerate(steps):
@@ -153,11 +160,11 @@ class RecurrentCaptioner(CaptionModel):
                 kept = torch.tensor([place[row] for row in live], device=captions.device)
                 cells = [tuple(part.index_select(0, kept) for part in cell) for cell in cells]
                 hidden = hidden.index_select(0, kept)
-            inputs = ahead[t] if ahead else self.word_inputs(self._mixed(words[t], hidden))
+            inputs = ahead[t] if ahead else self.word_inputs(self._mixed(words[t], hidden), weights)
             by_image = [0] * I
             for row in live:
                 by_image[row // S] += 1
-            hidden, cells = self.advance(inputs, cells, Groups(by_image, captions.device), memory)
+            hidden, cells = self.advance(inputs, cells, Groups(by_image, captions.device), memory, weights)
             hidden, before = self.dropout(hidden), live
             states.append(hidden)
         places, order = (rows * (T + 1) + times).sort()  # the words of a caption side by side
@@ -190,7 +197,9 @@ class RecurrentCaptioner(CaptionModel):
     def step(self, words, state):
         """The last words (R,) long of every row (0 at the start) -> log-probabilities (R, V) of the
         next word, and the new state."""
-        hidden, cells = self.advance(self.word_inputs(words), state.caches, state.images, state.memory)
+        weights = self.input_weights()
+        inputs = self.word_inputs(words, weights)
+        hidden, cells = self.advance(inputs, state.caches, state.images, state.memory, weights)
         log_probs = self.output(self.dropout(hidden)).log_softmax(-1)
         return log_probs, State(state.memory, state.images, cells, state.length + 1)
 
@@ -212,10 +221,11 @@ class ShowTell(RecurrentCaptioner):
         """A batch (`fc` (I, D)) -> `Memory`: the cell after the image."""
         I, _ = batch.fc.shape
         blank = batch.fc.new_zeros(I, self.size)
-        cell = self.cell(self.cell.project(0, self.image_embed(batch.fc)), (blank,) * self.cell.parts)
+        image = F.linear(self.image_embed(batch.fc), self.cell.weight_ih)
+        cell = self.cell(image, (blank,) * self.cell.parts)
         return Memory([cell], [], Groups([1] * I, batch.fc.device))
 
-    def advance(self, inputs, cells, images, memory):
+    def advance(self, inputs, cells, images, memory, weights):
         """`inputs` (R, gates * r) of the words, the cells -> hidden (R, r), the cells."""
         cell = self.cell(inputs, cells[0])
         return cell[0], [cell]
@@ -241,10 +251,10 @@ class ShowAttendTell(RecurrentCaptioner):
         cell = tuple(torch.tanh(layer(batch.fc)) for layer in self.initial)
         return Memory([cell], self.attention.remember(regions, groups), groups)
 
-    def advance(self, inputs, cells, images, memory):
+    def advance(self, inputs, cells, images, memory, weights):
         """`inputs` (R, gates * r) of the words, the cells -> hidden (R, r), the cells."""
         seen = self.attention(cells[0][0], images, *memory.parts)
-        cell = self.cell(inputs + self.cell.project(1, seen), cells[0])
+        cell = self.cell(inputs + F.linear(seen, weights[1]), cells[0])
         return cell[0], [cell]
 
 
@@ -262,25 +272,30 @@ class TopDown(RecurrentCaptioner):
         self.attention = AdditiveAttention(size, inner)
         self.start_weights()
 
-    def word_inputs(self, words):
+    def input_weights(self):
+        """Those of the attention LSTM: for the language state, the mean feature and the word."""
+        return self.attention_cell.input_weights()
+
+    def word_inputs(self, words, weights):
         """Words (R,) long -> what they add to the gates of the attention LSTM, (R, 4 r)."""
-        return self.attention_cell.project(2, self.dropout(F.relu(self.word_embed(words))))
+        return F.linear(self.dropout(F.relu(self.word_embed(words))), weights[2])
 
     def encode(self, batch):
         """A batch (`features` (M, D), `counts`, `fc` (I, D)) -> `Memory`."""
         groups = Groups(batch.counts, batch.features.device)
         regions = self.dropout(F.relu(self.feature_embed(self.feature_norm(batch.features))))
         regions = self.embedded_norm(regions)
-        mean = self.attention_cell.project(1, self.dropout(F.relu(self.mean_embed(batch.fc))))  # (I, 4 r)
+        mean = self.dropout(F.relu(self.mean_embed(batch.fc)))
+        mean = F.linear(mean, self.input_weights()[1])  # (I, 4 r), what it adds to the gates
         blank = mean.new_zeros(len(groups), self.size)
         return Memory([(blank, blank)] * 2, [mean, *self.attention.remember(regions, groups)], groups)
 
-    def advance(self, inputs, cells, images, memory):
+    def advance(self, inputs, cells, images, memory, weights):
         """`inputs` (R, 4 r) of the words, the cells -> hidden (R, r), the cells."""
         mean, *regions = memory.parts
-        inputs = inputs + mean.index_select(0, images.owners) + self.attention_cell.project(0, cells[1][0])
+        inputs = inputs + mean.index_select(0, images.owners) + F.linear(cells[1][0], weights[0])
         looking = self.attention_cell(inputs, cells[0])
         seen = self.attention(looking[0], images, *regions)
-        speaking = self.language_cell(self.language_cell.project(0, seen)
-                                      + self.language_cell.project(1, looking[0]), cells[1])
+        heard = F.linear(torch.cat((seen, looking[0]), 1), self.language_cell.weight_ih)
+        speaking = self.language_cell(heard, cells[1])
         return speaking[0], [looking, speaking]

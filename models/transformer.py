@@ -100,7 +100,8 @@ class Captioner(CaptionModel):
 
     Sizes: `vocab_size` V (words + 1; index 0 starts and ends a sentence), `feature_size` D,
     `size` d, `hidden` the FFN's.  `place` is a module of `models/position.py`, or None; `relations`
-    a `RelationBias`, or None; `extra_skip` as for `SelfAttention`, in the encoder.  `dropout` acts inside the transformer, `feature_dropout` on the embedded features.
+    a `RelationBias`, or None; `extra_skip` as for `SelfAttention`, in the encoder.  `dropout` acts
+    inside the transformer, `feature_dropout` on the embedded features.
     `longest` is the number of words at which a caption is cut (T).
     """
 

@@ -24,6 +24,18 @@ def table_row(results, references):
     return shown
 
 
+def read_rows(paths, references):
+    """{name of a results file: `table_row`}.  Raises `DataError` for a file of something else."""
+    rows = {}
+    for path in paths:
+        results = read_json(path, 'python eval.py ... --language_eval 1')
+        try:
+            rows[os.path.splitext(os.path.basename(path))[0]] = table_row(results, references)
+        except (KeyError, TypeError) as error:
+            raise DataError(f'{path} is not a results file of these images ({error!r} is missing)') from None
+    return rows
+
+
 def main():
     """Read the files, print the table."""
     parser = Parser(description='Scores and relation accuracy of captions of the built-in data set.\n\n'
@@ -34,15 +46,7 @@ def main():
     parser.add_argument('--input_json', default='data/demo/cocotalk.json', metavar='FILE',
                         help='where the references are')
     options = parser.parse_args()
-    references = load_references(options.input_json)
-    rows = {}
-    for path in options.results:
-        results = read_json(path, 'python eval.py ... --language_eval 1')
-        try:
-            rows[os.path.splitext(os.path.basename(path))[0]] = table_row(results, references)
-        except (KeyError, TypeError) as error:
-            raise DataError(f'{path} is not a results file of these images ({error!r} is missing)') from None
-    print(score_table(rows))
+    print(score_table(read_rows(options.results, load_references(options.input_json))))
 
 
 if __name__ == '__main__':

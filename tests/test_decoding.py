@@ -5,7 +5,7 @@ import torch
 
 from models.decoding import Constraints, beam_search, draw, sample
 from tests import naive
-from tests.test_models import FAMILIES, make_batch, make_model, per_image
+from tests.test_models import FAMILIES, make_batch, make_captions, make_model, per_image
 
 LONGEST = 6
 ENDS = {'early': 2.0, 'late': -1.5, 'never': -50.0}
@@ -137,3 +137,15 @@ def test_an_ensemble_speaks_with_the_mean_of_its_members_probabilities(beam_size
         expected = naive.beam_search(ask, LONGEST, beam_size, groups)
         assert [words_of(row) for row in found.captions[i]] == [words for words, _ in expected]
         assert found.log_probs[i].tolist() == pytest.approx([total for _, total in expected], abs=1e-4)
+
+
+@torch.no_grad()
+def test_an_ensemble_of_all_families_weighs_every_word_of_a_caption_by_the_mean_probability():
+    from models.ensemble import Ensemble
+    members, batch, captions = [make_model(**changes).eval() for changes in MODELS], make_batch(), make_captions()
+    ensemble = Ensemble(members).eval()
+    log_probs, places = ensemble.word_log_probs(ensemble.encode(batch), captions)
+    assert sorted(places.tolist()) == [row * 7 + t for row, words in enumerate(captions.view(12, 6).tolist())
+                                       for t in range(sum(map(bool, words)) + 1)]
+    parts = [model(model.encode(batch), captions).view(84, 11)[places].exp() for model in members]
+    assert torch.allclose(log_probs, (sum(parts) / len(parts)).log(), atol=1e-5)

@@ -46,7 +46,8 @@ def elsewhere(tmp_path, monkeypatch):
 
 def evaluate(corpus, folders, *more):
     """Run eval.py on the ensemble of the runs in `folders`; returns vis/vis.json."""
-    flags = [*tiny.data_flags(corpus), '--input_box_dir', corpus / 'box', '--num_workers', 0, '--device', 'cpu']
+    flags = [*tiny.data_flags(corpus), '--input_box_dir', corpus / 'box', '--num_workers', 0,
+             '--device', 'cpu']
     tiny.run(evaluation, ['--model', *(folder / 'model.pth' for folder in folders), '--infos_path',
                           *(folder / 'infos_tiny.pkl' for folder in folders), *flags, *more])
     with open('vis/vis.json', encoding='utf-8') as file:
@@ -68,11 +69,33 @@ def test_each_model_trains_in_both_phases_and_decodes_in_every_way(trained, name
     groups = evaluate(corpus, [folders[name]], '--beam_size', 4, '--group_size', 2, '--sample_n', 4,
                       '--diversity_lambda', 50, '--decoding_constraint', 1, '--block_trigrams', 1)
     for entry in groups:
-        first, second = ({beam['caption'].split(' ')[0] for beam in entry['beams'][at:at + 2]} for at in (0, 2))
+        first, second = ({beam['caption'].split(' ')[0] for beam in entry['beams'][at:at + 2]}
+                         for at in (0, 2))
         assert not first & second
     # An image is captioned as it is by itself.
     alone = evaluate(corpus, [folders[name]], '--batch_size', 1, '--beam_size', 5, '--sample_n', 5)
     assert [entry['caption'] for entry in alone] == [entry['caption'] for entry in best]
+
+
+def test_rewarded_samples_are_fed_as_they_are(trained, tmp_path, monkeypatch):
+    corpus, _ = trained
+    monkeypatch.setenv('PATH', '')
+    seen = []
+
+    def look(loss):
+        def looked(model, *given):
+            seen.append(model.own_words)
+            return loss(model, *given)
+        return looked
+    for name in ('caption_loss', 'self_critical_loss'):
+        monkeypatch.setattr(train, name, look(getattr(train, name)))
+    tiny.run(train, tiny.train_flags(
+        corpus, tmp_path / 'run', *flags_of(corpus, 'topdown'), '--self_critical_after', 2, '--max_epochs', 3,
+        '--cached_tokens', corpus / 'talk-idxs.p', '--scheduled_sampling_start', 0,
+        '--scheduled_sampling_increase_every', 1, '--scheduled_sampling_increase_prob', 0.2))
+    infos = checkpoint.read_infos(str(tmp_path / 'run' / 'infos_tiny.pkl'))
+    fed = [infos['histories']['ss_prob_history'][step] for step in range(1, 10)]
+    assert seen == fed == [0] * 3 + [0.2] * 3 + [0] * 3
 
 
 def test_models_of_all_families_speak_together(trained, tmp_path):
@@ -87,7 +110,8 @@ def test_models_of_all_families_speak_together(trained, tmp_path):
             {**entry, 'log_prob': pytest.approx(entry['log_prob'], abs=1e-5)} for entry in alone]
     reversed_order = evaluate(corpus, list(folders.values())[::-1], '--beam_size', 3)
     for one, other in zip(together, reversed_order):
-        assert one['caption'] == other['caption'] and one['log_prob'] == pytest.approx(other['log_prob'], abs=1e-5)
+        assert one['caption'] == other['caption']
+        assert one['log_prob'] == pytest.approx(other['log_prob'], abs=1e-5)
 
 
 def test_models_that_would_have_to_read_the_same_input_in_two_ways_do_not_go_together(trained, tmp_path):
@@ -107,7 +131,8 @@ def test_relation_transformer_sees_the_same_in_pixels_and_in_relative_boxes(trai
     pixels = evaluate(corpus, [folders['relation_transformer']])
     relative = evaluate(corpus, [folders['relation_transformer']], '--input_rel_box_dir', corpus / 'rel')
     for one, other in zip(pixels, relative):
-        assert one['caption'] == other['caption'] and one['log_prob'] == pytest.approx(other['log_prob'], abs=1e-3)
+        assert one['caption'] == other['caption']
+        assert one['log_prob'] == pytest.approx(other['log_prob'], abs=1e-3)
 
 
 @pytest.mark.parametrize('needs, opened', [
@@ -116,12 +141,15 @@ def test_relation_transformer_sees_the_same_in_pixels_and_in_relative_boxes(trai
 def test_the_loader_opens_what_the_model_wants_and_nothing_else(trained, needs, opened):
     corpus, _ = trained
     options, _ = opts.parse(opts.train_parser(), [str(flag) for flag in tiny.train_flags(
-        corpus, 'run', '--input_box_dir', corpus / 'box')])
+        corpus, 'run', '--input_box_dir', corpus / 'box', '--norm_img_feat', 1)])
     data = Corpus(options)
     data.want(needs)
-    assert {name for name in ('features', 'means', 'grids', 'boxes', 'relative') if getattr(data, name)} == opened
+    sources = ('features', 'means', 'grids', 'boxes', 'relative')
+    assert {name for name in sources if getattr(data, name)} == opened
     arrays = types.SimpleNamespace(**data.arrays(0))
     assert {name for name, array in vars(arrays).items() if array is not None} == set(needs)
-    if 'fc' in needs:
-        regions = data.features.read(data.ids[0])
-        assert torch.allclose(torch.from_numpy(arrays.fc[0]), torch.from_numpy(regions).mean(0))
+    regions = torch.from_numpy(data.features.read(data.ids[0]))
+    if 'fc' in needs:  # of the regions as they are on disk, as stored ones are
+        assert torch.allclose(torch.from_numpy(arrays.fc[0]), regions.mean(0))
+    if 'features' in needs:
+        assert torch.allclose(torch.from_numpy(arrays.features), regions / regions.norm(dim=1, keepdim=True))

@@ -28,7 +28,8 @@ SELF_CRITICAL = {'self_critical_after', 'cached_tokens', 'cider_reward_weight', 
 # Flag: (a value, the flags of the run it is held against).  The weights differ after three steps.
 NO_GRIDS = ('--input_grid_vec_dir', '')
 RELATIONS = ('--caption_model', 'relation_transformer', '--input_rel_box_dir', 'CORPUS/rel')
-SHOW_TELL, SHOW_ATTEND, TOPDOWN = (('--caption_model', name, *tiny.RECURRENT_FLAGS) for name in opts.RECURRENT)
+SHOW_TELL, SHOW_ATTEND, TOPDOWN = (('--caption_model', name, *tiny.RECURRENT_FLAGS)
+                                   for name in opts.RECURRENT)
 MEANS = (*SHOW_TELL, '--input_fc_feat_dir', 'CORPUS/fc')
 CHANGES_WEIGHTS = {
     'input_json': ('CORPUS/other.json', ()),
@@ -98,8 +99,8 @@ CHANGES_VALIDATION = {
 # Flags that a test below shows at work.
 SCHEDULES = {'learning_rate', 'learning_rate_decay_start', 'learning_rate_decay_every',
              'learning_rate_decay_rate', 'noamopt', 'noamopt_warmup', 'noamopt_factor', 'reduce_on_plateau'}
-SCHEDULED_SAMPLING = {f'scheduled_sampling_{name}' for name in (
-    'start', 'increase_every', 'increase_prob', 'max_prob')}
+SCHEDULED_SAMPLING = {'scheduled_sampling_start', 'scheduled_sampling_increase_every',
+                      'scheduled_sampling_increase_prob', 'scheduled_sampling_max_prob'}
 RUNNING = {'id', 'checkpoint_path', 'start_from', 'save_checkpoint_every', 'perform_validation_every',
            'val_images_use', 'language_eval', 'losses_log_every', 'load_best_score', 'max_epochs', 'optim'}
 MACHINE = {'device', 'num_workers'}
@@ -112,8 +113,8 @@ CHANGES_CAPTIONS = {
     'input_box_dir': ('CORPUS/half_box', (*NO_GRIDS, '--input_box_dir', 'CORPUS/box')),
     'input_rel_box_dir': ('CORPUS/half_rel', (*NO_GRIDS, '--input_rel_box_dir', 'CORPUS/rel')),
     'input_json': ('CORPUS/other.json', ()),
-    'input_fc_feat_dir': ('CORPUS/half_fc', ('--model', 'SHOWN/model.pth', '--infos_path', 'SHOWN/infos_tiny.pkl',
-                                             '--input_fc_feat_dir', 'CORPUS/fc')),
+    'input_fc_feat_dir': ('CORPUS/half_fc', (
+        '--model', 'SHOWN/model.pth', '--infos_path', 'SHOWN/infos_tiny.pkl', '--input_fc_feat_dir', 'CORPUS/fc')),
     'seed': (7, ('--sample_max', 0)),
 }
 EVAL_READING = {'infos_path', 'input_label_h5', 'batch_size'}
@@ -466,8 +467,8 @@ def test_evaluation_refuses_the_model_option_that_contradicts_the_run(evaluate, 
 
 
 def test_every_flag_has_its_test():
-    groups = [CHANGES_WEIGHTS, CHANGES_SHAPES, CHANGES_SHAPES_OF, CHANGES_VALIDATION, SCHEDULES, SCHEDULED_SAMPLING,
-              RUNNING, MACHINE, SELF_CRITICAL]
+    groups = [CHANGES_WEIGHTS, CHANGES_SHAPES, CHANGES_SHAPES_OF, CHANGES_VALIDATION, SCHEDULES,
+              SCHEDULED_SAMPLING, RUNNING, MACHINE, SELF_CRITICAL]
     assert sorted(name for group in groups for name in group) == sorted(flags_of(opts.train_parser()))
     groups = [CHANGES_CAPTIONS, EVAL_READING, opts.MODEL_OPTIONS, MACHINE, *IN_TEST_EVAL.values()]
     assert {name for group in groups for name in group} == set(flags_of(opts.eval_parser()))

@@ -38,7 +38,8 @@ def make_batch(seed=0, counts=REGIONS, size=12):
     corners = torch.rand(M, 2, 2, generator=generator).sort(1).values
     features = torch.randn(M, size, generator=generator)
     return types.SimpleNamespace(
-        features=features, counts=list(counts), fc=torch.stack([one.mean(0) for one in features.split(counts)]),
+        features=features, counts=list(counts),
+        fc=torch.stack([one.mean(0) for one in features.split(counts)]),
         grids=torch.rand(M, 9, generator=generator), boxes=corners.view(M, 4))
 
 
@@ -69,7 +70,8 @@ VARIANTS = [dict(), dict(enc_pos_type='g2'), dict(enc_pos_type='box-coord'),
 RELATIONS = dict(caption_model='relation_transformer', cross_attn='dot-product')
 FAMILIES = [RELATIONS, dict(caption_model='show_tell'), dict(caption_model='show_attend_tell'),
             dict(caption_model='topdown')]
-OTHERS = [*FAMILIES, {**RELATIONS, 'box_trignometric_embedding': False}, {**RELATIONS, 'legacy_extra_skip': True},
+OTHERS = [*FAMILIES, {**RELATIONS, 'box_trignometric_embedding': False},
+          {**RELATIONS, 'legacy_extra_skip': True},
           dict(caption_model='relation_transformer'), dict(caption_model='show_tell', rnn_type='gru'),
           dict(caption_model='show_attend_tell', rnn_type='gru'), dict(caption_model='topdown', use_bn=1)]
 
@@ -100,7 +102,8 @@ def doubles():
     torch.set_default_dtype(torch.float)
 
 
-@pytest.mark.parametrize('changes', [dict(), dict(cross_attn='dot-product', norm='rms'), *OTHERS], ids=name_of)
+@pytest.mark.parametrize('changes', [dict(), dict(cross_attn='dot-product', norm='rms'), *OTHERS],
+                         ids=name_of)
 def test_gradients_equal_those_of_the_formulas(changes, request):
     if 'relation' in changes.get('caption_model', ''):
         request.getfixturevalue('doubles')

@@ -50,8 +50,9 @@ def interrupt_after(monkeypatch, step):
 
 @pytest.mark.parametrize('flags', [
     (), ('--noamopt', '--noamopt_warmup', 5), ('--reduce_on_plateau', 1, '--optim', 'sgdmom'),
-    ('--optim', 'rmsprop'), ('--caption_model', 'topdown', *tiny.RECURRENT_FLAGS, '--scheduled_sampling_start', 0,
-                             '--scheduled_sampling_increase_every', 1, '--scheduled_sampling_increase_prob', 0.3)],
+    ('--optim', 'rmsprop'),
+    ('--caption_model', 'topdown', *tiny.RECURRENT_FLAGS, '--scheduled_sampling_start', 0,
+     '--scheduled_sampling_increase_every', 1, '--scheduled_sampling_increase_prob', 0.3)],
     ids=lambda flags: '-'.join(map(str, flags[:4])))
 def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one_bit_for_bit(
         corpus, tmp_path, monkeypatch, flags):

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# All six models side by side on the built-in data set: for each of three seeds, cross-entropy and then
+# self-critical training as in demo.sh, both scored on the test split; at the end one table and one plot.
+# About two hours on 2 cores.  Each run has a log, checkpoints/compare_logs/RUN.log.  A run that is scored
+# is not repeated, and one that was interrupted goes on where it was saved last: start the script again.
+# Remove checkpoints/compare_* and eval_results/compare_* to start over.
+#
+# JOBS=8 bash scripts/compare_models.sh                       that many runs at a time (default: 2)
+# SEEDS=1 MODELS="topdown show_tell" bash scripts/compare_models.sh    only these
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/venv.sh
+. scripts/demo_steps.sh
+
+JOBS=${JOBS:-2}
+SEEDS=${SEEDS:-1 2 3}
+MODELS=${MODELS:-spatial_pe relation_transformer transformer topdown show_attend_tell show_tell}
+LOGS=checkpoints/compare_logs
+RECURRENT="--input_encoding_size 128 --hidden_size 256 --att_hid_size 128 --drop_prob_lm 0.1"
+cores=$(nproc)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > JOBS ? cores / JOBS : 1))}
+
+compare() {  # model, seed
+    local run=compare_$1_$2 settings=$TRANSFORMER
+    case $1 in topdown | show_*) settings=$RECURRENT ;; esac
+    both_phases "$run" "$2" 2e-3 --caption_model "$1" $settings
+}
+
+is_scored() {  # run
+    [ -e "eval_results/${1}_test.json" ] && [ -e "eval_results/${1}_rl_test.json" ]
+}
+
+# Each run is a process group of its own (set -m), so that all of it hears when the script is told to stop.
+groups=()
+stop() {
+    trap - INT TERM
+    echo "stopping; what was saved is kept, start the script again to go on" >&2
+    for group in "${groups[@]}"; do kill -TERM -- "-$group" 2>/dev/null || true; done
+    wait || true
+    exit 130
+}
+
+prepare
+mkdir -p $LOGS
+set -m
+trap stop INT TERM
+for seed in $SEEDS; do
+    for model in $MODELS; do
+        run=compare_${model}_$seed
+        if is_scored "$run"; then continue; fi
+        while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait -n || true; done
+        say "$run, see $LOGS/$run.log"
+        compare "$model" "$seed" >>"$LOGS/$run.log" 2>&1 </dev/null &
+        groups+=($!)
+    done
+done
+while [ "$(jobs -rp | wc -l)" -gt 0 ]; do wait -n || true; done
+trap - INT TERM
+
+results=()
+for seed in $SEEDS; do
+    for model in $MODELS; do
+        run=compare_${model}_$seed
+        if ! is_scored "$run"; then
+            echo "compare_models.sh: $run did not finish; see $LOGS/$run.log, and start again to go on" >&2
+            exit 1
+        fi
+        results+=("eval_results/${run}_test.json" "eval_results/${run}_rl_test.json")
+    done
+done
+python scripts/compare_table.py --input_json $DATA/cocotalk.json --logs $LOGS \
+    --plot eval_results/compare_models.png "${results[@]}" | tee eval_results/compare_models.md
