@@ -216,8 +216,9 @@ def find_model(folder, is_best):
 
 
 def is_state_dict(state):
-    """Whether it is a dict of tensors."""
-    return isinstance(state, dict) and all(map(torch.is_tensor, state.values()))
+    """Whether it is a dict of tensors by name."""
+    return isinstance(state, dict) and all(isinstance(name, str) and torch.is_tensor(value)
+                                           for name, value in state.items())
 
 
 def take_weights(model, run):
