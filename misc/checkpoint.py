@@ -180,7 +180,8 @@ def find_run(folder, run_id, longest=None):
     is_best = infos_path.endswith('-best.pkl')
     run = read_run(find_model(folder, is_best), infos_path, longest)
     if run.names is not None:
-        note(f'note: epoch {run.infos["epoch"]} starts anew: {infos_path} does not say where in it the run stood')
+        note(f'note: epoch {run.infos["epoch"]} starts anew: {infos_path} does not say where in it '
+             'the run stood')
         if not os.path.exists(find_model(folder, is_best=True)):
             run.infos['best_val_score'] = None  # of a model that is not here
     moments = os.path.join(folder, 'optimizer.pth')

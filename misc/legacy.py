@@ -207,7 +207,8 @@ def usual_size(weights, keys, axis):
 
 def shown_sizes(weights, family):
     """{option: (its value, the key that shows it)} of the sizes."""
-    sizes = {name: usual_size(weights, *where) for name, where in SIZES.get(family, TRANSFORMER_SIZES).items()}
+    wanted = SIZES.get(family, TRANSFORMER_SIZES)
+    sizes = {name: usual_size(weights, *where) for name, where in wanted.items()}
     found = {name: seen for name, seen in sizes.items() if seen}
     if 'vocab_size' in found:  # not counting the end of a sentence
         found['vocab_size'] = found['vocab_size'][0] - 1, found['vocab_size'][1]

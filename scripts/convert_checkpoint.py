@@ -50,7 +50,8 @@ def main():
     if best is not None:
         files.update(converted(best, options.id, is_best=True))
     checkpoint.save_set(options.output_dir, files)
-    paths = [os.path.join(options.output_dir, name) for name in ('model.pth', checkpoint.infos_name(options.id))]
+    names = 'model.pth', checkpoint.infos_name(options.id)
+    paths = [os.path.join(options.output_dir, name) for name in names]
     print(f'wrote {options.output_dir}; evaluate with --model {paths[0]} --infos_path {paths[1]}')
 
 

@@ -14,7 +14,8 @@ class Parts(types.SimpleNamespace):
 
 
 # Its functions tell these apart by their names.
-GridProfiles, ShowTell, TopDown = (type(name, (Parts,), {}) for name in ('GridProfiles', 'ShowTell', 'TopDown'))
+GridProfiles, ShowTell, TopDown = (
+    type(name, (Parts,), {}) for name in ('GridProfiles', 'ShowTell', 'TopDown'))
 
 
 class Drawn(dict):
@@ -192,7 +193,8 @@ def relation_model(weights, layers=2, extra_skip=True):
     geometry = [[part(weights, f'model.encoder.layers.{layer}.self_attn.WGs.{head}') for head in range(HEADS)]
                 for layer in range(layers)]
     relations = Parts(heads=HEADS, trigonometric=geometry[0][0].weight.shape[1] == 64, layers=[
-        Parts(weight=torch.cat([head.weight for head in heads]), bias=torch.cat([head.bias for head in heads]))
+        Parts(weight=torch.cat([head.weight for head in heads]),
+              bias=torch.cat([head.bias for head in heads]))
         for heads in geometry])
     word_embed = part(weights, 'model.tgt_embed.0.lut')
     return Parts(
@@ -209,7 +211,8 @@ def relation_model(weights, layers=2, extra_skip=True):
 def topdown_model(weights):
     """`topdown_weights` likewise."""
     return TopDown(
-        size=weights['logit.weight'].shape[1], word_embed=part(weights, 'embed.0'), output=part(weights, 'logit'),
+        size=weights['logit.weight'].shape[1], word_embed=part(weights, 'embed.0'),
+        output=part(weights, 'logit'),
         feature_embed=part(weights, 'att_embed.0'), mean_embed=part(weights, 'fc_embed.0'),
         attention_cell=part(weights, 'core.att_lstm'), language_cell=part(weights, 'core.lang_lstm'),
         attention=Parts(key=part(weights, 'ctx2att'), query=part(weights, 'core.attention.h2att'),
