@@ -166,17 +166,17 @@ def infos_name(run_id, best=False):
     return f'infos_{run_id}{"-best" if best else ""}.pkl'
 
 
-def find_run(folder, run_id, longest=None):
+def find_run(folder, run_id, longest=None, flag='--start_from'):
     """The `Run` to go on from: the run's own files, or those of the only run in the folder; `longest` as
-    for `read_run`.
+    for `read_run`, `flag` named the folder.
 
     Folders of older code may hold `infos.pkl` or `model.pt`, or nothing but the best model; its
     moments are then not at hand, since `optimizer.pth` is of the last one.
     """
     if not os.path.isdir(folder):
-        raise DataError(f'--start_from: there is no folder {folder}')
+        raise DataError(f'{flag}: there is no folder {folder}')
     finish_moves(folder)
-    infos_path = find_infos(folder, run_id)
+    infos_path = find_infos(folder, run_id, flag)
     is_best = infos_path.endswith('-best.pkl')
     run = read_run(find_model(folder, is_best), infos_path, longest)
     if run.names is not None:
@@ -190,7 +190,7 @@ def find_run(folder, run_id, longest=None):
     return run
 
 
-def find_infos(folder, run_id):
+def find_infos(folder, run_id, flag):
     """The infos file to go on from."""
     path = os.path.join(folder, infos_name(run_id))
     if os.path.exists(path):
@@ -198,9 +198,9 @@ def find_infos(folder, run_id):
     last, best = infos_files(folder)
     if len(last or best) == 1:
         return os.path.join(folder, *(last or best))
-    raise DataError(f'--start_from: {folder} has no {infos_name(run_id)}'
+    raise DataError(f'{flag}: {folder} has no {infos_name(run_id)}'
                     + (f', but {", ".join(last or best)}; name the run with --id' if last or best else
-                       '; nothing was saved there yet, so leave --start_from out'))
+                       f'; nothing was saved there yet, so leave {flag} out'))
 
 
 def infos_files(folder):

@@ -59,7 +59,8 @@ def old_runs(options):
     """The last model's `Run`, and the best model's where the folder has both."""
     if options.model:
         return checkpoint.read_run(options.model, options.infos_path, options.seq_length), None
-    run, folder = checkpoint.find_run(options.input_dir, options.id, options.seq_length), options.input_dir
+    folder = options.input_dir
+    run = checkpoint.find_run(folder, options.id, options.seq_length, '--input_dir')
     best = [os.path.join(folder, name) for name in checkpoint.infos_files(folder)[1]]
     model = checkpoint.find_model(folder, is_best=True)
     if len(best) != 1 or best[0] == run.infos_path or not os.path.exists(model):
