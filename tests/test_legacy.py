@@ -48,7 +48,8 @@ def old_options(options, spatial):
         return argparse.Namespace(**shared, **{name: options[name] for name in (
             'ff_size', 'heads', 'img_feat_size', 'num_grids', 'enc_pos_embedding', 'enc_pos_type',
             'cross_attn', 'norm_img_feat', 'norm_box_feat')},
-            caption_model='show_tell' if recurrent else 'transformer', rnn_size=options['hidden_size'], use_grid=is_placed, dropout=0.2, an_unknown_field=[1],
+            caption_model='show_tell' if recurrent else 'transformer', rnn_size=options['hidden_size'],
+            use_grid=is_placed, dropout=0.2, an_unknown_field=[1],
             norm={'layer': 'layer', 'rms': 'RMS'}[options['norm']],
             ff_activation={'relu': 'RELU', 'gelu': 'GELU'}[options['ff_activation']])
     return argparse.Namespace(
@@ -366,7 +367,8 @@ def test_a_converted_run_is_one_of_this_project(corpus, trained, tmp_path, monke
     assert (tmp_path / 'more' / 'infos_named.pkl').exists()
     for flags, kind, text in (
             (['--input_dir', old, '--output_dir', 'new'], UsageError, 'new is not empty'),
-            (['--input_dir', 'nowhere', '--output_dir', 'none'], DataError, '--input_dir: there is no folder'),
+            (['--input_dir', 'nowhere', '--output_dir', 'none'], DataError,
+             '--input_dir: there is no folder'),
             (['--input_dir', trained, '--output_dir', 'none'], DataError, 'of this project already'),
             (['--model', old / 'model.pth', '--output_dir', 'none'], UsageError, 'give --input_dir, or')):
         with pytest.raises(kind, match=text):
