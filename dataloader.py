@@ -154,6 +154,15 @@ class Labels:
         return self.labels[int(self.start[image]) - 1:int(self.end[image])]
 
 
+def caption_width(path):
+    """The words of the longest caption that a label file has room for, or None without such a file."""
+    try:
+        with h5py.File(path, 'r') as file:
+            return file['labels'].shape[1]
+    except (OSError, LookupError, AttributeError):
+        return None
+
+
 class Corpus:
     """The images of `--input_json` with their labels and region arrays.
 
@@ -401,8 +410,11 @@ class Order:
         """`state` of an earlier `TrainBatches` goes on exactly there."""
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         try:
-            self.epoch, self.position = (state['epoch'], state['position']) if state else (0, 0)
-            self.order = np.asarray(state['order']) if state else self._shuffled(0)
+            state = state or {'epoch': 0, 'position': 0}
+            self.epoch, self.position = state['epoch'], state['position']
+            # Where an epoch starts its order need not be known.
+            is_there = 'order' in state or self.position
+            self.order = np.asarray(state['order']) if is_there else self._shuffled(self.epoch)
         except (KeyError, TypeError):
             raise DataError('the infos file of the run that is to go on does not say where it stood; train '
                             'again, or take infos_ID-best.pkl and model-best.pth') from None

@@ -12,7 +12,7 @@ os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # why: see train.py
 
 import models
 import opts
-from dataloader import Corpus, image_batches, image_path
+from dataloader import Corpus, caption_width, image_batches, image_path
 from misc import checkpoint, parallel
 from misc.cli import DataError, UsageError, note, progress, run_command
 from misc.evaluation import caption_images, mean_loss
@@ -36,7 +36,8 @@ def set_up():
     if options.dump_images and not options.image_root:
         raise UsageError('--dump_images 1 needs --image_root, the folder that holds train2014/ and val2014/')
     device = pick_device(options.device)
-    members, infos = read_members(options, given)
+    members, runs = read_members(options, given)
+    infos = runs[0].infos
     options.id = options.id or '+'.join(str(member.id) for member in members)
     longest = infos['opt']['seq_length']
 
@@ -47,7 +48,7 @@ def set_up():
     if options.verbose_loss and corpus.labels.longest > longest:
         raise DataError(f'{options.input_label_h5} has captions of up to {corpus.labels.longest} words, the '
                         f'model of up to {longest}; give the --input_label_h5 it was trained with')
-    networks = [load_model(member, path, infos, longest) for member, path in zip(members, options.model)]
+    networks = [load_model(member, run, longest) for member, run in zip(members, runs)]
     model = (networks[0] if len(networks) == 1 else Ensemble(networks)).to(device)
     corpus.want(model.needs)
     rows = corpus.rows(options.split, train_only=True)
@@ -99,22 +100,22 @@ def reading(members):
 
 
 def read_members(options, given):
-    """The options of each model of `--model`, model options from its infos file, and the first infos.
+    """The options of each model of `--model`, model options from its infos file, and their `Run`s.
 
     Raises `UsageError` where the models cannot work together.
     """
     if len(options.model) != len(options.infos_path):
         raise UsageError(f'--model names {len(options.model)} files and --infos_path '
                          f'{len(options.infos_path)}; give one infos file for each model, in the same order')
-    members, first = [], None
-    for path in options.infos_path:
-        infos = checkpoint.read_infos(path)
+    members, runs, longest = [], [], caption_width(options.input_label_h5)
+    for model_path, path in zip(options.model, options.infos_path):
+        runs.append(checkpoint.read_run(model_path, path, longest))
+        infos, first = runs[-1].infos, runs[0].infos
         member = argparse.Namespace(**vars(options))
         opts.take_model_options(member, given, infos['opt'], path)
         opts.check_model(member, given)
         # The name becomes part of a file's name, and the file may be a stranger's.
         member.id = re.sub(r'[^\w.+-]+', '_', str(infos['opt'].get('id') or '')).strip('.')[:80] or 'captioner'
-        first = first or infos
         if infos['vocab'] != first['vocab'] or infos['opt']['seq_length'] != first['opt']['seq_length']:
             raise UsageError(f'{path} and {options.infos_path[0]} have different vocabularies or longest '
                              'captions; models of an ensemble must share both')
@@ -124,13 +125,14 @@ def read_members(options, given):
             if opts.matters(name, member) and getattr(member, name) != getattr(shared, name):
                 raise UsageError(f'{path} has {name} {opts.show(getattr(member, name))}, a model before it '
                                  f'{opts.show(getattr(shared, name))}; models of an ensemble read the same inputs')
-    return members, first
+    return members, runs
 
 
-def load_model(options, path, infos, longest):
-    """The model that `options` describe, with the weights in `path`."""
-    model = models.build(options, len(infos['vocab']) + 1, longest)
-    checkpoint.load_weights(model, checkpoint.read_tensors(path), path)
+def load_model(options, run, longest):
+    """The model that `options` describe, with the weights of its `Run`."""
+    model = models.build(options, len(run.infos['vocab']) + 1, longest)
+    checkpoint.take_weights(model, run)
+    run.weights = None  # as large as the model
     return model
 
 

@@ -9,7 +9,7 @@ from misc.cli import DataError, Parser, UsageError, boolean, number_in, perfect_
 MODEL_OPTIONS = ('caption_model', 'num_layers', 'input_encoding_size', 'ff_size', 'ff_activation',
                  'norm', 'heads', 'img_feat_size', 'cross_attn', 'enc_pos_embedding', 'enc_pos_type',
                  'num_grids', 'box_trignometric_embedding', 'legacy_extra_skip', 'rnn_type', 'hidden_size',
-                 'att_hid_size', 'norm_img_feat', 'norm_box_feat')
+                 'att_hid_size', 'norm_img_feat', 'norm_box_feat', 'use_bn')
 TRANSFORMERS = ('spatial_pe', 'relation_transformer', 'transformer')
 RECURRENT = ('show_tell', 'show_attend_tell', 'topdown')
 PLACED, ATTENDING = ('spatial_pe', 'relation_transformer'), ('show_attend_tell', 'topdown')
@@ -25,6 +25,7 @@ MATTERS_TO = {
     **dict.fromkeys((f'scheduled_sampling_{name}' for name in (
         'start', 'increase_every', 'increase_prob', 'max_prob')), RECURRENT),
     'att_hid_size': ATTENDING, 'norm_img_feat': TRANSFORMERS + ATTENDING,
+    'use_bn': TRANSFORMERS + ('topdown',),
 }
 # The options that say how a model's inputs are read; the models of an ensemble must agree on them.
 INPUT_OPTIONS = ('img_feat_size', 'norm_img_feat', 'num_grids', 'norm_box_feat')
@@ -90,12 +91,17 @@ def add_model_flags(parser):
                        help='inner size of the feed-forward networks')
     group.add_argument('--ff_activation', type=one_of('relu', 'gelu'), default='relu', metavar='NAME',
                        help='relu or gelu, inside the feed-forward networks')
-    group.add_argument('--norm', type=one_of('layer', 'rms'), default='layer', metavar='NAME',
-                       help='layer: layer normalisation; rms: root mean square, a little cheaper')
+    group.add_argument('--norm', type=one_of('layer', 'rms', 'deviation'), default='layer', metavar='NAME',
+                       help='layer: layer normalisation; rms: root mean square, a little cheaper; deviation: '
+                            'by the unbiased standard deviation, as in published relation transformers')
     group.add_argument('--heads', type=number_in(int, 1), default=8, metavar='N',
                        help='heads of dot-product attention; must divide the model size')
     group.add_argument('--img_feat_size', type=number_in(int, 1), default=2048, metavar='N',
                        help="numbers in a region's feature")
+    group.add_argument('--use_bn', type=number_in(int, 0, 2), default=0, metavar='0|1|2',
+                       help='transformers and topdown: batch normalisation of the region features before '
+                            'they are embedded (1), and of the embedded ones too (2); where features are '
+                            'of very unequal scale')
     group.add_argument('--cross_attn', type=one_of('xlinear', 'dot-product'), metavar='NAME',
                        help='how words look at regions: xlinear or dot-product (default: xlinear for '
                             'spatial_pe, dot-product for the others)')

@@ -19,7 +19,7 @@ import torch
 
 import models
 import opts
-from dataloader import Corpus, TrainBatches, image_batches
+from dataloader import Corpus, TrainBatches, caption_width, image_batches
 from misc import checkpoint, parallel
 from misc.cli import DataError, UsageError, note, run_command
 from misc.draws import chances
@@ -29,7 +29,7 @@ from misc.finite import LateFlags, guarded_step
 from misc.losses import all_finite, caption_loss, self_critical_loss
 from misc.machine import memory_errors, pick_device, precision
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
-                        decayed_rate, noam_rate, sampling_probability, set_rate, take_moments)
+                        decayed_rate, noam_rate, sampling_probability, set_rate)
 from misc.rewards import mean_statistics
 from models.decoding import sample
 
@@ -50,13 +50,12 @@ def set_up():
     opts.check_optimiser(options, given)
     opts.check_decoding(options)
     opts.check_self_critical(options)
-    infos = None
+    run = None
     stays = bool(options.start_from) and os.path.realpath(options.start_from) == os.path.realpath(
         options.checkpoint_path)
     if options.start_from:
-        infos_path = checkpoint.find_infos(options.start_from, options.id)
-        infos = checkpoint.read_infos(infos_path)
-        opts.take_model_options(options, given, infos['opt'], infos_path)
+        run = checkpoint.find_run(options.start_from, options.id, caption_width(options.input_label_h5))
+        opts.take_model_options(options, given, run.infos['opt'], run.infos_path)
         # The best model so far is in the old folder, so it is the best of this run only if it stays.
         options.load_best_score &= stays
     if not stays and os.path.exists(os.path.join(options.checkpoint_path,
@@ -69,14 +68,14 @@ def set_up():
     unused = opts.unused(options, given)
     if unused:
         note(f'note: --caption_model {options.caption_model} makes no use of --{", --".join(unused)}')
-    return Training(options, infos)
+    return Training(options, run)
 
 
 class Training:
     """One run: the model, its data, and everything a resumed run needs."""
 
-    def __init__(self, options, infos):
-        """`infos`: those of the run to go on from, or None."""
+    def __init__(self, options, run):
+        """`run`: the `checkpoint.Run` to go on from, or None."""
         self.options = options
         self.device = pick_device(options.device)
         torch.manual_seed(options.seed)
@@ -95,9 +94,9 @@ class Training:
         self.rewards = self._rewards(train_rows) if has_rewards else None
         self.references = self._references() if options.language_eval or has_rewards else None
         self.decode = models.build_decoder(options, self.longest, corpus.vocabulary)
-        self._resume(infos)
+        self._resume(run)
         self.batches = TrainBatches(corpus, train_rows, options.batch_size, options.seq_per_img,
-                                    options.seed, options.num_workers, infos and infos.get('loader'),
+                                    options.seed, options.num_workers, run and run.infos.get('loader'),
                                     pin=self.device.type == 'cuda')
         self.flags = LateFlags()
         self.asked = self.stopped_by = 0  # signals: that came to this process, and that all have heard of
@@ -130,8 +129,8 @@ class Training:
             sentence(words, corpus.vocabulary) for words in corpus.captions(row).tolist()]
             for row in self.val_rows}
 
-    def _resume(self, infos):
-        """Set up the optimiser and counters, from `infos` and the files beside it where given."""
+    def _resume(self, run):
+        """Set up the optimiser and counters, from `run` where given."""
         options = self.options
         betas = (options.optim_alpha, options.optim_beta)
         settings = (NOAM_BETAS, NOAM_EPSILON) if options.noamopt else (betas, options.optim_epsilon)
@@ -143,10 +142,10 @@ class Training:
         self.plateau = Plateau()
         self.validations = []  # the lines of validations.jsonl
         self.first_cider = None  # on validation, when the self-critical phase started
-        if infos is None:
+        if run is None:
             restore_random({}, options.seed, self.device)
             return
-        folder = options.start_from
+        folder, infos = options.start_from, run.infos
         if infos['vocab'] != self.corpus.vocabulary:
             raise DataError(f'the vocabulary of {options.input_json} is not that of the run in {folder}; '
                             'give the --input_json it was trained with')
@@ -154,12 +153,9 @@ class Training:
             raise DataError(f'{options.input_label_h5} has captions of up to {self.longest} words, the run in '
                             f"{folder} of up to {infos['opt']['seq_length']}; give the --input_label_h5 it was "
                             'trained with')
-        checkpoint.load_weights(self.model, checkpoint.read_tensors(os.path.join(folder, 'model.pth')),
-                                os.path.join(folder, 'model.pth'))
-        state = checkpoint.read_tensors(os.path.join(folder, 'optimizer.pth'))
-        if not take_moments(self.optimiser, state):
-            note(f'note: the moments in {folder}/optimizer.pth are of another optimiser; '
-                 'they start anew')
+        checkpoint.take_weights(self.model, run)
+        checkpoint.take_optimiser(self.optimiser, self.model, run)
+        run.weights = None  # as large as the model
         self.iteration = infos['iter']
         self.histories.update(infos.get('histories') or {})
         self.plateau = Plateau(infos.get('plateau'))

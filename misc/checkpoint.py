@@ -12,13 +12,16 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
+from dataclasses import dataclass
 
 import torch
 
-from misc import pickles
-from misc.cli import DataError
+from misc import legacy, pickles
+from misc.cli import DataError, note
 from misc.files import TEMPORARY, remove_leftovers, replacing
+from misc.optim import take_moments
 
 JOURNAL = 'replacing.json'
 NEW = '.new' + TEMPORARY
@@ -96,6 +99,11 @@ def read_infos(path):
 
     Raises `DataError`.
     """
+    return whole_infos(read_any_infos(path), path)
+
+
+def read_any_infos(path):
+    """As `read_infos`, of this project or of older code, whose infos may lack some of it."""
     finish_moves(os.path.dirname(path) or '.')
     infos = pickles.load(path, 'train.py, which writes it beside model.pth')
     opt = infos.get('opt') if isinstance(infos, dict) else None
@@ -103,14 +111,54 @@ def read_infos(path):
     if not isinstance(opt, dict) or not isinstance(infos.get('vocab'), dict):
         raise DataError(f'{path} is not an infos file: it has no opt and vocab; give the infos_ID.pkl that '
                         'train.py writes beside model.pth')
-    whole = {'seq_length': opt.get('seq_length'), 'iter': infos.get('iter'), 'epoch': infos.get('epoch')}
+    infos['opt'] = dict(opt)
+    infos['vocab'] = {str(index): word for index, word in infos['vocab'].items()}
+    return infos
+
+
+def whole_infos(infos, path):
+    """`infos` if it says all that `read_infos` promises."""
+    whole = {'seq_length': infos['opt'].get('seq_length'), 'iter': infos.get('iter'),
+             'epoch': infos.get('epoch')}
     lacking = [name for name, value in whole.items() if not isinstance(value, int) or value < 0]
     if lacking:
         raise DataError(f'{path} is not a whole infos file: {", ".join(lacking)} should be a whole number; '
                         'give the infos_ID.pkl that train.py writes beside model.pth')
-    infos['opt'] = dict(opt)
-    infos['vocab'] = {str(index): word for index, word in infos['vocab'].items()}
     return infos
+
+
+@dataclass
+class Run:
+    """What a run left: its infos as this project has them, whatever code wrote the files, and its
+    weights with the names that they have in the file.
+
+    `names` (a `misc.legacy.Names`) translates those of older code, and is None where there is nothing
+    to translate; `optimiser_path` is the file of its moments, or None.
+    """
+
+    infos: dict
+    weights: dict | None
+    infos_path: str
+    model_path: str
+    names: legacy.Names | None = None
+    optimiser_path: str | None = None
+
+
+def read_run(model_path, infos_path, longest=None):
+    """The `Run` in two files.  `longest` is the number of words at which captions are cut where
+    infos of older code do not say it.  Raises `DataError`."""
+    infos = read_any_infos(infos_path)
+    weights = read_tensors(model_path)
+    if not is_state_dict(weights) or not legacy.is_legacy(weights):
+        return Run(whole_infos(infos, infos_path), weights, infos_path, model_path)
+    try:
+        options = legacy.recognise(weights, infos['opt'], len(infos['vocab']))
+    except DataError as error:
+        raise DataError(f'{model_path} does not fit {infos_path}: {error}') from None
+    options['seq_length'] = options['seq_length'] or longest or legacy.LONGEST
+    note(f'note: {model_path} is of older code: {legacy.describe(options)}')
+    infos = whole_infos(legacy.translated_infos(infos, options), infos_path)
+    return Run(infos, weights, infos_path, model_path, legacy.Names.of(weights))
 
 
 def infos_name(run_id, best=False):
@@ -118,28 +166,98 @@ def infos_name(run_id, best=False):
     return f'infos_{run_id}{"-best" if best else ""}.pkl'
 
 
-def find_infos(folder, run_id):
-    """The infos file to go on from: the run's own, or the only one in the folder."""
+def find_run(folder, run_id, longest=None, flag='--start_from'):
+    """The `Run` to go on from: the run's own files, or those of the only run in the folder; `longest` as
+    for `read_run`, `flag` named the folder.
+
+    Folders of older code may hold `infos.pkl` or `model.pt`, or nothing but the best model; its
+    moments are then not at hand, since `optimizer.pth` is of the last one.
+    """
     if not os.path.isdir(folder):
-        raise DataError(f'--start_from: there is no folder {folder}')
+        raise DataError(f'{flag}: there is no folder {folder}')
     finish_moves(folder)
+    infos_path = find_infos(folder, run_id, flag)
+    is_best = infos_path.endswith('-best.pkl')
+    run = read_run(find_model(folder, is_best), infos_path, longest)
+    if run.names is not None:
+        note(f'note: epoch {run.infos["epoch"]} starts anew: {infos_path} does not say where in it '
+             'the run stood')
+        if not os.path.exists(find_model(folder, is_best=True)):
+            run.infos['best_val_score'] = None  # of a model that is not here
+    moments = os.path.join(folder, 'optimizer.pth')
+    if not is_best and (run.names is None or os.path.exists(moments)):
+        run.optimiser_path = moments
+    return run
+
+
+def find_infos(folder, run_id, flag):
+    """The infos file to go on from."""
     path = os.path.join(folder, infos_name(run_id))
     if os.path.exists(path):
         return path
-    others = [name for name in sorted(os.listdir(folder))
-              if name.startswith('infos_') and name.endswith('.pkl') and not name.endswith('-best.pkl')]
-    if len(others) == 1:
-        return os.path.join(folder, others[0])
-    raise DataError(f'--start_from: {folder} has no {infos_name(run_id)}'
-                    + (f', but {", ".join(others)}; name the run with --id' if others else
-                       '; nothing was saved there yet, so leave --start_from out'))
+    last, best = infos_files(folder)
+    if len(last or best) == 1:
+        return os.path.join(folder, *(last or best))
+    raise DataError(f'{flag}: {folder} has no {infos_name(run_id)}'
+                    + (f', but {", ".join(last or best)}; name the run with --id' if last or best else
+                       f'; nothing was saved there yet, so leave {flag} out'))
+
+
+def infos_files(folder):
+    """The names of the infos files of last models, and those of best models."""
+    names = [name for name in sorted(os.listdir(folder)) if re.fullmatch(r'infos(_.+)?\.pkl', name)]
+    best = [name for name in names if name.endswith('-best.pkl')]
+    return [name for name in names if name not in best], best
+
+
+def find_model(folder, is_best):
+    """The file of the last or the best model: model.pth, or model.pt where only that is there."""
+    paths = [os.path.join(folder, f'model{"-best" if is_best else ""}{ending}') for ending in ('.pth', '.pt')]
+    return next(filter(os.path.exists, paths), paths[0])
+
+
+def is_state_dict(state):
+    """Whether it is a dict of tensors by name."""
+    return isinstance(state, dict) and all(isinstance(name, str) and torch.is_tensor(value)
+                                           for name, value in state.items())
+
+
+def take_weights(model, run):
+    """Load the weights of a `Run` into the model; `DataError` names what does not fit, as its file
+    names it."""
+    if run.names is None:
+        return load_weights(model, run.weights, run.model_path)
+    state = {name: value for name, value in run.weights.items() if name not in legacy.IGNORED}
+    own = run.names.theirs(model.state_dict())
+    # Files of PyTorch before 0.4.1 do not count batches, and nothing depends on that count.
+    state.update({name: value for name, value in own.items()
+                  if name.endswith('num_batches_tracked') and name not in state})
+    check_weights(own, state, run.model_path)
+    model.load_state_dict(run.names.ours(state))
+
+
+def take_optimiser(optimiser, model, run):
+    """Load the moments of a `Run` into the optimiser of the model's parameters; without those, or with
+    those of another kind, they start anew, and a line says so."""
+    state = run.optimiser_path and read_tensors(run.optimiser_path)
+    if state is not None and run.names is not None:
+        parameters = [name for name, _ in model.named_parameters()]
+        state = legacy.translated_moments(state, run.weights, optimiser, parameters)
+    if not take_moments(optimiser, state):
+        where = run.optimiser_path or os.path.dirname(run.model_path)
+        note(f'note: {where} holds no moments of this optimiser and model; they start anew')
 
 
 def load_weights(model, state, path):
     """Load a state dict into the model; `DataError` names the keys or shapes that do not fit."""
-    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+    if not is_state_dict(state):
         raise DataError(f'{path} is not a state dict of tensors; give the model.pth of a run')
-    own = model.state_dict()
+    check_weights(model.state_dict(), state, path)
+    model.load_state_dict(state)
+
+
+def check_weights(own, state, path):
+    """Raise `DataError` unless `state` has the names and shapes of `own` and holds finite numbers."""
     problems = [f'{name} is missing' for name in own if name not in state]
     problems += [f'{name} is not known' for name in state if name not in own]
     problems += [f'{name} is {tuple(value.shape)}, not {tuple(own[name].shape)}'
@@ -152,4 +270,3 @@ def load_weights(model, state, path):
     if broken:
         raise DataError(f'{path} holds numbers that are not finite ({broken[0]}); take model-best.pth or an '
                         'earlier copy')
-    model.load_state_dict(state)

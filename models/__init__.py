@@ -31,7 +31,7 @@ def build_transformer(options, vocab_size, longest):
         hidden=options.ff_size, layers=options.num_layers, heads=options.heads,
         dropout=options.dropout, feature_dropout=options.drop_prob_lm, norm=options.norm,
         activation=options.ff_activation, cross=options.cross_attn, place=place, relations=relations,
-        extra_skip=relations is not None and options.legacy_extra_skip)
+        extra_skip=relations is not None and options.legacy_extra_skip, use_bn=options.use_bn)
 
 
 def recurrent_sizes(options):
@@ -53,7 +53,8 @@ def build_show_attend_tell(options, vocab_size, longest):
 
 def build_topdown(options, vocab_size, longest):
     """`topdown`."""
-    return TopDown(vocab_size, longest, inner=options.att_hid_size, **recurrent_sizes(options))
+    return TopDown(vocab_size, longest, inner=options.att_hid_size, use_bn=options.use_bn,
+                   **recurrent_sizes(options))
 
 
 def build_decoder(options, longest, vocabulary, copies=1):

@@ -21,11 +21,28 @@ class RMSNorm(nn.Module):
         return self.scale * rows / (rows.pow(2).mean(-1, keepdim=True).sqrt() + 1e-8)
 
 
+class DeviationNorm(nn.Module):
+    """(x - mean) / (standard deviation of x over its channels + 1e-6), times a learned gain, plus a shift.
+
+    The deviation is the unbiased one, as in the published weights of Herdade et al. 2019; with few
+    channels that is not the layer norm of `nn.LayerNorm`.
+    """
+
+    def __init__(self, size):
+        super().__init__()
+        self.gain, self.shift = nn.Parameter(torch.ones(size)), nn.Parameter(torch.zeros(size))
+
+    def forward(self, rows):
+        """(..., size) -> the same shape."""
+        deviation, mean = torch.std_mean(rows, -1, keepdim=True)
+        return self.gain * (rows - mean) / (deviation + 1e-6) + self.shift
+
+
 # Pairs of a word and a region whose products exist at a time, 17 MB of them for d = 512: more than the
 # captions of one image of COCO ever have, so it only bounds the unusual.
 PAIRS = 8192
 
-NORMS = {'layer': nn.LayerNorm, 'rms': RMSNorm}
+NORMS = {'layer': nn.LayerNorm, 'rms': RMSNorm, 'deviation': DeviationNorm}
 
 
 def split_heads(rows, heads):

@@ -35,6 +35,13 @@ class State:
         return State(memory, Groups(counts, rows.device), caches, self.length)
 
 
+def batch_norms(count, feature_size, size):
+    """Batch normalisation of the regions' features before (`count` 1) and also after (2) they are
+    embedded; none with 0.  Padding never counts: the rows are packed."""
+    return (nn.BatchNorm1d(feature_size) if count else nn.Identity(),
+            nn.BatchNorm1d(size) if count == 2 else nn.Identity())
+
+
 class CaptionModel(nn.Module):
     """The part of a captioner that follows from its `word_states` and `output`.
 

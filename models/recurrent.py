@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.captioner import CaptionModel, State
+from models.captioner import CaptionModel, State, batch_norms
 from models.decoding import draw
 from models.dropout import Dropout
 from models.packing import Groups
@@ -265,8 +265,9 @@ class TopDown(RecurrentCaptioner):
     looks at the regions, a language LSTM (what was seen, the attention LSTM's state) speaks."""
 
     def __init__(self, vocab_size, longest, feature_size=2048, word_size=512, size=512, inner=512,
-                 dropout=0.5):
+                 dropout=0.5, use_bn=0):
         super().__init__(vocab_size, longest, word_size, size, dropout)
+        self.feature_norm, self.embedded_norm = batch_norms(use_bn, feature_size, size)
         self.feature_embed, self.mean_embed = nn.Linear(feature_size, size), nn.Linear(feature_size, size)
         self.attention_cell = LSTMCell([size, size, word_size], size)  # language state, mean, word
         self.language_cell = LSTMCell([size, size], size)  # seen, attention state
@@ -284,7 +285,8 @@ class TopDown(RecurrentCaptioner):
     def encode(self, batch):
         """A batch (`features` (M, D), `counts`, `fc` (I, D)) -> `Memory`."""
         groups = Groups(batch.counts, batch.features.device)
-        regions = self.dropout(F.relu(self.feature_embed(batch.features)))
+        regions = self.dropout(F.relu(self.feature_embed(self.feature_norm(batch.features))))
+        regions = self.embedded_norm(regions)
         mean = self.dropout(F.relu(self.mean_embed(batch.fc)))
         mean = F.linear(mean, self.input_weights()[1])  # (I, 4 r), what it adds to the gates
         blank = mean.new_zeros(len(groups), self.size)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.attention import NORMS, DotProductCross, SelfAttention, XLinearCross
-from models.captioner import CaptionModel, State
+from models.captioner import CaptionModel, State, batch_norms
 from models.dropout import Dropout, dropout, relu_dropout_
 from models.packing import Groups
 from models.position import sinusoid
@@ -107,9 +107,11 @@ class Captioner(CaptionModel):
 
     def __init__(self, vocab_size, longest, feature_size=2048, size=512, hidden=2048, layers=6,
                  heads=8, dropout=0.1, feature_dropout=0.5, norm='layer', activation='relu',
-                 cross='dot-product', place=None, relations=None, extra_skip=False):
+                 cross='dot-product', place=None, relations=None, extra_skip=False,
+                 use_bn=0):
         super().__init__()
         self.vocab_size, self.longest, self.size = vocab_size, longest, size
+        self.feature_norm, self.embedded_norm = batch_norms(use_bn, feature_size, size)
         self.feature_embed = nn.Linear(feature_size, size)
         self.feature_dropout = feature_dropout
         self.place, self.relations = place, relations
@@ -138,8 +140,9 @@ class Captioner(CaptionModel):
     def encode(self, batch):
         """A batch (`features` (M, D), `counts`, and what `needs` says) -> `Memory` of I images."""
         groups = Groups(batch.counts, batch.features.device)
-        regions = relu_dropout_(self.feature_embed(batch.features), self.feature_dropout,
-                                self.training)  # (M, d)
+        regions = self.feature_embed(self.feature_norm(batch.features))  # (M, d)
+        regions = relu_dropout_(regions, self.feature_dropout, self.training)
+        regions = self.embedded_norm(regions)
         if self.place is not None:
             regions = self.place(regions, getattr(batch, self.place.needs))
         biases = [None] * len(self.encoder)

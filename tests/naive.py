@@ -10,12 +10,27 @@ import torch
 
 
 def norm(module, x):
-    """Layer or RMS norm of each row of x (rows, d), by its formula."""
+    """Layer or RMS norm of each row of x (rows, d), or that by the unbiased deviation, by its formula."""
     if hasattr(module, 'scale'):
         return x / (x.pow(2).mean(-1, keepdim=True).sqrt() + 1e-8) * module.scale
     mean = x.mean(-1, keepdim=True)
+    if hasattr(module, 'gain'):
+        unbiased = ((x - mean) ** 2).sum(-1, keepdim=True) / (x.shape[-1] - 1)
+        return module.gain * (x - mean) / (unbiased.sqrt() + 1e-6) + module.shift
     variance = ((x - mean) ** 2).mean(-1, keepdim=True)
     return (x - mean) / (variance + module.eps).sqrt() * module.weight + module.bias
+
+
+def embed_features(model, x):
+    """An image's features (P, D) -> (P, d), by ReLU(x W^T + b) between the batch normalisations that the
+    model has, with what they remember of training."""
+    def normalised(module, x):
+        if not hasattr(module, 'running_mean'):
+            return x
+        return (x - module.running_mean) / (module.running_var + 1e-5).sqrt() * module.weight + module.bias
+
+    x = torch.relu(linear(model.feature_embed, normalised(getattr(model, 'feature_norm', None), x)))
+    return normalised(getattr(model, 'embedded_norm', None), x)
 
 
 def linear(module, x):
@@ -140,7 +155,7 @@ def encode(model, features, grids=None, boxes=None):
     or the regions themselves where a model has no encoder."""
     if not hasattr(model, 'encoder'):
         return features
-    x = torch.relu(linear(model.feature_embed, features))
+    x = embed_features(model, features)
     x = place_regions(model.place, x, grids, boxes)
     for number, layer in enumerate(model.encoder):
         y = norm(layer.norms[0], x)
@@ -210,7 +225,7 @@ def recurrent_log_probs(model, features, words):
     kind, mean = type(model).__name__, features.mean(0)
     blank, out = torch.zeros(model.size), []
     if kind != 'ShowTell':
-        regions = torch.relu(linear(model.feature_embed, features))
+        regions = embed_features(model, features)
     if kind == 'ShowTell':
         state = cell_step(model.cell, [linear(model.image_embed, mean)], [blank] * model.cell.parts)
     elif kind == 'ShowAttendTell':

@@ -66,6 +66,7 @@ CHANGES_SHAPES = {
     'input_encoding_size': (32, ()),
     'ff_size': (20, ()),
     'norm': ('rms', ()),
+    'use_bn': (1, ()),
     'img_feat_size': (7, ('--input_img_feat_dir', 'CORPUS/short_att')),
     'num_grids': (16, (*NO_GRIDS, '--input_box_dir', 'CORPUS/box')),
     'enc_pos_embedding': (0, ()),

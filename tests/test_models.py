@@ -23,7 +23,7 @@ def make_options(**changes):
                    input_encoding_size=16, img_feat_size=12, ff_size=20, num_layers=2, heads=4,
                    dropout=0.3, drop_prob_lm=0.5, norm='layer', ff_activation='relu',
                    cross_attn='xlinear', box_trignometric_embedding=True, legacy_extra_skip=False,
-                   rnn_type='lstm', hidden_size=10, att_hid_size=7)
+                   rnn_type='lstm', hidden_size=10, att_hid_size=7, use_bn=0)
     return types.SimpleNamespace(**{**options, **changes})
 
 
@@ -69,7 +69,7 @@ def per_image(batch):
 
 VARIANTS = [dict(), dict(enc_pos_type='g2'), dict(enc_pos_type='box-coord'),
             dict(enc_pos_embedding=False), dict(cross_attn='dot-product'), dict(norm='rms'),
-            dict(ff_activation='gelu'), dict(caption_model='transformer', cross_attn='dot-product'),
+            dict(norm='deviation'), dict(use_bn=2), dict(ff_activation='gelu'), dict(caption_model='transformer', cross_attn='dot-product'),
             dict(caption_model='transformer'), dict(heads=1)]
 # One of each kind of model, and of each part that only some have.
 RELATIONS = dict(caption_model='relation_transformer', cross_attn='dot-product')
@@ -78,7 +78,7 @@ FAMILIES = [RELATIONS, dict(caption_model='show_tell'), dict(caption_model='show
 OTHERS = [*FAMILIES, {**RELATIONS, 'box_trignometric_embedding': False},
           {**RELATIONS, 'legacy_extra_skip': True},
           dict(caption_model='relation_transformer'), dict(caption_model='show_tell', rnn_type='gru'),
-          dict(caption_model='show_attend_tell', rnn_type='gru')]
+          dict(caption_model='show_attend_tell', rnn_type='gru'), dict(caption_model='topdown', use_bn=1)]
 
 
 def name_of(changes):

@@ -1,0 +1,91 @@
+"""Write a run that older code left in this project's form; `python scripts/convert_checkpoint.py --help`."""
+
+import argparse
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import models
+import opts
+from misc import checkpoint, legacy
+from misc.cli import DataError, Parser, UsageError, number_in, run_command
+from misc.optim import build_optimiser
+
+DESCRIPTION = """\
+Write a run of older code (the spatial transformer's, or the zoo of the Object Relation Transformer) in
+the form of this project: weights, options, vocabulary, and the optimiser's moments where they are there.
+eval.py and train.py --start_from read such files as they are, too.
+
+  python scripts/convert_checkpoint.py --input_dir zoo/relation --output_dir checkpoints/relation"""
+
+
+def parser():
+    """The command line of this script."""
+    result = Parser(description=DESCRIPTION)
+    result.add_argument('--input_dir', metavar='DIR', help='folder of the old run')
+    result.add_argument('--model', metavar='FILE',
+                        help='in place of a folder: its weights, model.pth or model.pt')
+    result.add_argument('--infos_path', metavar='FILE', help='with --model: its infos file')
+    result.add_argument('--output_dir', required=True, metavar='DIR', help='folder to make')
+    result.add_argument('--id', type=opts.run_name, default='', metavar='NAME',
+                        help='name of the new run (default: the last part of --output_dir)')
+    result.add_argument('--seq_length', type=number_in(int, 1), default=legacy.LONGEST, metavar='N',
+                        help='words of the longest caption, the width of the labels it was trained with; '
+                             'for infos files that do not say it')
+    return result
+
+
+def main():
+    """Read the old run, write the new one as one set of files."""
+    options = parser().parse_args()
+    if bool(options.input_dir) == bool(options.model) or bool(options.model) != bool(options.infos_path):
+        raise UsageError('give --input_dir, or --model and --infos_path')
+    options.checkpoint_path = options.output_dir
+    opts.check_run(options)
+    if os.path.isdir(options.output_dir) and os.listdir(options.output_dir):
+        raise UsageError(f'--output_dir {options.output_dir} is not empty; name another folder')
+    run, best = old_runs(options)
+    files = converted(run, options.id)
+    if best is not None:
+        files.update(converted(best, options.id, is_best=True))
+    checkpoint.save_set(options.output_dir, files)
+    names = 'model.pth', checkpoint.infos_name(options.id)
+    paths = [os.path.join(options.output_dir, name) for name in names]
+    print(f'wrote {options.output_dir}; evaluate with --model {paths[0]} --infos_path {paths[1]}')
+
+
+def old_runs(options):
+    """The last model's `Run`, and the best model's where the folder has both."""
+    if options.model:
+        return checkpoint.read_run(options.model, options.infos_path, options.seq_length), None
+    folder = options.input_dir
+    run = checkpoint.find_run(folder, options.id, options.seq_length, '--input_dir')
+    best = [os.path.join(folder, name) for name in checkpoint.infos_files(folder)[1]]
+    model = checkpoint.find_model(folder, is_best=True)
+    if len(best) != 1 or best[0] == run.infos_path or not os.path.exists(model):
+        return run, None
+    return run, checkpoint.read_run(model, best[0], options.seq_length)
+
+
+def converted(run, run_id, is_best=False):
+    """The files {name: bytes} of a `Run` in this project's form; the best has no moments."""
+    if run.names is None:
+        raise DataError(f'{run.model_path} is of this project already; copy it with scripts/copy_model.sh')
+    options, _ = opts.parse(opts.train_parser(), [])
+    opts.take_model_options(options, set(), run.infos['opt'], run.infos_path)
+    model = models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
+    checkpoint.take_weights(model, run)
+    known = {name: value for name, value in run.infos['opt'].items() if value is not None}
+    infos = {**run.infos, 'opt': argparse.Namespace(**{**known, 'id': run_id})}
+    files = {f'model{"-best" if is_best else ""}.pth': checkpoint.tensor_bytes(model.state_dict()),
+             checkpoint.infos_name(run_id, is_best): checkpoint.pickle_bytes(infos)}
+    if not is_best:
+        optimiser = build_optimiser(model.parameters(), 'adam')
+        checkpoint.take_optimiser(optimiser, model, run)
+        files['optimizer.pth'] = checkpoint.tensor_bytes(optimiser.state_dict())
+    return files
+
+
+if __name__ == '__main__':
+    run_command(main)
