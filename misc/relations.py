@@ -4,14 +4,6 @@ Holds the words for colours, shapes and relations that the built-in data set spe
 parser for them, so that what is written and what is understood cannot drift apart.
 """
 
-import os
-
-from misc.cli import DataError
-from misc.files import read_json
-
-# The scores that are shown beside it.
-SHOWN = ('Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr')
-
 COLOURS = ('red', 'orange', 'yellow', 'green', 'blue', 'purple', 'black', 'white')
 
 # Word for a shape -> the shape.
@@ -120,25 +112,3 @@ def relation_accuracy(predictions, references):
         images += 1
         correct += bool(said) and all(canonical(relation) in truth for relation in said)
     return {'accuracy': correct / images if images else None, 'images': images, 'correct': correct}
-
-
-def table_row(results, references):
-    """The shown scores of one results file's content, and its relation accuracy."""
-    captions = {row['image_id']: row['caption'] for row in results['images']}
-    relations = relation_accuracy(captions, {image_id: references[image_id] for image_id in captions})
-    shown = {name: results['overall'][name] for name in SHOWN if name in results['overall']}
-    if relations['accuracy'] is not None:
-        shown['relations'] = relations['accuracy']
-    return shown
-
-
-def result_rows(paths, references):
-    """{name of a results file: `table_row`}.  Raises `DataError` for a file of something else."""
-    rows = {}
-    for path in paths:
-        results = read_json(path, 'python eval.py ... --language_eval 1')
-        try:
-            rows[os.path.splitext(os.path.basename(path))[0]] = table_row(results, references)
-        except (KeyError, TypeError) as error:
-            raise DataError(f'{path} is not a results file of these images ({error!r} is missing)') from None
-    return rows

@@ -9,9 +9,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc import checkpoint
 from misc.cli import DataError, Parser, run_command
+from misc.demo_results import read_rows
 from misc.files import replacing
-from misc.references import load_references
-from misc.relations import result_rows
 
 RUN = re.compile(r'compare_(\w+?)_(\d+)(_rl)?_test$')
 SPEED = re.compile(r'of (\d+) images\): loss .* ([\d.]+) images/s')
@@ -73,9 +72,10 @@ def markdown(models, sizes, times):
              'parameters', *(f'seconds an epoch, {told}' for told in PHASES.values())]
     lines = [heads, ['---'] * len(heads)]
     for model, phases in models.items():
-        lines.append([f'`{model}`', *(spread(phases[phase][measure]) for measure in MEASURES for phase in PHASES),
-                      f'{sizes[model]:,}', *(f'{sum(took) / len(took):.0f}' if took else '-' for took in (
-                          [one[phase] for one in times[model] if phase in one] for phase in PHASES))])
+        scores = [spread(phases[phase][measure]) for measure in MEASURES for phase in PHASES]
+        took = [[one[phase] for one in times[model] if phase in one] for phase in PHASES]
+        lines.append([f'`{model}`', *scores, f'{sizes[model]:,}',
+                      *(f'{sum(seconds) / len(seconds):.0f}' if seconds else '-' for seconds in took)])
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
@@ -123,7 +123,7 @@ def main():
     parser.add_argument('--plot', type=picture_name, metavar='FILE',
                         help='also draw the scores, as FILE.png or FILE.svg')
     options = parser.parse_args()
-    rows = result_rows(options.results, load_references(options.input_json))
+    rows = read_rows(options.results, options.input_json)
     models = by_model(rows)
     sizes, times = {}, {model: [] for model in models}
     for model, seed in dict.fromkeys(RUN.match(name).groups()[:2] for name in rows):

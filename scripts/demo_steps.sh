@@ -39,7 +39,7 @@ score() {  # run
         $INPUTS --language_eval 1 >/dev/null
 }
 
-both_phases() {  # run, seed, learning rate, options...: cross-entropy, then (RUN_rl) self-critical, both scored
+both_phases() {  # run, seed, learning rate, options...: cross-entropy, then RUN_rl, self-critical; both scored
     local run=$1 seed=$2 rate=$3
     shift 3
     train "$run" --seed "$seed" "$@" --max_epochs $EPOCHS --learning_rate "$rate" \

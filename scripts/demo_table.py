@@ -6,9 +6,9 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.cli import Parser, run_command
-from misc.references import load_references
-from misc.relations import result_rows
+from misc.demo_results import read_rows
 from misc.report import score_table
+
 
 def main():
     """Read the files, print the table."""
@@ -20,7 +20,7 @@ def main():
     parser.add_argument('--input_json', default='data/demo/cocotalk.json', metavar='FILE',
                         help='where the references are')
     options = parser.parse_args()
-    print(score_table(result_rows(options.results, load_references(options.input_json))))
+    print(score_table(read_rows(options.results, options.input_json)))
 
 
 if __name__ == '__main__':

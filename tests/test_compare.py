@@ -49,8 +49,8 @@ def project(tmp_path):
 
 def start(project, **variables):
     """Start the comparison."""
-    return subprocess.Popen(['bash', 'scripts/compare_models.sh'], cwd=project, text=True, stderr=subprocess.PIPE,
-                            stdout=subprocess.PIPE, env={**os.environ, 'JOBS': '3', **variables})
+    return subprocess.Popen(['bash', 'scripts/compare_models.sh'], cwd=project, text=True,
+                            stderr=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, 'JOBS': '3', **variables})
 
 
 def calls(project, program):
@@ -107,7 +107,8 @@ def write_results(folder, name, cider, caption):
 
 def test_the_table_holds_means_and_spreads_of_the_seeds(tmp_path, capsys):
     true, false = 'a red star left of a blue box', 'a red star right of a blue box'
-    (tmp_path / 'talk.json').write_text(json.dumps({'images': [{'id': 1, 'captions': [true], 'split': 'test'}]}))
+    (tmp_path / 'talk.json').write_text(json.dumps({'images': [
+        {'id': 1, 'captions': [true], 'split': 'test'}]}))
     files = []
     for seed, ciders in ((1, (2.0, 3.0)), (2, (2.4, 3.5))):
         for phase, cider in zip(('', '_rl'), ciders):

@@ -142,7 +142,8 @@ def test_an_ensemble_speaks_with_the_mean_of_its_members_probabilities(beam_size
 @torch.no_grad()
 def test_an_ensemble_of_all_families_weighs_every_word_of_a_caption_by_the_mean_probability():
     from models.ensemble import Ensemble
-    members, batch, captions = [make_model(**changes).eval() for changes in MODELS], make_batch(), make_captions()
+    members = [make_model(**changes).eval() for changes in MODELS]
+    batch, captions = make_batch(), make_captions()
     ensemble = Ensemble(members).eval()
     log_probs, places = ensemble.word_log_probs(ensemble.encode(batch), captions)
     assert sorted(places.tolist()) == [row * 7 + t for row, words in enumerate(captions.view(12, 6).tolist())
