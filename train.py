@@ -19,7 +19,7 @@ import torch
 
 import models
 import opts
-from dataloader import Corpus, TrainBatches, image_batches
+from dataloader import Corpus, TrainBatches, image_batches, worker_errors
 from misc import checkpoint, parallel
 from misc.cli import DataError, UsageError, note, run_command
 from misc.draws import chances
@@ -172,7 +172,8 @@ class Training:
         before = {number: signal.signal(number, self._on_signal)
                   for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with memory_errors('--batch_size'):
+            # The death of a process that reads is told wherever the training is at that moment.
+            with memory_errors('--batch_size'), worker_errors():
                 return self._loop()
         finally:
             self.batches.close()
