@@ -299,8 +299,8 @@ class Training:
 
         def refuse():
             raise DataError(
-                f'iteration {iteration} (epoch {epoch}, learning rate {rate:.3g}): the loss or a gradient is not '
-                f'finite; the images were {", ".join(map(str, ids[:10]))}{", ..." if len(ids) > 10 else ""}\n'
+                f'iteration {iteration} (epoch {epoch}, learning rate {rate:.3g}): the loss or a gradient is '
+                f'not finite; the images were {", ".join(map(str, ids[:10]))}{", ..." if len(ids) > 10 else ""}\n'
                 f'the last checkpoint in {self.options.checkpoint_path} stands; try a lower rate, or look at '
                 'these images\' features')
         parallel.together(refuse)
@@ -448,7 +448,8 @@ class Training:
         """Write the run's folder as one set of files."""
         self._refuse(self.flags.settle())
         random = parallel.gathered(lambda: random_state(self.device))
-        parallel.on_main(lambda: checkpoint.save_set(self.options.checkpoint_path, self._files(random, is_best)))
+        folder = self.options.checkpoint_path
+        parallel.on_main(lambda: checkpoint.save_set(folder, self._files(random, is_best)))
 
     def _files(self, random, is_best):
         """What a checkpoint consists of, {name: bytes}; `random`: the processes' `random_state`s."""

@@ -79,14 +79,15 @@ def test_a_guarded_step_is_a_step_and_one_that_is_not_finite_spoils_no_weight(ki
     assert torch.equal(weights(guarded_step, [0.5, -0.2], True), plain)
     spoilt = weights(guarded_step, [0.5, -0.2, float('nan')], True)
     assert spoilt.isfinite().all()
-    if kind in ('adam', 'adamw', 'sgd', 'sgdmom'):  # fused: nothing changed, and it goes on as if it had not been
+    if kind in ('adam', 'adamw', 'sgd', 'sgdmom'):  # fused: as if it had not been
         assert torch.equal(spoilt, plain)
         assert torch.equal(weights(guarded_step, [0.5, float('inf'), -0.2], True), plain)
 
 
 def test_a_flag_is_looked_at_one_step_later_and_before_anything_is_saved(monkeypatch):
     order = []
-    event = types.SimpleNamespace(record=lambda stream: order.append('sent'), synchronize=lambda: order.append('seen'))
+    event = types.SimpleNamespace(record=lambda stream: order.append('sent'),
+                                  synchronize=lambda: order.append('seen'))
     monkeypatch.setattr(torch.cuda, 'Event', lambda: event)
     monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: None)
     plain = torch.empty
