@@ -7,7 +7,9 @@ without padding, and images are never repeated per caption.
 
 import contextlib
 import os
+import queue
 import signal
+import threading
 import time
 from dataclasses import dataclass
 
@@ -450,7 +452,7 @@ class TrainBatches:
         self.epoch, self.position = self.order.epoch, self.order.position
         self.images, self.dealt, self.waited = len(rows), 0, 0.0
         reader = Reader(corpus, captions_per_image, seed)
-        self.batches = iter(make_loader(reader, self.order, workers, pin))
+        self.batches = Ahead(iter(make_loader(reader, self.order, workers, pin)))
 
     def next(self):
         """The next `Batch`, this process's part of it.  Adds to `dealt`, the images of the joint batches so
@@ -466,6 +468,7 @@ class TrainBatches:
 
     def close(self):
         """End the worker processes.  Left to the end of the program, their end would look like a crash."""
+        self.batches.close()
         self.batches = None
 
     @property
@@ -480,6 +483,50 @@ class TrainBatches:
             epoch, position = epoch + 1, 0
         return {'epoch': epoch, 'position': position,
                 'order': np.asarray(self.order.order_of(epoch), dtype=np.int64)}
+
+
+class Ahead:
+    """The items of an iterator without end, up to two of them fetched ahead by a thread.
+
+    Taking over what a worker process has ready needs that process's attention, which a busy machine gives
+    late; without workers, images are read while the training computes.  The thread starts with the first
+    item that is asked for.
+    """
+
+    def __init__(self, items):
+        self.items, self.fetched = items, queue.Queue(2)
+        self.closed, self.thread = False, None
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        """The next item; raises what the iterator raised in its place."""
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._fetch, daemon=True)
+            self.thread.start()
+        item, error = self.fetched.get()
+        if error is not None:
+            raise error
+        return item
+
+    def _fetch(self):
+        error = None
+        while not self.closed and error is None:
+            item = None
+            try:
+                item = next(self.items)
+            except Exception as failure:
+                error = failure
+            self.fetched.put((item, error))
+
+    def close(self):
+        """End the thread, once it has what it is fetching, and let go of the iterator."""
+        self.closed = True
+        while self.thread is not None and self.thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self.fetched.get(timeout=0.05)
+        self.items = self.thread = None
 
 
 def image_batches(corpus, rows, batch_size, workers, captions_per_image=0, seed=0, pin=False):

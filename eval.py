@@ -12,7 +12,7 @@ os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # why: see train.py
 
 import models
 import opts
-from dataloader import Corpus, caption_width, image_batches, image_path
+from dataloader import Corpus, caption_width, image_batches, image_path, worker_errors
 from misc import checkpoint, parallel
 from misc.cli import DataError, UsageError, note, progress, run_command
 from misc.evaluation import caption_images, mean_loss
@@ -73,7 +73,7 @@ def caption_split(found):
         return image_batches(found.corpus, found.rows, options.batch_size, options.num_workers,
                              pin=device.type == 'cuda', **captions)
 
-    with memory_errors('--batch_size'):
+    with memory_errors('--batch_size'), worker_errors():
         results = caption_images(model, batches(), found.decode, found.corpus.images, found.vocabulary, device,
                                  images, options.seed)
         loss = mean_loss(model, batches(captions_per_image=5), device, images) if options.verbose_loss else None

@@ -250,8 +250,8 @@ def add_machine_flags(parser):
     group.add_argument('--seed', type=number_in(int, 0, 2 ** 32 - 1), default=123, metavar='N',
                        help='seed of everything random')
     group.add_argument('--num_workers', type=number_in(int, 0), default=2, metavar='N',
-                       help='processes that read features; 0 reads in the main process. The results do '
-                            'not depend on it')
+                       help='processes that read features, for each process that trains; 0 reads in a thread '
+                            'beside the training. The results do not depend on it')
 
 
 def count_or_all(text):

@@ -19,7 +19,7 @@ import torch
 
 import models
 import opts
-from dataloader import Corpus, TrainBatches, caption_width, image_batches
+from dataloader import Corpus, TrainBatches, caption_width, image_batches, worker_errors
 from misc import checkpoint, parallel
 from misc.cli import DataError, UsageError, note, run_command
 from misc.draws import chances
@@ -172,7 +172,8 @@ class Training:
         before = {number: signal.signal(number, self._on_signal)
                   for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with memory_errors('--batch_size'):
+            # The death of a process that reads is told wherever the training is at that moment.
+            with memory_errors('--batch_size'), worker_errors():
                 return self._loop()
         finally:
             self.batches.close()
@@ -309,8 +310,8 @@ class Training:
 
         def refuse():
             raise DataError(
-                f'iteration {iteration} (epoch {epoch}, learning rate {rate:.3g}): the loss or a gradient is not '
-                f'finite; the images were {", ".join(map(str, ids[:10]))}{", ..." if len(ids) > 10 else ""}\n'
+                f'iteration {iteration} (epoch {epoch}, learning rate {rate:.3g}): the loss or a gradient is '
+                f'not finite; the images were {", ".join(map(str, ids[:10]))}{", ..." if len(ids) > 10 else ""}\n'
                 f'the last checkpoint in {self.options.checkpoint_path} stands; try a lower rate, or look at '
                 'these images\' features')
         parallel.together(refuse)
@@ -460,7 +461,8 @@ class Training:
         """Write the run's folder as one set of files."""
         self._refuse(self.flags.settle())
         random = parallel.gathered(lambda: random_state(self.device))
-        parallel.on_main(lambda: checkpoint.save_set(self.options.checkpoint_path, self._files(random, is_best)))
+        folder = self.options.checkpoint_path
+        parallel.on_main(lambda: checkpoint.save_set(folder, self._files(random, is_best)))
 
     def _files(self, random, is_best):
         """What a checkpoint consists of, {name: bytes}; `random`: the processes' `random_state`s."""

@@ -131,8 +131,9 @@ def mean_gradients(parameters, total, tokens):
     """Make the mean over the joint batch's tokens of what each process has as a sum.
 
     `parameters` (a list) hold the gradients of `total`, the sum of the losses of this process's `tokens`;
-    total is a number on the device, and tokens may be.  Afterwards they hold those of the mean, the same in all processes.
-    Returns the mean loss, on the device.  A parameter that has no gradient in any process gets none.
+    `total` is a number on the device, and `tokens` may be.  Afterwards they hold those of the mean, the same
+    in all processes.  Returns the mean loss, on the device.  A parameter that has no gradient in any
+    process gets none.
     """
     if count() == 1:
         if tokens != 1:

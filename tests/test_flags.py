@@ -210,7 +210,7 @@ def test_the_flag_makes_another_model_of_its_family(runs, flag):
 
 def test_mean_features_are_those_of_the_folder_or_of_the_regions(runs, corpus):
     packed, source = corpus / 'fc.h5', open_source(str(corpus / 'fc'), 'fc', 'fc')
-    write_packed(packed, {'fc': {image_id: source.read(image_id) for image_id in source.ids()}})
+    tiny.write_packed(packed, {'fc': {image_id: source.read(image_id) for image_id in source.ids()}})
     for base in (SHOW_TELL, SHOW_ATTEND, TOPDOWN):
         computed = runs(*base).weights
         for place in (corpus / 'fc', packed):

@@ -28,12 +28,9 @@ WRITES = 1 + 16 * 5 + 4 + 4   # sizes, arrays, and the records of 4 batches writ
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A corpus of 16 images, one of which has a map, and a folder of fc features.  Four are a batch."""
+    """A corpus of 16 images, one of which has a map.  Four are a batch."""
     monkeypatch.setattr(pack_features, 'BATCH', 4)
     tiny.write_corpus(tmp_path)
-    (tmp_path / 'fc').mkdir()
-    for path in (tmp_path / 'att').iterdir():
-        np.save(tmp_path / 'fc' / f'{path.stem}.npy', np.load(path)['feat'].mean(0))
     features(tmp_path, 108, np.random.default_rng(0).random((2, 3, tiny.SIZE)))
     return tmp_path
 

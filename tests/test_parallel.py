@@ -67,7 +67,8 @@ def apart(one, other):
 def test_parts_and_processes_have_the_gradients_of_the_whole_batch(
         corpus, tmp_path, gradients_of, monkeypatch, phase):
     def flags(name, *more):
-        return PHASES[phase](corpus, tmp_path / name, *EXACT, '--label_smoothing', 0.1, '--max_epochs', 1, *more)
+        return PHASES[phase](corpus, tmp_path / name, *EXACT, '--label_smoothing', 0.1, '--max_epochs', 1,
+                             *more)
 
     sizes, plain = tmp_path / 'sizes', Captioner.encode
 
@@ -113,7 +114,8 @@ def test_a_run_goes_on_with_as_many_processes_bit_for_bit_and_with_others_on_the
     whole, parts, exact, fewer = (tmp_path / name for name in names)
     statuses, (spoken, silence) = run(whole)
     assert statuses == [0, 0] and spoken.count('iteration 5 ') == 1 and silence == ''
-    assert len(list(whole.glob('events*'))) == 1 and len((whole / 'validations.jsonl').read_text().split('\n')) == 4
+    assert len(list(whole.glob('events*'))) == 1
+    assert (whole / 'validations.jsonl').read_text().count('\n') == 3
     run(parts, stop=5)
     assert infos_of(parts)['iter'] == 4  # in the middle of the second epoch
     assert run(parts, '--start_from', parts)[0] == [0, 0]

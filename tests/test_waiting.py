@@ -1,16 +1,25 @@
-"""The host of a cross-entropy step never waits for the device, and a step that is not finite spoils nothing."""
+"""The host of a cross-entropy step waits neither for the device nor for data; a step that is not finite
+spoils nothing."""
 
+import itertools
+import multiprocessing
+import os
+import signal
+import time
 import types
 
 import pytest
 import torch
 
 import train
+from dataloader import Ahead
 from misc import parallel
+from misc.cli import DataError
 from misc.finite import LateFlags, guarded_step
 from misc.losses import all_finite
 from misc.optim import build_optimiser, clip_by_value
 from models import build
+from tests import tiny
 from tests.made_up import QUICK, made_up_batch, model_options
 from tests.test_models import make_options
 
@@ -70,14 +79,15 @@ def test_a_guarded_step_is_a_step_and_one_that_is_not_finite_spoils_no_weight(ki
     assert torch.equal(weights(guarded_step, [0.5, -0.2], True), plain)
     spoilt = weights(guarded_step, [0.5, -0.2, float('nan')], True)
     assert spoilt.isfinite().all()
-    if kind in ('adam', 'adamw', 'sgd', 'sgdmom'):  # fused: nothing changed, and it goes on as if it had not been
+    if kind in ('adam', 'adamw', 'sgd', 'sgdmom'):  # fused: as if it had not been
         assert torch.equal(spoilt, plain)
         assert torch.equal(weights(guarded_step, [0.5, float('inf'), -0.2], True), plain)
 
 
 def test_a_flag_is_looked_at_one_step_later_and_before_anything_is_saved(monkeypatch):
     order = []
-    event = types.SimpleNamespace(record=lambda stream: order.append('sent'), synchronize=lambda: order.append('seen'))
+    event = types.SimpleNamespace(record=lambda stream: order.append('sent'),
+                                  synchronize=lambda: order.append('seen'))
     monkeypatch.setattr(torch.cuda, 'Event', lambda: event)
     monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: None)
     plain = torch.empty
@@ -90,3 +100,44 @@ def test_a_flag_is_looked_at_one_step_later_and_before_anything_is_saved(monkeyp
     assert flags.settle() is None and flags.settle() is None
     flags.send(torch.tensor(False), 'fourth')
     assert flags.settle() == 'fourth'
+
+
+def test_items_are_fetched_ahead_in_order_and_an_error_comes_in_its_place():
+    fetched = []
+
+    def items():
+        for number in range(100):
+            fetched.append(number)
+            yield number
+            if number == 5:
+                raise DataError('the sixth')
+
+    ahead = Ahead(items())
+    assert not fetched
+    assert [next(ahead) for _ in range(4)] == [0, 1, 2, 3]
+    while len(fetched) < 6:
+        time.sleep(0.01)  # the thread goes on by itself
+    assert [next(ahead), next(ahead)] == [4, 5]
+    with pytest.raises(DataError, match='the sixth'):
+        next(ahead)
+    ahead.close()
+    endless = Ahead(itertools.count())
+    assert next(endless) == 0
+    thread = endless.thread
+    endless.close()
+    assert not thread.is_alive()
+
+
+@pytest.mark.filterwarnings('ignore:This DataLoader')
+def test_the_death_of_a_process_that_reads_is_told_wherever_the_training_is(tmp_path, monkeypatch):
+    plain = train.Training._step
+
+    def step(self):
+        plain(self)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+        time.sleep(0.2)  # far from where batches are taken over
+    monkeypatch.setattr(train.Training, '_step', step)
+    corpus = tiny.write_corpus(tmp_path / 'corpus')
+    with pytest.raises(DataError, match='a process that reads features died.*--num_workers'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path / 'run', '--num_workers', 1, '--max_epochs', 9))
