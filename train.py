@@ -371,7 +371,7 @@ class Training:
             self.events.add_scalar(f'self_critical_{name}', value, self.iteration)
         if statistics:
             self.histories.setdefault('reward_history', {})[self.iteration] = statistics
-        speed = self.batches.dealt / (time.monotonic() - self.started)
+        speed = self.batches.dealt / (time.monotonic() - self.started - self.paused)
         line = (f'iteration {self.iteration} (epoch {epoch}, {self.batches.position} of '
                 f'{self.batches.images} images): loss {loss:.4f}, learning rate {rate:.3g}, ')
         line += ''.join(f'{name} {value:.3f}, ' for name, value in statistics.items())
@@ -418,6 +418,7 @@ class Training:
         self._print(f'validation at iteration {self.iteration}: {listed}{" (best)" if is_best else ""}')
         self._watch_cider(scores)
         self._save(is_best)
+        self.paused += time.monotonic() - started
         self.logged = self.validated = self._clock()
 
     def _val_batches(self, captions_per_image=0):
@@ -492,7 +493,7 @@ class Training:
         if writes:
             with replacing(os.path.join(folder, VALIDATIONS), 'w') as file:
                 file.writelines(json.dumps(record) + '\n' for record in self.validations)
-        self.started = time.monotonic()
+        self.started, self.paused = time.monotonic(), 0.0  # the latter: seconds of validations
         self.logged = self.validated = self._clock()
 
     def _print(self, line):

@@ -18,8 +18,8 @@ import torch
 from misc.cli import DataError, Parser, UsageError, UserError, note, number_in, run_command
 from misc.files import write_json
 from misc.machine import pick_device
-from misc.optim import build_optimiser
 from opts import device_name
+from tests.growth import growth_table, measure_growth
 from tests.made_up import QUICK, Sizes
 from tests.workloads import WORKLOADS, synchronise
 
@@ -152,13 +152,18 @@ def measure(name, options):
 
 
 def table(found):
-    """The lines of a Markdown table of {name: what `measure` found}."""
+    """The rows of a table of {name: what `measure` found}, its heads first."""
     rows = [('workload', 'this project', 'plain', 'times faster', 'peak memory', 'plain\'s')]
     for name, measured in found.items():
         project, plain = measured['project'], measured['plain']
         rows.append((name, f'{project["seconds"]:.3g} s', f'{plain["seconds"]:.3g} s',
                      f'{measured["ratio"]:.1f}', f'{project["peak"] / 1e9:.2f} GB',
                      f'{plain["peak"] / 1e9:.2f} GB'))
+    return rows
+
+
+def markdown(rows):
+    """Rows of texts, the heads first -> the lines of a Markdown table."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ['| ' + ' | '.join(map(str.ljust, row, widths)) + ' |' for row in rows]
     return [lines[0], '|' + '|'.join('-' * (width + 2) for width in widths) + '|', *lines[1:]]
@@ -190,10 +195,16 @@ and to see within seconds that nothing has become slower than the plain version:
 
     python scripts/benchmark.py --quick
 
+and to see how the time of a step grows with regions, captions, layers and images:
+
+    python scripts/benchmark.py --growth
+
 workloads:
 """ + '\n'.join(f'  {name:14s} {kind.__doc__.splitlines()[0]}' for name, kind in WORKLOADS.items()))
     parser.add_argument('--only', nargs='+', choices=WORKLOADS, metavar='NAME',
                         help='workloads to run (default: all)')
+    parser.add_argument('--growth', action='store_true',
+                        help='no workloads: cross-entropy steps of several sizes, and the line through their times')
     parser.add_argument('--quick', action='store_true',
                         help='a small model and little work: only the ratios mean something')
     parser.add_argument('--repeats', type=number_in(int, 1), default=3, metavar='N',
@@ -205,23 +216,33 @@ workloads:
     if options.json and not os.path.isdir(os.path.dirname(options.json) or '.'):
         raise UsageError(f'--json {options.json}: there is no folder {os.path.dirname(options.json)}; '
                          'make it, or name another file')
-    if options.quick:
-        build_optimiser([torch.zeros(1)], 'adam')  # loads, once for all forks, what torch loads here
     load = os.getloadavg()[0]
-    found = {name: measure(name, options) for name in dict.fromkeys(options.only or WORKLOADS)}
-    device = next(iter(found.values()))['device']
-    print(f'{device}, torch {torch.__version__}; load average {load:.1f} before, '
+    found = compare_growth(options) if options.growth else compare_workloads(options)
+    print(f'{found["device"]}, torch {torch.__version__}; load average {load:.1f} before, '
           f'{os.getloadavg()[0]:.1f} after; medians of {options.repeats}'
           + (' (--quick: only the ratios mean something)' if options.quick else '') + '\n')
-    lines = [f'- {name}: {line}' for name, measured in found.items() for line in remarks(name, measured)]
-    print('\n'.join(table(found) + [''] + lines))
+    print('\n'.join(found.pop('lines')))
     if options.json:
-        write_json(options.json, {'device': device, 'torch': torch.__version__, 'quick': options.quick,
-                                  'repeats': options.repeats, 'load_before': load, 'workloads': found},
-                   indent=1)
-    wrong = [name for name, measured in found.items() if not measured['agrees']]
+        write_json(options.json, {'torch': torch.__version__, 'quick': options.quick, 'repeats': options.repeats,
+                                  'load_before': load, **found}, indent=1)
+    wrong = [name for name, measured in found.get('workloads', {}).items() if not measured['agrees']]
     if wrong:
         raise DataError(f'{", ".join(wrong)}: the project and the plain version do not give the same')
+
+
+def compare_workloads(options):
+    """The workloads' numbers, the device's name, and the lines that tell of them."""
+    found = {name: measure(name, options) for name in dict.fromkeys(options.only or WORKLOADS)}
+    lines = [f'- {name}: {line}' for name, measured in found.items() for line in remarks(name, measured)]
+    return {'workloads': found, 'device': next(iter(found.values()))['device'],
+            'lines': markdown(table(found)) + ['', *lines]}
+
+
+def compare_growth(options):
+    """The same for `--growth`, measured in this process."""
+    device = pick_device(options.device)
+    found = measure_growth(QUICK if options.quick else Sizes(), device, options.repeats)
+    return {'growth': found, 'device': hardware(device), 'lines': markdown(growth_table(found))}
 
 
 if __name__ == '__main__':

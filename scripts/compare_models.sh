@@ -30,20 +30,25 @@ is_scored() {  # run
     [ -e "eval_results/${1}_test.json" ] && [ -e "eval_results/${1}_rl_test.json" ]
 }
 
-# Each run is a process group of its own (set -m), so that all of it hears when the script is told to stop.
-groups=()
-stop() {
+# Each run is a process group of its own (set -m), so that all of it hears when the script is told to stop;
+# it is waited for, since it saves before it leaves.
+stop() {  # exit status
     trap - INT TERM
     echo "stopping; what was saved is kept, start the script again to go on" >&2
-    for group in "${groups[@]}"; do kill -TERM -- "-$group" 2>/dev/null || true; done
-    wait || true
-    exit 130
+    local running group
+    running=$(jobs -rp)
+    for group in $running; do kill -TERM -- "-$group" 2>/dev/null || true; done
+    for group in $running; do
+        while kill -0 -- "-$group" 2>/dev/null; do sleep 0.2; done
+    done
+    exit "$1"
 }
 
 prepare
 mkdir -p $LOGS
 set -m
-trap stop INT TERM
+trap 'stop 130' INT
+trap 'stop 143' TERM
 for seed in $SEEDS; do
     for model in $MODELS; do
         run=compare_${model}_$seed
@@ -51,7 +56,6 @@ for seed in $SEEDS; do
         while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait -n || true; done
         say "$run, see $LOGS/$run.log"
         compare "$model" "$seed" >>"$LOGS/$run.log" 2>&1 </dev/null &
-        groups+=($!)
     done
 done
 while [ "$(jobs -rp | wc -l)" -gt 0 ]; do wait -n || true; done
@@ -69,4 +73,6 @@ for seed in $SEEDS; do
     done
 done
 python scripts/compare_table.py --input_json $DATA/cocotalk.json --logs $LOGS \
-    --plot eval_results/compare_models.png "${results[@]}" | tee eval_results/compare_models.md
+    --plot eval_results/compare_models.png "${results[@]}" >eval_results/compare_models.md.part
+mv eval_results/compare_models.md.part eval_results/compare_models.md
+cat eval_results/compare_models.md

@@ -36,7 +36,7 @@ score() {  # run
     local run=$1
     say "captioning and scoring the test split with $run"
     python eval.py --model "checkpoints/$run/model.pth" --infos_path "checkpoints/$run/infos_$run.pkl" \
-        $INPUTS --language_eval 1 >/dev/null
+        $INPUTS --language_eval 1 --dump_json 0 >/dev/null
 }
 
 both_phases() {  # run, seed, learning rate, options...: cross-entropy, then RUN_rl, self-critical; both scored

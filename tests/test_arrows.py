@@ -23,7 +23,7 @@ ARROWS = {
     'eval': {'opts', 'dataloader', 'models', 'misc'},
 }
 # Of tests/, benchmarks may use the plain versions, and the inputs and steps on which both are measured.
-OF_TESTS = {'tests', 'tests.naive', 'tests.made_up', 'tests.workloads'}
+OF_TESTS = {'tests', 'tests.naive', 'tests.made_up', 'tests.workloads', 'tests.growth'}
 # Library: the files that may import it.  HDF5 is read and written in these alone.
 LIBRARIES = {
     'pycocoevalcap': {'misc/metrics.py'},

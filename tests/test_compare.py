@@ -88,7 +88,7 @@ def test_stopped_it_tells_its_trainings_and_goes_on_with_them_later(project):
     while not (project / 'eval_results' / 'compare_show_tell_1_rl_test.json').exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait() == 130 and 'to go on' in process.stderr.read()
+    assert process.wait() == 143 and 'to go on' in process.stderr.read()
     assert 'told' in (project / 'calls').read_text().splitlines()
     (project / 'stuck').unlink()
     (project / 'calls').write_text('')

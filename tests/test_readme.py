@@ -54,7 +54,7 @@ def lay_out(folder):
 def test_the_readme_pipeline_runs_as_written_from_captions_to_scores(tmp_path):
     environment = lay_out(tmp_path)
     commands = pipeline_commands()
-    assert len(commands) == 12
+    assert len(commands) == 13
     outputs = []
     for command in commands:
         done = subprocess.run(['bash', '-c', command], cwd=tmp_path, env=environment, capture_output=True,

@@ -80,9 +80,9 @@ class Workload:
         self.facts = {}  # plain values for the report
         self.shares = {}  # by side, how much of the workload a run does, where it is not all
 
-    def build(self, counts, seed):
-        """The model, on a batch of images with `counts` regions."""
-        batch = made_up_batch(counts, self.sizes, model_options(self.sizes), seed)
+    def build(self, counts, seed, copies=5):
+        """The model, on a batch of images with `counts` regions and `copies` captions each."""
+        batch = made_up_batch(counts, self.sizes, model_options(self.sizes), seed, copies)
         self.model = made_up_model(self.sizes, batch).to(self.device)
         self.batch = batch.to(self.device)
         self.optimiser = None
