@@ -464,6 +464,14 @@ def check_place_inputs(options):
                          'or --input_box_dir or --input_rel_box_dir to compute grid vectors from')
 
 
+def check_batch_norm(options, processes):
+    """Refuse batch normalisation of parts of a batch, whose numbers would be others than those of the whole."""
+    if options.use_bn and (options.accumulate > 1 or processes > 1):
+        parts = f'--accumulate {options.accumulate}' if options.accumulate > 1 else f'{processes} processes'
+        raise UsageError(f'--use_bn {options.use_bn} does not go with {parts}: batch normalisation needs the '
+                         'whole batch; use one process without --accumulate, or --use_bn 0')
+
+
 def check_scheduled_sampling(options):
     """Refuse scheduled sampling of a model that reads all words of a caption at once."""
     if options.scheduled_sampling_start >= 0 and options.caption_model in TRANSFORMERS:

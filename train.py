@@ -65,6 +65,7 @@ def set_up():
                          'or name another folder')
     opts.check_model(options, given)
     opts.check_scheduled_sampling(options)
+    opts.check_batch_norm(options, parallel.count())
     unused = opts.unused(options, given)
     if unused:
         note(f'note: --caption_model {options.caption_model} makes no use of --{", --".join(unused)}')
@@ -279,8 +280,7 @@ class Training:
         alone = len(parts) == 1 and parallel.count() == 1
         total, tokens, statistics = torch.zeros((), device=self.device), 0, []
         for part in parts:
-            with precision(self.device, self.options.amp):
-                terms, found = self._loss(part.to(self.device))
+            terms, found = self._loss(part.to(self.device))
             weight = 1 if alone else terms['tokens']
             loss = terms['loss'] * weight
             loss.backward()
@@ -322,7 +322,8 @@ class Training:
             self.model.own_words = self.own_words(batch.epoch)
         if self._is_self_critical(batch.epoch):
             return self._self_critical_loss(batch)
-        return caption_loss(self.model, batch, self.options.label_smoothing), {}
+        with precision(self.device, self.options.amp):
+            return caption_loss(self.model, batch, self.options.label_smoothing), {}
 
     def _announce_self_critical(self):
         """Say what the phase rewards and at which rate; where it starts, validate: what it has to stay
@@ -349,16 +350,17 @@ class Training:
         """
         options, greedy = self.options, None
         if options.sc_baseline == 'greedy':
-            with evaluating(self.model):
+            with evaluating(self.model), precision(self.device, options.amp):
                 greedy = sample(self.model, self.model.encode(batch), self.longest, greedy=True).captions[:, 0]
         drawn = chances([(options.seed, batch.epoch, image, 1) for image in batch.images], options.sc_samples,
                         self.longest, self.device)
-        with torch.no_grad():  # dropout stays on
+        with torch.no_grad(), precision(self.device, options.amp):  # dropout stays on
             samples = sample(self.model, self.model.encode(batch), self.longest, copies=options.sc_samples,
                              chances=drawn).captions
         advantage, statistics = self.rewards(batch.image_ids, samples, greedy)
         advantage = torch.from_numpy(advantage).to(self.device)
-        return self_critical_loss(self.model, batch, samples, advantage), statistics
+        with precision(self.device, options.amp):
+            return self_critical_loss(self.model, batch, samples, advantage), statistics
 
     def _log_step(self, loss, rate, epoch, statistics):
         statistics = mean_statistics(sum(parallel.gathered(lambda: statistics), []))
@@ -501,8 +503,8 @@ class Training:
 
 
 def random_state(device):
-    """The state of the generators that this process draws dropout from, as plain arrays (what a batch holds
-    and says is drawn by seed, epoch and image alone)."""
+    """The state of the generators that this process draws dropout and the words of scheduled sampling from,
+    as plain arrays (what a batch holds and rewarded samples are drawn by seed, epoch and image alone)."""
     state = {'torch': torch.get_rng_state().numpy()}
     if device.type == 'cuda':
         state['cuda'] = [torch.cuda.get_rng_state(device).numpy()]
@@ -510,17 +512,17 @@ def random_state(device):
 
 
 def restore_random(infos, seed, device):
-    """Put back what `random_state` took of the process of this rank.  A rank that had no part in the run so
-    far begins with numbers of its own."""
+    """Put back what `random_state` took of the process of this rank.  A rank, or its device, that had no part
+    in the run so far begins with numbers of its own."""
     rank = parallel.rank()
+    if rank:
+        own = np.random.SeedSequence((seed, infos.get('iter', 0), rank))
+        torch.manual_seed(int(own.generate_state(1)[0]))
     states = ([infos['random']] if 'random' in infos else []) + list(infos.get('random_of_others', ()))
     if rank < len(states):
         torch.set_rng_state(torch.from_numpy(np.array(states[rank]['torch'])))
         if device.type == 'cuda' and 'cuda' in states[rank]:
             torch.cuda.set_rng_state(torch.from_numpy(np.array(states[rank]['cuda'][0])), device)
-    elif rank:
-        own = np.random.SeedSequence((seed, infos.get('iter', 0), rank))
-        torch.manual_seed(int(own.generate_state(1)[0]))
 
 
 if __name__ == '__main__':

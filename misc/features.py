@@ -249,8 +249,8 @@ class Packed:
                 array = self.file[self.offsets[place]:self.offsets[place + 1]].reshape(self._shape(place))
             else:
                 array = np.empty(self._shape(place), self.dtype)
-                self.file.seek(self.byte(image_id))
-                if self.file.readinto(array) != array.nbytes:
+                # By position: another thread may be reading from the same open file.
+                if os.preadv(self.file.fileno(), [array], self.byte(image_id)) != array.nbytes:
                     raise OSError('the file ends before it')
         except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f'{self.where(image_id)} cannot be read ({error}); pack it again') from None

@@ -37,7 +37,12 @@ def own_device(device, there):
 
 def precision(device, amp):
     """What a training step's forward pass runs in: for `amp` 'bf16', a context in which products take
-    bfloat16 (8 bits of mantissa; weights, sums and norms stay in float32), for 'off' one that does nothing."""
+    bfloat16 (8 bits of mantissa), for 'off' one that does nothing.  Weights, what layers add to, the losses
+    and what is drawn from stay in float32.
+
+    Passes with and without a graph each need a context of their own: autocast keeps the weights that it
+    converted until its context ends, and those it converted without a graph get no gradient.
+    """
     return torch.autocast(device.type, torch.bfloat16) if amp == 'bf16' else contextlib.nullcontext()
 
 

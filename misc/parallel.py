@@ -173,6 +173,8 @@ def _company():
     try:
         yield
     except RuntimeError as error:
+        if 'DataLoader worker' in str(error):  # a signal that came while this process waited
+            raise
         if not is_main():
             raise SystemExit(Lost.status) from None
         raise Lost('another process of this run ended without a word, perhaps for want of memory; start all '

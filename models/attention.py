@@ -1,12 +1,12 @@
 """Attention and norms, on packed rows (see `models/packing.py`)."""
 
-import contextlib
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from models.dropout import keep_factor, keep_mask
+from models.packing import numbers_on
+from models.precision import autocast_type, without_autocast
 
 
 class RMSNorm(nn.Module):
@@ -179,7 +179,7 @@ class PaddedMemory:
 
     def select(self, images, rows, groups):
         """The memory of the chosen images (a list)."""
-        index = torch.tensor(images, device=self.key.device)
+        index = numbers_on(self.key.device, images)
         return PaddedMemory(self.key[index], self.value[index], self.mask[index])
 
 
@@ -209,16 +209,14 @@ class XLinearCross(nn.Module):
         """(N, d) words, grouped by image -> (N, d)."""
         # The bias of `spatial` shifts all logits of a softmax alike: it is part of the published
         # models' weights, and has no effect on the numbers.
-        parts = (self.query1(words), memory.key, memory.value, self.embed.weight, self.embed.bias,
-                 self.spatial.weight[0])
-        kind, lower = words.device.type, contextlib.nullcontext()
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            # Autocast would choose a precision for each operation inside; the whole is made for one.
-            parts = [part.to(torch.get_autocast_dtype(kind)) for part in parts]
-            lower = torch.autocast(kind, enabled=False)
-        with lower:
-            mixed, mean_e = XLinearMix.apply(*parts, word_groups, memory.groups,
-                                             self.dropout if self.training else 0.0)
+        parts = self.query1(words), memory.key, memory.value
+        kind = autocast_type(words.device)
+        parts = parts if kind is None else [part.to(kind) for part in parts]
+        # Autocast would choose a type for each operation inside; the whole is made for one.
+        with without_autocast(words.device):
+            mixed, mean_e = XLinearMix.apply(
+                *parts, self.embed.weight, self.embed.bias, self.spatial.weight[0], word_groups,
+                memory.groups, self.dropout if self.training else 0.0)
         return torch.sigmoid(self.squeeze(mean_e)) * self.query2(words) * mixed
 
 
@@ -270,16 +268,19 @@ class XLinearMix(torch.autograd.Function):
     """The part of X-linear attention where words meet regions, image by image.
 
     The product q1 * k has words x regions x d entries, by far the largest thing in the model.
-    Here it exists for one image (and `PAIRS` pairs) at a time, always in the same memory, and is made
-    again in the backward pass; only e (half as wide) is kept.  Only real words meet real regions.
+    Here it exists for one image (and `PAIRS` pairs) at a time, and is made again in the backward pass;
+    only e (half as wide) is kept.  Only real words meet real regions.
     """
 
     @staticmethod
     def forward(ctx, query, key, value, weight, bias, spatial, word_groups, region_groups, dropout):
-        """query (N, d), key and value (M, d), weight (d/2, d), bias and spatial (d/2,).
+        """query (N, d), key and value (M, d); weight (d/2, d), bias and spatial (d/2,), which may be of
+        more precision than those; so is what adds up over the images.
 
         Returns the sum of a v (N, d) and the mean of e over the regions (N, d/2).
         """
+        weight, bias, spatial = (part.to(query.dtype) for part in (weight, bias, spatial))
+        wide = torch.promote_types(query.dtype, torch.float32)
         mixed = query.new_empty(query.shape)
         mean_e = query.new_empty(query.shape[0], weight.shape[0])
         kept_a = []
@@ -294,7 +295,7 @@ class XLinearMix(torch.autograd.Function):
             torch.addmm(bias, products(n0, n1, m0, m1), weight.t(), beta=factor, alpha=factor, out=e).relu_()
             if dropout:  # (words * regions, d/2)
                 e.mul_(keep_mask(e.shape, dropout, e.device, e.dtype)[0])
-            a = torch.mv(e, spatial).view(words, regions).softmax(-1)
+            a = torch.mv(e, spatial).view(words, regions).softmax(-1, dtype=wide).to(e.dtype)
             torch.mm(a, value[m0:m1], out=mixed[n0:n1])
             torch.mean(e.view(words, regions, -1), 1, out=mean_e[n0:n1])
             kept_a.append(a)
@@ -307,8 +308,9 @@ class XLinearMix(torch.autograd.Function):
     def backward(ctx, d_mixed, d_mean):
         query, key, value, weight, spatial, all_e, *kept_a = ctx.saved_tensors
         d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(spatial)
-        d_spatial = torch.zeros_like(spatial)
+        wide = torch.promote_types(query.dtype, torch.float32)
+        d_weight = torch.zeros_like(weight, dtype=wide)
+        d_bias, d_spatial = torch.zeros_like(spatial, dtype=wide), torch.zeros_like(spatial, dtype=wide)
         factored = spatial * ctx.factor
         products = Products(query, key, *ctx.groups)
         for ((n0, n1), (m0, m1)), e, a in zip(products.spans, products.split(all_e), kept_a):
@@ -321,8 +323,8 @@ class XLinearMix(torch.autograd.Function):
             # e is positive exactly where neither ReLU nor dropout stopped it.
             d_e = torch.ops.aten.threshold_backward(d_e.view(words * regions, half), e, 0)
             product = products(n0, n1, m0, m1)
-            d_weight.addmm_(d_e.t(), product)
-            d_bias += d_e.sum(0)
+            d_weight += d_e.t() @ product
+            d_bias += d_e.sum(0, dtype=wide)
             d_product = torch.mm(d_e, weight, out=product).view(words, regions, -1)
             # d_query sums d_product * k over regions, d_key sums d_product * q1 over words.
             torch.sum(d_product * key[m0:m1], 1, out=d_query[n0:n1])

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from models.packing import Groups
 
@@ -35,11 +36,25 @@ class State:
         return State(memory, Groups(counts, rows.device), caches, self.length)
 
 
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of rows (N, size) that remembers what gradients were taken of: passes without a
+    graph, such as the drawing of samples, do not count.  A single row, which has no deviation, is
+    normalised by what is remembered."""
+
+    def forward(self, rows):
+        """(N, size) -> the same shape."""
+        if not self.training or torch.is_grad_enabled() and len(rows) > 1:
+            return super().forward(rows)
+        if len(rows) > 1:
+            return F.batch_norm(rows, None, None, self.weight, self.bias, True, eps=self.eps)
+        return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 def batch_norms(count, feature_size, size):
     """Batch normalisation of the regions' features before (`count` 1) and also after (2) they are
     embedded; none with 0.  Padding never counts: the rows are packed."""
-    return (nn.BatchNorm1d(feature_size) if count else nn.Identity(),
-            nn.BatchNorm1d(size) if count == 2 else nn.Identity())
+    return (BatchNorm(feature_size) if count else nn.Identity(),
+            BatchNorm(size) if count == 2 else nn.Identity())
 
 
 class CaptionModel(nn.Module):
@@ -70,7 +85,13 @@ class CaptionModel(nn.Module):
         words it would else have to wait until the device has counted them.
         """
         hidden, places = self.word_states(memory, captions, lengths)
-        return self.output(hidden).log_softmax(-1), places
+        return self.log_probs(hidden), places
+
+    def log_probs(self, hidden):
+        """States (N, d) -> log-probabilities (N, V), in float32 or better: in bfloat16 rare words would be
+        drawn from as if most of them were not there."""
+        logits = self.output(hidden)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
     def start_weights(self):
         """Every matrix starts as Xavier uniform."""

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.packing import Groups
+from models.precision import without_autocast
 
 FREQUENCIES = 8
 LEAST_DISTANCE = 1e-3  # in widths or heights of the first box
@@ -68,15 +69,15 @@ class RelationBias(nn.Module):
         """
         pairs = Groups([count * count for count in groups.counts], groups.device)
         image, rank = pairs.owners, pairs.ranks  # (Q,)
-        counts = torch.tensor(groups.counts, device=groups.device)
-        width = counts[image]
-        start = (counts.cumsum(0) - counts)[image]
+        width = groups.sizes[image]
+        start = (groups.sizes.cumsum(0) - groups.sizes)[image]
         one, other = rank // width, rank % width
         geometry = relative_geometry(boxes[start + one], boxes[start + other])
         geometry = waves(geometry, boxes.dtype) if self.trigonometric else geometry.to(boxes.dtype)
         weight, bias = (torch.cat([getattr(layer, name) for layer in self.layers])
                         for name in ('weight', 'bias'))
-        logits = F.linear(geometry, weight, bias).relu().clamp(min=LEAST_WEIGHT).log()  # (Q, layers * h)
+        with without_autocast(boxes.device):  # the logarithm enlarges what is rounded
+            logits = F.linear(geometry, weight, bias).relu().clamp(min=LEAST_WEIGHT).log()  # (Q, layers * h)
         I, P = len(groups), groups.longest
         blank = logits.new_zeros(I, P, P, logits.shape[1]).masked_fill(
             ~groups.mask[:, None, :, None], -math.inf)

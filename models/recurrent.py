@@ -11,15 +11,15 @@ from torch.nn import functional as F
 from models.captioner import CaptionModel, State, batch_norms
 from models.decoding import draw
 from models.dropout import Dropout
-from models.packing import Groups
+from models.packing import Groups, numbers_on
 
 
 class LSTMCell(nn.Module):
     """A long short-term memory cell whose input is the parts of `sizes`, side by side.
 
     Each part is projected by itself, by its own columns of `weight_ih` (`input_weights`), so that what
-    does not change from word to word is projected once.  The weights are
-    those of `nn.LSTMCell`, gates in the order input, forget, cell, output.
+    does not change from word to word is projected once.  The weights are those of `nn.LSTMCell`, gates in
+    the order input, forget, cell, output.
     """
 
     gates, parts = 4, 2  # (hidden, cell)
@@ -107,7 +107,7 @@ class Memory:
 
     def select(self, images):
         """The memory of some images (a list of row numbers)."""
-        index = torch.tensor(images, device=self.groups.device)
+        index = numbers_on(self.groups.device, images)
         return Memory([tuple(part[index] for part in cell) for cell in self.cells],
                       [part[index] for part in self.parts], self.groups.select(images)[1])
 
@@ -116,9 +116,9 @@ class RecurrentCaptioner(CaptionModel):
     """What the recurrent captioners share.
 
     A model says how words come in (`word_inputs`), what it remembers of images (`encode`), and how its
-    cells go on by a word (`advance`).  `own_words` is the
-    probability with which training feeds a word drawn from the model's own last distribution in place
-    of the caption's (scheduled sampling, Bengio et al. 2015).
+    cells go on by a word (`advance`).  `own_words` is the probability with which training feeds a word
+    drawn from the model's own last distribution in place of the caption's (scheduled sampling, Bengio et
+    al. 2015).
     """
 
     needs = ('features', 'fc')
@@ -148,8 +148,8 @@ class RecurrentCaptioner(CaptionModel):
         steps = [[row for row in range(I * S) if lengths[row] >= t]
                  for t in range(max(lengths, default=-1) + 1)]
         counts = [len(live) for live in steps]
-        rows = torch.tensor([row for live in steps for row in live], device=captions.device)
-        times = torch.repeat_interleave(torch.tensor(counts)).to(captions.device)
+        rows = numbers_on(captions.device, [row for live in steps for row in live])
+        times = Groups(counts, captions.device).owners
         words = F.pad(captions, (1, 0)).view(I * S, T + 1)[rows, times]  # the start token 0 first
         # Words that are all known beforehand are projected all at once.
         weights = self.input_weights()
@@ -159,7 +159,7 @@ class RecurrentCaptioner(CaptionModel):
         for t, live in enumerate(steps):
             if len(live) < len(before):
                 place = {row: number for number, row in enumerate(before)}
-                kept = torch.tensor([place[row] for row in live], device=captions.device)
+                kept = numbers_on(captions.device, [place[row] for row in live])
                 cells = [tuple(part.index_select(0, kept) for part in cell) for cell in cells]
                 hidden = hidden.index_select(0, kept)
             inputs = ahead[t] if ahead else self.word_inputs(self._mixed(words[t], hidden), weights)
@@ -184,7 +184,7 @@ class RecurrentCaptioner(CaptionModel):
         if not own.any():
             return words
         with torch.no_grad():
-            drawn = draw(self.output(hidden[own]).log_softmax(-1))
+            drawn = draw(self.log_probs(hidden[own]))
         return words.masked_scatter(own, drawn)
 
     def _begin(self, memory, images):
@@ -202,8 +202,7 @@ class RecurrentCaptioner(CaptionModel):
         weights = self.input_weights()
         inputs = self.word_inputs(words, weights)
         hidden, cells = self.advance(inputs, state.caches, state.images, state.memory, weights)
-        log_probs = self.output(self.dropout(hidden)).log_softmax(-1)
-        return log_probs, State(state.memory, state.images, cells, state.length + 1)
+        return self.log_probs(self.dropout(hidden)), State(state.memory, state.images, cells, state.length + 1)
 
 
 class ShowTell(RecurrentCaptioner):
@@ -250,7 +249,8 @@ class ShowAttendTell(RecurrentCaptioner):
         """A batch (`features` (M, D), `counts`, `fc` (I, D)) -> `Memory`."""
         groups = Groups(batch.counts, batch.features.device)
         regions = self.dropout(F.relu(self.feature_embed(batch.features)))
-        cell = tuple(torch.tanh(layer(batch.fc)) for layer in self.initial)
+        # The states of cells stay in float32 under autocast.
+        cell = tuple(torch.tanh(layer(batch.fc)).to(batch.fc.dtype) for layer in self.initial)
         return Memory([cell], self.attention.remember(regions, groups), groups)
 
     def advance(self, inputs, cells, images, memory, weights):
@@ -289,7 +289,7 @@ class TopDown(RecurrentCaptioner):
         regions = self.embedded_norm(regions)
         mean = self.dropout(F.relu(self.mean_embed(batch.fc)))
         mean = F.linear(mean, self.input_weights()[1])  # (I, 4 r), what it adds to the gates
-        blank = mean.new_zeros(len(groups), self.size)
+        blank = batch.fc.new_zeros(len(groups), self.size)  # in float32 under autocast too
         return Memory([(blank, blank)] * 2, [mean, *self.attention.remember(regions, groups)], groups)
 
     def advance(self, inputs, cells, images, memory, weights):

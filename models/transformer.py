@@ -143,6 +143,8 @@ class Captioner(CaptionModel):
         regions = self.feature_embed(self.feature_norm(batch.features))  # (M, d)
         regions = relu_dropout_(regions, self.feature_dropout, self.training)
         regions = self.embedded_norm(regions)
+        # What layers add to stays in float32 under autocast.
+        regions = regions.to(torch.promote_types(regions.dtype, torch.float32))
         if self.place is not None:
             regions = self.place(regions, getattr(batch, self.place.needs))
         biases = [None] * len(self.encoder)
@@ -186,5 +188,4 @@ class Captioner(CaptionModel):
         for layer, cache, remembered in zip(self.decoder, state.caches, state.memory.layers):
             rows, cache = layer.step(rows, cache, state.images, remembered)
             caches.append(cache)
-        log_probs = self.output(self.decoder_norm(rows)).log_softmax(-1)
-        return log_probs, State(state.memory, state.images, caches, state.length + 1)
+        return self.log_probs(self.decoder_norm(rows)), State(state.memory, state.images, caches, state.length + 1)

@@ -32,7 +32,7 @@ def serve(pipe, name, side, options):
             answer(pipe, name, side, options, stack)
     except UserError as error:
         pipe.send(error)
-    except (EOFError, KeyboardInterrupt):
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
         pass
 
 
@@ -42,10 +42,7 @@ def answer(pipe, name, side, options, stack):
     Sends first (facts, hardware), then for 'run' a dict of numbers, for 'result' what the sides should
     agree on.
     """
-    if options.quick:
-        torch.set_num_threads(1)  # what is this small has nothing to share
-    device = pick_device(options.device)
-    torch.manual_seed(0)
+    device = set_up(options)
     workload = stack.enter_context(
         contextlib.closing(WORKLOADS[name](QUICK if options.quick else Sizes(), device)))
     stack.callback(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # what is closing is not interrupted
@@ -64,6 +61,14 @@ def answer(pipe, name, side, options, stack):
         synchronise(device)
         seconds = workload.clock() - start
         pipe.send({**numbers, 'seconds': seconds / share, 'share': share, 'peak': peak_memory(device)})
+
+
+def set_up(options):
+    """The device, and torch as every measuring process has it."""
+    if options.quick:
+        torch.set_num_threads(1)  # what is this small has nothing to share
+    torch.manual_seed(0)
+    return pick_device(options.device)
 
 
 def hardware(device):
@@ -216,6 +221,8 @@ workloads:
     if options.json and not os.path.isdir(os.path.dirname(options.json) or '.'):
         raise UsageError(f'--json {options.json}: there is no folder {os.path.dirname(options.json)}; '
                          'make it, or name another file')
+    if options.growth and options.only:
+        raise UsageError('--only names workloads, and --growth runs none; leave one of them out')
     load = os.getloadavg()[0]
     found = compare_growth(options) if options.growth else compare_workloads(options)
     print(f'{found["device"]}, torch {torch.__version__}; load average {load:.1f} before, '
@@ -240,7 +247,7 @@ def compare_workloads(options):
 
 def compare_growth(options):
     """The same for `--growth`, measured in this process."""
-    device = pick_device(options.device)
+    device = set_up(options)
     found = measure_growth(QUICK if options.quick else Sizes(), device, options.repeats)
     return {'growth': found, 'device': hardware(device), 'lines': markdown(growth_table(found))}
 

@@ -135,7 +135,7 @@ def advance(writer, work, before, after, label, workers, broken):
     a message about are `broken`, and not in the file."""
     todo = writer.with_state(before)
     with Workers(work, workers, len(todo)) as pool, \
-            Progress(len(writer.ids), label, done=len(writer.with_state(after))) as display:
+            Progress(len(writer.ids), label, done=len(writer.ids) - len(todo)) as display:
         for start in range(0, len(todo), BATCH):
             batch, failed = todo[start:start + BATCH], set()
             for image_id, message in zip(batch, pool.map(batch)):
@@ -216,6 +216,10 @@ def verify(opt, sources, output):
         raise DataError(f'--output_file: there is no file {output}; run the command without --verify')
     broken = Broken()
     packed = {kind: Packed(output, kind, 'output_file') for kind in sources}
+    for kind in {'att', 'fc'} & set(packed):
+        if packed[kind].dtype != opt.dtype:
+            raise UsageError(f'--dtype {opt.dtype}: {output} holds {packed[kind].dtype}; give --dtype '
+                             f'{packed[kind].dtype}, or pack it again into another file')
     ids = common_ids(sources, broken)
     there = next(iter(packed.values())).places
     report(set(ids) - set(there), f'are not in {output}', broken)
@@ -266,19 +270,26 @@ def main():
         raise UsageError(f'--output_file: {output} is a folder; name a file, say {output}.h5')
     if opt.verify:
         return verify(opt, sources, output)
+    if opt.input_json and not opt.input_box_dir:
+        raise UsageError('--input_json says the sizes of images that boxes need; give --input_box_dir too, or '
+                         'leave it out')
     broken, folder = Broken(), f'{output}.partial'
     inputs = {FLAGS[kind]: Sample(source.ids(), partial(describe, source=source))
               for kind, source in sources.items()}
     partial_path = os.path.join(folder, os.path.basename(output))
     check_kinds([output, partial_path], sources)
+    own = False
     try:
         with claimed(output, 'pack_features.py', {'dtype': opt.dtype}, inputs, [folder], [output]) as record:
+            own = True
             pack(opt, sources, output, partial_path, broken)
             forget_others(record, Packed(output, next(iter(sources)), 'output_file').ids())
             save(output, record)
     finally:
+        # Unless there is something in it to go on with, or it is another process's.
         with contextlib.suppress(OSError):
-            os.rmdir(folder)   # unless there is something in it to go on with
+            if own:
+                os.rmdir(folder)
     summary(output, sources, opt)
     return broken.finish('mend them and run the command again; it packs only what is missing')
 

@@ -15,13 +15,14 @@ MIDDLE = {'regions of an image': 50, 'captions of an image': 5, 'layers': 6, 'im
 
 
 class GrownStep(Workload):
-    """A cross-entropy step of the sizes in `point`, {axis: value}."""
+    """A cross-entropy step of the sizes in `point`, {axis: value}; `like`, a step with as many layers,
+    lends it its model and optimiser."""
 
-    def __init__(self, sizes, device, point):
+    def __init__(self, sizes, device, point, like=None):
         layers = f'{sizes.flags} --num_layers {point["layers"]}'
         super().__init__(replace(sizes, flags=layers), device)
         counts = [-(-point['regions of an image'] // sizes.shrink)] * point['images']
-        self.build(counts, seed=7, copies=point['captions of an image'])
+        self.build(counts, 7, point['captions of an image'], like)
         lengths = (self.batch.captions > 0).sum(2).tolist()
         self.operations = counted_operations(self.sizes, counts, lengths)
 
@@ -41,10 +42,12 @@ def measure_growth(sizes, device, repeats):
     Each step is taken once unmeasured, then `repeats` times, all in turns; what counts is the median.
     """
     points = {(axis, value): {**MIDDLE, axis: value} for axis, values in AXES.items() for value in values}
-    steps = {}
+    steps, of_layers = {}, {}
     for point in points.values():
         if tuple(point.values()) not in steps:
-            steps[tuple(point.values())] = GrownStep(sizes, device, point)
+            like = of_layers.get(point['layers'])
+            step = steps[tuple(point.values())] = GrownStep(sizes, device, point, like)
+            of_layers.setdefault(point['layers'], step)
     taken = {key: [] for key in steps}
     for key in progress(list(steps) * (repeats + 1), 'growth', unit='step'):
         taken[key].append(steps[key].seconds())
@@ -56,7 +59,7 @@ def measure_growth(sizes, device, repeats):
         line = constant + each * np.array(values)
         found[axis] = {'values': list(values), 'seconds': seconds, 'constant': float(constant),
                        'each': float(each), 'off': float(np.abs(line / seconds - 1).max()),
-                       'rates': [steps[key].operations / each for key, each in zip(keys, seconds)]}
+                       'rates': [steps[key].operations / median for key, median in zip(keys, seconds)]}
     return found
 
 

@@ -21,7 +21,7 @@ def run(processes, module, arguments, folder, prepare=None, timeout=60):
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
-    build_optimiser([torch.zeros(1)], 'adam')  # loads, once for all forks, what torch loads here
+    build_optimiser([torch.zeros(1)], 'sgd')  # loads, once for all forks, what torch loads here
     context = multiprocessing.get_context('fork')
     started = [context.Process(target=_work, args=(rank, processes, port, module, arguments, folder, prepare))
                for rank in range(processes)]

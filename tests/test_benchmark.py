@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from misc.cli import DataError
 from scripts import benchmark
-from tests import workloads
+from tests import growth, workloads
 from tests.conftest import ROOT
-from tests.made_up import Sizes, caption_lengths
+from tests.made_up import QUICK, Sizes, caption_lengths
 from tests.workloads import REGIONS, WORDS_SEED, WORKLOADS, Cider, Step, counted_operations
 
 
@@ -59,3 +59,30 @@ def test_the_known_step_has_the_words_and_operations_that_it_is_known_for():
     assert (words.sum(), words.min(), words.max(), sum(REGIONS)) == (772, 6, 16, 675)
     counted = counted_operations(sizes, REGIONS, words.reshape(15, 5).tolist())
     assert counted == pytest.approx(4.1e11, rel=0.02)
+
+
+def test_growth_is_the_line_through_the_times_of_its_steps(tmp_path, capsys):
+    path, threads = tmp_path / 'growth.json', torch.get_num_threads()
+    flags = ['--quick', '--growth', '--repeats', '1', '--json', str(path)]
+    # A second each for an image, a caption of it and a layer, and a tenth for a region of an image.
+    with mock.patch.object(sys, 'argv', ['benchmark.py', *flags]), mock.patch.object(
+            growth.GrownStep, 'seconds', lambda step: len(step.batch) + step.batch.captions.shape[1]
+            + len(step.model.encoder) + step.batch.counts[0] * 0.1):
+        benchmark.main()
+    torch.set_num_threads(threads)
+    found, told = json.loads(path.read_text())['growth'], capsys.readouterr().out
+    assert list(found) == list(growth.AXES)
+    for axis in ('images', 'layers', 'captions of an image'):
+        assert found[axis]['each'] == pytest.approx(1) and found[axis]['off'] < 1e-9
+        assert f'| {axis} ' in told
+    assert found['images']['constant'] == pytest.approx(found['images']['seconds'][0] - 5)
+    rates = [rate * seconds for rate, seconds in zip(found['layers']['rates'], found['layers']['seconds'])]
+    assert rates[0] < rates[1] < rates[2]  # operations
+
+
+def test_a_grown_step_takes_the_time_of_a_step():
+    point = {**growth.MIDDLE, 'images': 2, 'layers': 1}
+    step = growth.GrownStep(QUICK, torch.device('cpu'), point)
+    other = growth.GrownStep(QUICK, torch.device('cpu'), {**point, 'images': 3}, like=step)
+    assert step.seconds() > 0 and other.seconds() > 0 and other.operations > step.operations
+    assert other.model is step.model and other.optimiser is step.optimiser

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -16,6 +17,7 @@ import train
 from misc import checkpoint, packed
 from misc.cli import DataError
 from misc.features import Folder, open_source, packed_sizes
+from misc.made import claimed
 from misc.packed import Writer
 from scripts import pack_features, prepro_bbox_relative_coords
 from tests import tiny
@@ -294,6 +296,8 @@ def test_verify_names_what_differs_and_writes_nothing(run, root):
     np.save(root / 'box' / '107.npy', np.ones((1, 4)))
     (root / 'vec' / '109.npy').unlink()
     content = (root / 'all.h5').read_bytes()
+    status, said = pack(run, root, verify=1, dtype='float16')
+    assert status == 2 and 'holds float32' in said
     status, said = pack(run, root, verify=1)
     assert status == 1 and '15 of 15 images compared, 5 differences' in said
     for words in ('(att of 104) is not what', 'the size of image 105', '(box of 107)',
@@ -332,3 +336,26 @@ def test_training_names_what_a_packed_file_lacks_and_the_command_that_packs(run,
     assert 'no packed arrays of kind grid (it holds att, box)' in complaint(
         '--input_grid_vec_dir', root / 'all.h5')
     assert 'pack_features.py' in complaint('--input_img_feat_dir', root / 'absent.h5')
+
+
+def test_a_second_packing_leaves_the_folder_of_the_first(run, root):
+    (root / 'all.h5.partial').mkdir()
+    with claimed(str(root / 'all.h5'), 'pack_features.py', {'dtype': 'float32'}, {},
+                 [str(root / 'all.h5.partial')], [str(root / 'all.h5')]):
+        status, said = pack(run, root)
+        assert status == 2 and 'another process' in said
+        assert (root / 'all.h5.partial').is_dir()
+
+
+def test_sizes_without_boxes_are_no_input(run, root):
+    status, said = pack(run, root, 'att', input_json=root / 'talk.json')
+    assert status == 2 and '--input_box_dir' in said
+
+
+def test_threads_that_read_the_same_file_get_their_own_images(run, root):
+    pack(run, root)
+    source = open_source(str(root / 'all.h5'), 'att', '')
+    expected = {image_id: source.read(image_id).sum() for image_id in source.ids()}
+    with ThreadPoolExecutor(4) as pool:
+        for image_id, array in zip(list(expected) * 50, pool.map(source.read, list(expected) * 50)):
+            assert array.sum() == expected[image_id]

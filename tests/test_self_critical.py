@@ -178,8 +178,8 @@ def test_an_image_is_encoded_once_for_each_way_it_is_looked_at(monkeypatch):
     monkeypatch.setattr(model, 'encode', lambda b: (calls.append(1), plain(b))[1])
     batch.image_ids, batch.images, batch.epoch = [1, 2, 3], [0, 1, 2], 0
     self = types.SimpleNamespace(
-        model=model, device='cpu', longest=6,
-        options=types.SimpleNamespace(sc_baseline='greedy', sc_samples=5, seed=1),
+        model=model, device=torch.device('cpu'), longest=6,
+        options=types.SimpleNamespace(sc_baseline='greedy', sc_samples=5, seed=1, amp='off'),
         rewards=lambda ids, samples, greedy: (np.ones((3, 5), np.float32), {}))
     terms, _ = train.Training._self_critical_loss(self, batch)
     assert len(calls) == 3 and terms['loss'].requires_grad and model.training

@@ -21,7 +21,7 @@ from misc.optim import build_optimiser, clip_by_value
 from models import build
 from tests import tiny
 from tests.made_up import QUICK, made_up_batch, model_options
-from tests.test_models import make_options
+from tests.test_models import FAMILIES, make_options
 
 # Of the meta device nothing can be read: whatever would make the host wait for a CUDA device (a copy to the
 # host, `item`, `nonzero`, a mask as index, a size that depends on numbers) is an error there.
@@ -32,7 +32,7 @@ def waiting_step(options, smoothing=0.1, accumulate=1):
     """Gradients, check, clipping and update as in train.py, on a device that cannot be waited for."""
     model = build(options, QUICK.words + 1, QUICK.longest).to(DEVICE)
     batch = made_up_batch([5, 3, 8], QUICK, options, seed=1)
-    batch.boxes = torch.rand(16, 4)
+    batch.boxes, batch.fc = torch.rand(16, 4), torch.rand(3, options.img_feat_size)
     self = types.SimpleNamespace(
         model=model, parameters=list(model.parameters()), device=DEVICE, rewards=None,
         options=types.SimpleNamespace(label_smoothing=smoothing, accumulate=accumulate, amp='off', scheduled_sampling_start=-1),
@@ -46,8 +46,21 @@ def waiting_step(options, smoothing=0.1, accumulate=1):
     return loss, finite
 
 
+@pytest.fixture
+def no_copies(monkeypatch):
+    """Numbers of the host go to the device by `numbers_on` alone, which does not wait."""
+    plain = torch.tensor
+
+    def tensor(*args, device=None, **more):
+        assert device is None or torch.device(device) != DEVICE
+        return plain(*args, device=device, **more)
+
+    monkeypatch.setattr(torch, 'tensor', tensor)
+
+
+@pytest.mark.usefixtures('no_copies')
 @pytest.mark.parametrize('changes', [
-    dict(), dict(cross_attn='dot-product'), dict(enc_pos_type='box-coord', norm='rms', ff_activation='gelu'),
+    *FAMILIES, dict(), dict(cross_attn='dot-product'), dict(enc_pos_type='box-coord', norm='rms', ff_activation='gelu'),
     dict(enc_pos_embedding=False), dict(caption_model='transformer')], ids=str)
 @pytest.mark.parametrize('accumulate', [1, 2])
 def test_nothing_of_a_step_is_read_from_the_device(changes, accumulate):
@@ -141,3 +154,12 @@ def test_the_death_of_a_process_that_reads_is_told_wherever_the_training_is(tmp_
     corpus = tiny.write_corpus(tmp_path / 'corpus')
     with pytest.raises(DataError, match='a process that reads features died.*--num_workers'):
         tiny.run(train, tiny.train_flags(corpus, tmp_path / 'run', '--num_workers', 1, '--max_epochs', 9))
+
+
+@pytest.mark.parametrize('end', ['_save', '_validate'])
+def test_nothing_is_saved_before_the_last_flag_was_looked_at(end):
+    told = []
+    self = types.SimpleNamespace(flags=types.SimpleNamespace(settle=lambda: 'a step'), _refuse=told.append)
+    with pytest.raises(AttributeError):  # it has nothing to save
+        getattr(train.Training, end)(self)
+    assert told == ['a step']

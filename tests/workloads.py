@@ -80,12 +80,13 @@ class Workload:
         self.facts = {}  # plain values for the report
         self.shares = {}  # by side, how much of the workload a run does, where it is not all
 
-    def build(self, counts, seed, copies=5):
-        """The model, on a batch of images with `counts` regions and `copies` captions each."""
+    def build(self, counts, seed, copies=5, like=None):
+        """The model, on a batch of images with `counts` regions and `copies` captions each; or that of
+        `like`, another workload, with its optimiser."""
         batch = made_up_batch(counts, self.sizes, model_options(self.sizes), seed, copies)
-        self.model = made_up_model(self.sizes, batch).to(self.device)
+        self.model = made_up_model(self.sizes, batch).to(self.device) if like is None else like.model
         self.batch = batch.to(self.device)
-        self.optimiser = None
+        self.optimiser, self.like = None, like
 
     def image(self, i):
         """The plain version's arguments for image i."""
@@ -93,13 +94,18 @@ class Workload:
         rows = slice(start, start + self.batch.counts[i])
         return self.model, self.batch.features[rows], self.batch.grids[rows]
 
+    def new_optimiser(self):
+        """That of the model.  The weights stay what they are (at the same cost), so captions keep their lengths
+        and both sides can be compared after they were timed."""
+        optimiser = build_optimiser(self.model.parameters(), 'adam')
+        set_rate(optimiser, 0.0)
+        return optimiser
+
     def training_step(self, loss_of):
-        """Loss, gradients and update as in train.py -> the seconds of each."""
+        """Loss, gradients and update as in train.py -> the seconds of each.  On a GPU it is waited for after
+        each of them, which train.py does not do."""
         if self.optimiser is None:
-            self.optimiser = build_optimiser(self.model.parameters(), 'adam')
-            # The weights stay what they are (at the same cost), so captions keep their lengths and
-            # both sides can be compared after they were timed.
-            set_rate(self.optimiser, 0.0)
+            self.optimiser = self.new_optimiser() if self.like is None else self.like.optimiser
         marks = [self.clock()]
 
         def mark():
