@@ -327,7 +327,8 @@ def add_evaluation_flags(parser):
     group.add_argument('--coco_json', metavar='FILE',
                        help='COCO caption annotations to take references from, in place of --input_json')
     group.add_argument('--id', type=run_name, default='', metavar='NAME',
-                       help="name in eval_results/ID_SPLIT.json (default: the run's, or the runs' joined by +)")
+                       help="name in eval_results/ID_SPLIT.json (default: the run's, or the runs' joined "
+                            'by +, cut where that is too long)')
     flag(group, 'verbose_beam', 'print every finished beam of every image')
     flag(group, 'verbose_loss', 'also compute the cross-entropy loss, on five captions of each image')
     flag(group, 'dump_json', 'write the captions to vis/vis.json', True)
