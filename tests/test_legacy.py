@@ -1,6 +1,7 @@
 """Checkpoints of older code are read as they are, with the numbers of the code that made them."""
 
 import argparse
+import functools
 import itertools
 import json
 import pickle
@@ -107,6 +108,17 @@ def test_a_model_comes_back_from_older_names_with_every_option_and_exactly_its_n
 # Weights by the names of older code alone, how the plain formulas compute with them, and their options.
 BY_HAND = {
     'spatial': (old_code.spatial_weights(), old_code.spatial_model, dict(heads=8), True),
+    'spatial, dot-product': (
+        old_code.spatial_weights(xlinear=False), functools.partial(old_code.spatial_model, xlinear=False),
+        dict(heads=8, cross_attn='dot-product'), True),
+    'spatial, g2, rms': (
+        old_code.spatial_weights('g2', norms=('scale',)),
+        functools.partial(old_code.spatial_model, place='g2'),
+        dict(heads=8, enc_pos_type='g2', norm='rms'), True),
+    'spatial, box-coord, gelu': (
+        old_code.spatial_weights('box-coord'),
+        functools.partial(old_code.spatial_model, place='box-coord', activation='gelu'),
+        dict(heads=8, enc_pos_type='box-coord', ff_activation='gelu'), True),
     'relation': (old_code.relation_weights(), old_code.relation_model,
                  {**RELATION, 'legacy_extra_skip': True, 'use_bn': 2}, False),
     'relation, four numbers': (old_code.relation_weights(geometry=4), old_code.relation_model, {
@@ -115,6 +127,9 @@ BY_HAND = {
                 {**TOPDOWN, 'input_encoding_size': 9}, False),
     'show_tell': (old_code.show_tell_weights(), old_code.show_tell_model,
                   {**SHOW_TELL, 'input_encoding_size': 9}, False),
+    'spatial, show_tell': (
+        old_code.show_tell_weights('rnn'), functools.partial(old_code.show_tell_model, core='rnn'),
+        {**SHOW_TELL, 'input_encoding_size': 9}, True),
 }
 
 
