@@ -473,13 +473,14 @@ def check_scheduled_sampling(options):
                          f'once; allowed is -1, or one of {", ".join(RECURRENT)}')
 
 
-def check_run(options):
-    """Resolve the run's name and folder, each from the other where one is not given."""
+def check_run(options, flag='--checkpoint_path'):
+    """Resolve the run's name and folder, each from the other where one is not given; `flag` names the
+    folder."""
     folder = os.path.basename(os.path.normpath(options.checkpoint_path or 'captioner'))
     try:
         options.id = options.id or run_name(folder)
     except argparse.ArgumentTypeError as error:
-        raise UsageError(f'--checkpoint_path: {error}, or name the run with --id') from None
+        raise UsageError(f'{flag}: {error}, or name the run with --id') from None
     options.checkpoint_path = options.checkpoint_path or os.path.join('checkpoints', options.id)
 
 

@@ -42,7 +42,7 @@ def main():
     if bool(options.input_dir) == bool(options.model) or bool(options.model) != bool(options.infos_path):
         raise UsageError('give --input_dir, or --model and --infos_path')
     options.checkpoint_path = options.output_dir
-    opts.check_run(options)
+    opts.check_run(options, '--output_dir')
     if os.path.isdir(options.output_dir) and os.listdir(options.output_dir):
         raise UsageError(f'--output_dir {options.output_dir} is not empty; name another folder')
     run, best = old_runs(options)
@@ -60,7 +60,7 @@ def old_runs(options):
     if options.model:
         return checkpoint.read_run(options.model, options.infos_path, options.seq_length), None
     folder = options.input_dir
-    run = checkpoint.find_run(folder, options.id, options.seq_length, '--input_dir')
+    run = checkpoint.find_run(folder, longest=options.seq_length, flag='--input_dir')
     best = [os.path.join(folder, name) for name in checkpoint.infos_files(folder)[1]]
     model = checkpoint.find_model(folder, is_best=True)
     if len(best) != 1 or best[0] == run.infos_path or not os.path.exists(model):
