@@ -260,13 +260,23 @@ def take_weights(model, run):
 def take_optimiser(optimiser, model, run):
     """Load the moments of a `Run` into the optimiser of the model's parameters; without those, or with
     those of another kind, they start anew, and a line says so."""
-    state = run.optimiser_path and read_tensors(run.optimiser_path)
+    if not take_state(optimiser, model, run, optimiser_state(run)):
+        where = run.optimiser_path or os.path.dirname(run.model_path)
+        note(f'note: {where} holds no moments of this optimiser and model; they start anew')
+
+
+def optimiser_state(run):
+    """What a `Run` saved of its optimiser, as its file has it, or None."""
+    return run.optimiser_path and read_tensors(run.optimiser_path)
+
+
+def take_state(optimiser, model, run, state):
+    """Load the `optimiser_state` of a `Run` into the optimiser of the model's parameters; returns False,
+    and takes nothing, where it holds no moments of such an optimiser."""
     if state is not None and run.names is not None:
         parameters = [name for name, _ in model.named_parameters()]
         state = legacy.translated_moments(state, run.weights, optimiser, parameters)
-    if not take_moments(optimiser, state):
-        where = run.optimiser_path or os.path.dirname(run.model_path)
-        note(f'note: {where} holds no moments of this optimiser and model; they start anew')
+    return take_moments(optimiser, state)
 
 
 def load_weights(model, state, path):

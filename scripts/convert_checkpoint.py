@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import models
 import opts
 from misc import checkpoint, legacy
-from misc.cli import DataError, Parser, UsageError, number_in, run_command
+from misc.cli import DataError, Parser, UsageError, note, number_in, run_command
 from misc.optim import build_optimiser
 
 DESCRIPTION = """\
@@ -81,10 +81,23 @@ def converted(run, run_id, is_best=False):
     files = {f'model{"-best" if is_best else ""}.pth': checkpoint.tensor_bytes(model.state_dict()),
              checkpoint.infos_name(run_id, is_best): checkpoint.pickle_bytes(infos)}
     if not is_best:
-        optimiser = build_optimiser(model.parameters(), 'adam')
-        checkpoint.take_optimiser(optimiser, model, run)
-        files['optimizer.pth'] = checkpoint.tensor_bytes(optimiser.state_dict())
+        files['optimizer.pth'] = checkpoint.tensor_bytes(converted_moments(model, run))
     return files
+
+
+def converted_moments(model, run):
+    """The state of an optimiser with the moments of a `Run`, of the kind that they are of; without any it
+    holds nothing, and a line says so."""
+    state = checkpoint.optimiser_state(run)
+    kind = legacy.optimiser_kind(state)
+    if kind is not None:
+        optimiser = build_optimiser(model.parameters(), kind)
+        if checkpoint.take_state(optimiser, model, run, state):
+            note(f'note: {run.optimiser_path} is of --optim {kind}')
+            return optimiser.state_dict()
+    where = run.optimiser_path or os.path.dirname(run.model_path) or '.'
+    note(f'note: {where} holds no moments that can be translated; training starts them anew')
+    return {'state': {}, 'param_groups': []}
 
 
 if __name__ == '__main__':
