@@ -27,6 +27,7 @@ MATTERS_TO = {
     'att_hid_size': ATTENDING, 'norm_img_feat': TRANSFORMERS + ATTENDING,
     'use_bn': TRANSFORMERS + ('topdown',),
 }
+RATES = ('dropout', 'drop_prob_lm')  # what a run that older code began keeps
 # The options that say how a model's inputs are read; the models of an ensemble must agree on them.
 INPUT_OPTIONS = ('img_feat_size', 'norm_img_feat', 'num_grids', 'norm_box_feat')
 OPTIMISERS = ('adam', 'adamw', 'rmsprop', 'adagrad', 'sgd', 'sgdm', 'sgdmom')
@@ -397,11 +398,26 @@ def take_model_options(options, given, infos_options, infos_path):
         setattr(options, name, saved)
 
 
+def take_rates(options, given, infos_options, infos_path):
+    """Fill the dropout rates that are not `given` from a checkpoint's options, if it is of a run that
+    older code began; {name: rate} of those that were taken.  Raises `DataError` as above.
+
+    Such a run keeps them when it goes on later: the same command then means the same training.
+    """
+    options.keeps_rates = bool(infos_options.get('keeps_rates'))
+    names = [name for name in RATES if options.keeps_rates and matters(name, options)
+             and name not in given and infos_options.get(name) is not None]
+    taken = {name: allowed_value(name, infos_options[name], infos_path) for name in names}
+    vars(options).update(taken)
+    return taken
+
+
 def allowed_value(name, value, infos_path):
-    """The saved `value` of a model option as its flag would have given it."""
+    """The saved `value` of an option as its flag would have given it."""
     parser = Parser()
     add_data_flags(parser)
     add_model_flags(parser)
+    add_dropout_flags(parser)
     kind = next(action.type for action in parser._actions if action.dest == name)
     try:
         return kind(show(value))

@@ -184,7 +184,7 @@ def recognise(weights, said, words):
     options.update({name: value for name, (value, _) in found.items()})
     if family not in TABLES:
         options['heads'] = options['heads'] or ZOO_HEADS
-    return {**options, **dropout_rates(said)}
+    return {**options, **dropout_rates(said), 'keeps_rates': True}  # the last: see opts.take_rates
 
 
 def family_of(weights):
@@ -272,7 +272,7 @@ def agrees(name, claimed, value):
 
 def dropout_rates(said):
     """The rates of `--dropout` and `--drop_prob_lm` that older code trained with."""
-    if 'dropout' in said:  # the Spatial code has one rate for all
+    if said.get('dropout') is not None:  # the Spatial code has one rate for all
         return {'dropout': said['dropout'], 'drop_prob_lm': said['dropout']}
     return {'dropout': ZOO_DROPOUT, 'drop_prob_lm': said.get('drop_prob_lm', ZOO_FEATURE_DROPOUT)}
 
