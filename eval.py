@@ -7,6 +7,7 @@ import argparse
 import os
 import re
 import shutil
+import zlib
 
 os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # why: see train.py
 
@@ -19,6 +20,8 @@ from misc.evaluation import caption_images, mean_loss
 from misc.machine import memory_errors, pick_device
 from misc.report import image_rows, score_table, write_results, write_vis
 from models.ensemble import Ensemble
+
+LONGEST_NAME = 200  # bytes of ID in ID_SPLIT.json, which may have 255 and is longer while it is written
 
 
 def main():
@@ -38,7 +41,7 @@ def set_up():
     device = pick_device(options.device)
     members, runs = read_members(options, given)
     infos = runs[0].infos
-    options.id = options.id or '+'.join(str(member.id) for member in members)
+    options.id = options.id or joined_name([member.id for member in members])
     longest = infos['opt']['seq_length']
 
     corpus = Corpus(reading(members), wants_labels=options.verbose_loss)
@@ -126,6 +129,16 @@ def read_members(options, given):
                 raise UsageError(f'{path} has {name} {opts.show(getattr(member, name))}, a model before it '
                                  f'{opts.show(getattr(shared, name))}; models of an ensemble read the same inputs')
     return members, runs
+
+
+def joined_name(names):
+    """One name for the models of an ensemble that can begin a file's name: a long one is cut, and ends in a
+    number that tells it from others with the same beginning."""
+    name = '+'.join(names).encode()
+    if len(name) > LONGEST_NAME:
+        end = f'+{zlib.crc32(name):08x}'.encode()
+        name = name[:LONGEST_NAME - len(end)] + end
+    return name.decode(errors='ignore')
 
 
 def load_model(options, run, longest):

@@ -27,6 +27,7 @@ MATTERS_TO = {
     'att_hid_size': ATTENDING, 'norm_img_feat': TRANSFORMERS + ATTENDING,
     'use_bn': TRANSFORMERS + ('topdown',),
 }
+RATES = ('dropout', 'drop_prob_lm')  # what a run that older code began keeps
 # The options that say how a model's inputs are read; the models of an ensemble must agree on them.
 INPUT_OPTIONS = ('img_feat_size', 'norm_img_feat', 'num_grids', 'norm_box_feat')
 OPTIMISERS = ('adam', 'adamw', 'rmsprop', 'adagrad', 'sgd', 'sgdm', 'sgdmom')
@@ -327,7 +328,8 @@ def add_evaluation_flags(parser):
     group.add_argument('--coco_json', metavar='FILE',
                        help='COCO caption annotations to take references from, in place of --input_json')
     group.add_argument('--id', type=run_name, default='', metavar='NAME',
-                       help="name in eval_results/ID_SPLIT.json (default: the run's, or the runs' joined by +)")
+                       help="name in eval_results/ID_SPLIT.json (default: the run's, or the runs' joined "
+                            'by +, cut where that is too long)')
     flag(group, 'verbose_beam', 'print every finished beam of every image')
     flag(group, 'verbose_loss', 'also compute the cross-entropy loss, on five captions of each image')
     flag(group, 'dump_json', 'write the captions to vis/vis.json', True)
@@ -396,11 +398,26 @@ def take_model_options(options, given, infos_options, infos_path):
         setattr(options, name, saved)
 
 
+def take_rates(options, given, infos_options, infos_path):
+    """Fill the dropout rates that are not `given` from a checkpoint's options, if it is of a run that
+    older code began; {name: rate} of those that were taken.  Raises `DataError` as above.
+
+    Such a run keeps them when it goes on later: the same command then means the same training.
+    """
+    options.keeps_rates = bool(infos_options.get('keeps_rates'))
+    names = [name for name in RATES if options.keeps_rates and matters(name, options)
+             and name not in given and infos_options.get(name) is not None]
+    taken = {name: allowed_value(name, infos_options[name], infos_path) for name in names}
+    vars(options).update(taken)
+    return taken
+
+
 def allowed_value(name, value, infos_path):
-    """The saved `value` of a model option as its flag would have given it."""
+    """The saved `value` of an option as its flag would have given it."""
     parser = Parser()
     add_data_flags(parser)
     add_model_flags(parser)
+    add_dropout_flags(parser)
     kind = next(action.type for action in parser._actions if action.dest == name)
     try:
         return kind(show(value))
@@ -480,13 +497,14 @@ def check_scheduled_sampling(options):
                          f'once; allowed is -1, or one of {", ".join(RECURRENT)}')
 
 
-def check_run(options):
-    """Resolve the run's name and folder, each from the other where one is not given."""
+def check_run(options, flag='--checkpoint_path'):
+    """Resolve the run's name and folder, each from the other where one is not given; `flag` names the
+    folder."""
     folder = os.path.basename(os.path.normpath(options.checkpoint_path or 'captioner'))
     try:
         options.id = options.id or run_name(folder)
     except argparse.ArgumentTypeError as error:
-        raise UsageError(f'--checkpoint_path: {error}, or name the run with --id') from None
+        raise UsageError(f'{flag}: {error}, or name the run with --id') from None
     options.checkpoint_path = options.checkpoint_path or os.path.join('checkpoints', options.id)
 
 

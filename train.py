@@ -56,6 +56,10 @@ def set_up():
     if options.start_from:
         run = checkpoint.find_run(options.start_from, options.id, caption_width(options.input_label_h5))
         opts.take_model_options(options, given, run.infos['opt'], run.infos_path)
+        rates = opts.take_rates(options, given, run.infos['opt'], run.infos_path)
+        if rates:
+            listed = ', '.join(f'{name} {rate}' for name, rate in rates.items())
+            note(f'note: {listed}, as older code had in this run; to change that, give the flags')
         # The best model so far is in the old folder, so it is the best of this run only if it stays.
         options.load_best_score &= stays
     if not stays and os.path.exists(os.path.join(options.checkpoint_path,

@@ -166,48 +166,69 @@ def infos_name(run_id, best=False):
     return f'infos_{run_id}{"-best" if best else ""}.pkl'
 
 
-def find_run(folder, run_id, longest=None, flag='--start_from'):
+def find_run(folder, run_id='', longest=None, flag='--start_from'):
     """The `Run` to go on from: the run's own files, or those of the only run in the folder; `longest` as
     for `read_run`, `flag` named the folder.
 
-    Folders of older code may hold `infos.pkl` or `model.pt`, or nothing but the best model; its
-    moments are then not at hand, since `optimizer.pth` is of the last one.
+    Folders of older code may hold `infos.pkl` or `model.pt`, or nothing but the best model, whose
+    moments are then not at hand, since `optimizer.pth` is of the last one; or nothing but the best
+    model's infos file beside the last model.  Raises `DataError`.
     """
     if not os.path.isdir(folder):
         raise DataError(f'{flag}: there is no folder {folder}')
     finish_moves(folder)
-    infos_path = find_infos(folder, run_id, flag)
-    is_best = infos_path.endswith('-best.pkl')
-    run = read_run(find_model(folder, is_best), infos_path, longest)
+    infos_path, is_best = find_infos(folder, run_id, flag)
+    best_model = find_model(folder, is_best=True)
+    has_best = os.path.exists(best_model)
+    is_mixed = is_best and not has_best
+    run = read_run(find_model(folder, is_best and has_best), infos_path, longest)
+    if is_mixed and os.path.basename(infos_path) != infos_name(run.infos['opt'].get('id')):
+        if run.names is None:
+            raise DataError(f'{flag}: {infos_path} is of a best model, and there is no {best_model}; put it '
+                            f'back, or the infos file of {run.model_path}')
+        note(f'note: {infos_path} is of a best model that is not there; {run.model_path} is taken in its '
+             'place, and may be of a later iteration')
     if run.names is not None:
         note(f'note: epoch {run.infos["epoch"]} starts anew: {infos_path} does not say where in it '
              'the run stood')
-        if not os.path.exists(find_model(folder, is_best=True)):
+        if not has_best:
             run.infos['best_val_score'] = None  # of a model that is not here
     moments = os.path.join(folder, 'optimizer.pth')
-    if not is_best and (run.names is None or os.path.exists(moments)):
+    if (is_mixed or not is_best) and (run.names is None or os.path.exists(moments)):
         run.optimiser_path = moments
     return run
 
 
 def find_infos(folder, run_id, flag):
-    """The infos file to go on from."""
-    path = os.path.join(folder, infos_name(run_id))
-    if os.path.exists(path):
-        return path
+    """The infos file to go on from, and whether it is of a best model: that of the run `run_id`, or of the
+    only run in the folder."""
     last, best = infos_files(folder)
-    if len(last or best) == 1:
-        return os.path.join(folder, *(last or best))
+    found = last or best
+    own = {infos_name(run_id), infos_name(run_id, best=not last)}.intersection(found)
+    if own or len(found) == 1:
+        return os.path.join(folder, *(own or found)), not last
+    if not run_id:
+        raise DataError(f'{flag}: {folder} has {", ".join(found) or "no infos file, infos_ID.pkl"}; name the '
+                        'files of one run with --model and --infos_path')
     raise DataError(f'{flag}: {folder} has no {infos_name(run_id)}'
-                    + (f', but {", ".join(last or best)}; name the run with --id' if last or best else
+                    + (f', but {", ".join(found)}; name the run with --id' if found else
                        f'; nothing was saved there yet, so leave {flag} out'))
 
 
 def infos_files(folder):
-    """The names of the infos files of last models, and those of best models."""
-    names = [name for name in sorted(os.listdir(folder)) if re.fullmatch(r'infos(_.+)?\.pkl', name)]
-    best = [name for name in names if name.endswith('-best.pkl')]
-    return [name for name in names if name not in best], best
+    """The names of the infos files of last models, and those of best models.
+
+    A run's own name may end in -best: its infos file is of a last model, as the files of the same save
+    tell, its best model's infos and its histories.
+    """
+    there = sorted(os.listdir(folder))
+    runs = [found[1] for found in map(re.compile(r'infos(?:_(.+))?\.pkl').fullmatch, there) if found]
+    last, best = [], []
+    for run in runs:
+        is_best = run is not None and run.endswith('-best') and not {
+            infos_name(run, best=True), f'histories_{run}.pkl'}.intersection(there)
+        (best if is_best else last).append('infos.pkl' if run is None else infos_name(run))
+    return last, best
 
 
 def find_model(folder, is_best):
@@ -239,13 +260,23 @@ def take_weights(model, run):
 def take_optimiser(optimiser, model, run):
     """Load the moments of a `Run` into the optimiser of the model's parameters; without those, or with
     those of another kind, they start anew, and a line says so."""
-    state = run.optimiser_path and read_tensors(run.optimiser_path)
+    if not take_state(optimiser, model, run, optimiser_state(run)):
+        where = run.optimiser_path or os.path.dirname(run.model_path)
+        note(f'note: {where} holds no moments of this optimiser and model; they start anew')
+
+
+def optimiser_state(run):
+    """What a `Run` saved of its optimiser, as its file has it, or None."""
+    return run.optimiser_path and read_tensors(run.optimiser_path)
+
+
+def take_state(optimiser, model, run, state):
+    """Load the `optimiser_state` of a `Run` into the optimiser of the model's parameters; returns False,
+    and takes nothing, where it holds no moments of such an optimiser."""
     if state is not None and run.names is not None:
         parameters = [name for name, _ in model.named_parameters()]
         state = legacy.translated_moments(state, run.weights, optimiser, parameters)
-    if not take_moments(optimiser, state):
-        where = run.optimiser_path or os.path.dirname(run.model_path)
-        note(f'note: {where} holds no moments of this optimiser and model; they start anew')
+    return take_moments(optimiser, state)
 
 
 def load_weights(model, state, path):

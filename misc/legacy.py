@@ -18,6 +18,8 @@ from misc.cli import DataError
 LONGEST = 16  # words of a caption, where neither the infos file nor a label file says it
 ZOO_HEADS, ZOO_DROPOUT, ZOO_FEATURE_DROPOUT = 8, 0.1, 0.5  # where infos files do not say it
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # what is no parameter
+# The kind of an optimiser, and a setting that no other kind has.
+SETTINGS = (('adam', 'betas'), ('rmsprop', 'alpha'), ('adagrad', 'lr_decay'))
 IGNORED = ('model.src_embed.rows', 'model.src_embed.cols', 'model.tgt_embed.1.pe')  # computed here
 PREFIXES = ('model.', 'att_embed.', 'fc_embed.', 'img_embed.', 'embed.', 'ctx2att.', 'core.', 'rnn.',
             'logit.')
@@ -182,7 +184,7 @@ def recognise(weights, said, words):
     options.update({name: value for name, (value, _) in found.items()})
     if family not in TABLES:
         options['heads'] = options['heads'] or ZOO_HEADS
-    return {**options, **dropout_rates(said)}
+    return {**options, **dropout_rates(said), 'keeps_rates': True}  # the last: see opts.take_rates
 
 
 def family_of(weights):
@@ -270,7 +272,7 @@ def agrees(name, claimed, value):
 
 def dropout_rates(said):
     """The rates of `--dropout` and `--drop_prob_lm` that older code trained with."""
-    if 'dropout' in said:  # the Spatial code has one rate for all
+    if said.get('dropout') is not None:  # the Spatial code has one rate for all
         return {'dropout': said['dropout'], 'drop_prob_lm': said['dropout']}
     return {'dropout': ZOO_DROPOUT, 'drop_prob_lm': said.get('drop_prob_lm', ZOO_FEATURE_DROPOUT)}
 
@@ -376,8 +378,20 @@ def filled(name, found):
     return name
 
 
+def optimiser_kind(state):
+    """The `--optim` that the settings in the state of an optimiser of older code are of, or None."""
+    try:
+        group = state['param_groups'][0]
+        if 'nesterov' in group:
+            return 'sgdmom' if group['nesterov'] else 'sgdm' if group['momentum'] else 'sgd'
+        return next((kind for kind, setting in SETTINGS if setting in group), None)
+    except (KeyError, TypeError, IndexError):
+        return None
+
+
 def translated_moments(state, weights, optimiser, parameters):
-    """The state of an optimiser of older code as one of `optimiser`, or None where it is none.
+    """The state of an optimiser of older code as one of `optimiser`, or None where it is none, or lacks
+    the moments that such an optimiser has.
 
     Older programs list parameters in the order of their state dict `weights`; `parameters` are the
     names of those that `optimiser` has, in its order.
@@ -390,15 +404,17 @@ def translated_moments(state, weights, optimiser, parameters):
                   if place in state['state']}
         kinds = {kind for moments in by_key.values() for kind, value in moments.items()
                  if kind != 'step' and torch.is_tensor(value)}
-        steps = {key: torch.tensor([float(moments.get('step', 0))]) for key, moments in by_key.items()}
+        steps = {key: torch.tensor([float(moments['step'])]) for key, moments in by_key.items()
+                 if 'step' in moments}  # momentum counts none
         names = Names.of(weights)
         here = {kind: names.ours({key: moments[kind] for key, moments in by_key.items()}) for kind in kinds}
-        steps = names.ours(steps)
+        here['step'] = {name: counts.max() for name, counts in names.ours(steps).items()}
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
     groups = optimiser.state_dict()['param_groups']
-    if not all(settings <= set(group) for group in groups):
+    has_moments = any('nesterov' not in group or group['momentum'] for group in groups)  # all but plain SGD
+    if has_moments and not kinds or not all(settings <= set(group) for group in groups):
         return None
-    return {'param_groups': groups, 'state': {
-        place: {'step': steps[name].max(), **{kind: of[name] for kind, of in here.items()}}
-        for place, name in enumerate(parameters) if name in steps}}
+    found = [{kind: of[name] for kind, of in here.items() if name in of} for name in parameters]
+    return {'param_groups': groups,
+            'state': {place: moments for place, moments in enumerate(found) if moments}}

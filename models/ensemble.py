@@ -18,7 +18,7 @@ class Ensemble(nn.Module):
 
     @property
     def needs(self):
-        """What any member wants of a batch besides `features`."""
+        """What any member wants of a batch."""
         return tuple(dict.fromkeys(need for member in self.members for need in member.needs))
 
     def encode(self, batch):

@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import models
 import opts
 from misc import checkpoint, legacy
-from misc.cli import DataError, Parser, UsageError, number_in, run_command
+from misc.cli import DataError, Parser, UsageError, note, number_in, run_command
 from misc.optim import build_optimiser
 
 DESCRIPTION = """\
@@ -42,7 +42,7 @@ def main():
     if bool(options.input_dir) == bool(options.model) or bool(options.model) != bool(options.infos_path):
         raise UsageError('give --input_dir, or --model and --infos_path')
     options.checkpoint_path = options.output_dir
-    opts.check_run(options)
+    opts.check_run(options, '--output_dir')
     if os.path.isdir(options.output_dir) and os.listdir(options.output_dir):
         raise UsageError(f'--output_dir {options.output_dir} is not empty; name another folder')
     run, best = old_runs(options)
@@ -60,7 +60,7 @@ def old_runs(options):
     if options.model:
         return checkpoint.read_run(options.model, options.infos_path, options.seq_length), None
     folder = options.input_dir
-    run = checkpoint.find_run(folder, options.id, options.seq_length, '--input_dir')
+    run = checkpoint.find_run(folder, longest=options.seq_length, flag='--input_dir')
     best = [os.path.join(folder, name) for name in checkpoint.infos_files(folder)[1]]
     model = checkpoint.find_model(folder, is_best=True)
     if len(best) != 1 or best[0] == run.infos_path or not os.path.exists(model):
@@ -81,10 +81,23 @@ def converted(run, run_id, is_best=False):
     files = {f'model{"-best" if is_best else ""}.pth': checkpoint.tensor_bytes(model.state_dict()),
              checkpoint.infos_name(run_id, is_best): checkpoint.pickle_bytes(infos)}
     if not is_best:
-        optimiser = build_optimiser(model.parameters(), 'adam')
-        checkpoint.take_optimiser(optimiser, model, run)
-        files['optimizer.pth'] = checkpoint.tensor_bytes(optimiser.state_dict())
+        files['optimizer.pth'] = checkpoint.tensor_bytes(converted_moments(model, run))
     return files
+
+
+def converted_moments(model, run):
+    """The state of an optimiser with the moments of a `Run`, of the kind that they are of; without any it
+    holds nothing, and a line says so."""
+    state = checkpoint.optimiser_state(run)
+    kind = legacy.optimiser_kind(state)
+    if kind is not None:
+        optimiser = build_optimiser(model.parameters(), kind)
+        if checkpoint.take_state(optimiser, model, run, state):
+            note(f'note: {run.optimiser_path} is of --optim {kind}')
+            return optimiser.state_dict()
+    where = run.optimiser_path or os.path.dirname(run.model_path) or '.'
+    note(f'note: {where} holds no moments that can be translated; training starts them anew')
+    return {'state': {}, 'param_groups': []}
 
 
 if __name__ == '__main__':

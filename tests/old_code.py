@@ -14,8 +14,9 @@ class Parts(types.SimpleNamespace):
 
 
 # Its functions tell these apart by their names.
-GridProfiles, ShowTell, TopDown = (
-    type(name, (Parts,), {}) for name in ('GridProfiles', 'ShowTell', 'TopDown'))
+GridProfiles, GridCells, BoxCoordinates, ShowTell, TopDown = (
+    type(name, (Parts,), {})
+    for name in ('GridProfiles', 'GridCells', 'BoxCoordinates', 'ShowTell', 'TopDown'))
 
 
 class Drawn(dict):
@@ -59,21 +60,28 @@ def stacks(weights, d, f, layers, feed_forward, norms, geometry, cross):
         weights.norm(f'model.{stack}.norm', d, norms)
 
 
-def spatial_weights(d=16, f=20, D=12, V=11, g=3, layers=2, seed=0):
-    """The Spatial code's model with gxg places and X-linear attention."""
+def spatial_weights(place='gxg', xlinear=True, norms=('weight', 'bias'), d=16, f=20, D=12, V=11, g=3,
+                    layers=2, seed=0):
+    """The Spatial code's model with a place of any kind, X-linear or dot-product attention, and layer norms
+    or (of `norms` ('scale',)) root mean squares."""
     weights = Drawn(seed)
 
     def cross(name):
         for part in range(4):
+            if not xlinear:
+                weights.linear(f'{name}.cross_attn.linears.{part}', d, d)
+                continue
             weights.linear(f'{name}.cross_attn.linears.{part}.0', d, d)
             weights.norm(f'{name}.cross_attn.linears.{part}.2', d)
-        for part, out, size in (('embed.0', d // 2, d), ('spatial', 1, d // 2), ('squeeze.0', d, d // 2)):
+        for part, out, size in (('embed.0', d // 2, d), ('spatial', 1, d // 2),
+                                ('squeeze.0', d, d // 2)) if xlinear else ():
             weights.linear(f'{name}.cross_attn.attention.{part}', out, size)
 
     weights.linear('att_embed.0', d, D)
-    stacks(weights, d, f, layers, ('fc.0', 'fc.3'), ('weight', 'bias'), lambda name: None, cross)
-    for name, size in (('fc1', g), ('fc2', g), ('fc3', d)):
-        weights.linear(f'model.src_embed.{name}', d, size)
+    stacks(weights, d, f, layers, ('fc.0', 'fc.3'), norms, lambda name: None, cross)
+    for name, out, size in {'gxg': (('fc1', d, g), ('fc2', d, g), ('fc3', d, d)), 'g2': (('fc', d, g * g),),
+                            'box-coord': (('fc.0', d // 2, 4), ('fc.2', d, d // 2))}[place]:
+        weights.linear(f'model.src_embed.{name}', out, size)
     weights['model.src_embed.rows'] = weights['model.src_embed.cols'] = torch.arange(g)
     weights.tensor('model.tgt_embed.0.embedding.weight', V, d)
     weights.tensor('model.tgt_embed.1.pe', 1, 50, d)
@@ -141,6 +149,15 @@ def norm_part(weights, name):
     return Parts(gain=found.a_2, shift=found.b_2) if hasattr(found, 'a_2') else found
 
 
+def place_part(weights, place):
+    """Where the Spatial code's regions are."""
+    def of(name):
+        return part(weights, f'model.src_embed.{name}')
+    return {'gxg': lambda: GridProfiles(rows=of('fc1'), columns=of('fc2'), features=of('fc3')),
+            'g2': lambda: GridCells(cells=of('fc')),
+            'box-coord': lambda: BoxCoordinates(hidden=of('fc.0'), out=of('fc.2'))}[place]()
+
+
 def attention_part(weights, name, extra_skip=False):
     """Dot-product attention: query, key, value, output."""
     query, key, value, output = (part(weights, f'{name}.linears.{number}') for number in range(4))
@@ -158,7 +175,7 @@ def xlinear_part(weights, name):
                  squeeze=squeeze)
 
 
-def stack_part(weights, stack, layers, feed_forward, cross=None, extra_skip=False):
+def stack_part(weights, stack, layers, feed_forward, cross=None, extra_skip=False, activation='relu'):
     """The layers of the encoder or the decoder."""
     found = []
     for layer in range(layers):
@@ -166,23 +183,22 @@ def stack_part(weights, stack, layers, feed_forward, cross=None, extra_skip=Fals
         inner, outer = (part(weights, f'{name}.feed_forward.{one}') for one in feed_forward)
         found.append(Parts(
             attention=attention_part(weights, f'{name}.self_attn', extra_skip), cross=cross and cross(name),
-            feed_forward=Parts(inner=inner, outer=outer, activation=torch.relu),
+            feed_forward=Parts(inner=inner, outer=outer, activation=activation),
             norms=[norm_part(weights, f'{name}.sublayer.{number}.norm')
                    for number in range(3 if stack == 'decoder' else 2)]))
     return found
 
 
-def spatial_model(weights, layers=2):
+def spatial_model(weights, place='gxg', xlinear=True, activation='relu', layers=2):
     """`spatial_weights` for `naive.encode` and `naive.next_word_log_probs`."""
-    names = ('fc.0', 'fc.3')
-    rows, columns, features = (part(weights, f'model.src_embed.fc{number}') for number in (1, 2, 3))
+    cross = xlinear_part if xlinear else attention_part
+    looks = {'encoder': None, 'decoder': lambda name: cross(weights, f'{name}.cross_attn')}
+    encoder, decoder = (stack_part(weights, stack, layers, ('fc.0', 'fc.3'), look, activation=activation)
+                        for stack, look in looks.items())
     word_embed = part(weights, 'model.tgt_embed.0.embedding')
     return Parts(
-        feature_embed=part(weights, 'att_embed.0'), relations=None,
-        place=GridProfiles(rows=rows, columns=columns, features=features), size=word_embed.weight.shape[1],
-        encoder=stack_part(weights, 'encoder', layers, names), word_embed=word_embed,
-        decoder=stack_part(weights, 'decoder', layers, names,
-                           lambda name: xlinear_part(weights, f'{name}.cross_attn')),
+        feature_embed=part(weights, 'att_embed.0'), relations=None, place=place_part(weights, place),
+        size=word_embed.weight.shape[1], word_embed=word_embed, encoder=encoder, decoder=decoder,
         encoder_norm=norm_part(weights, 'model.encoder.norm'), output=part(weights, 'model.generator.proj'),
         decoder_norm=norm_part(weights, 'model.decoder.norm'))
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from misc.cli import DataError
-from scripts import compare_table
+from scripts import compare_table, demo_table
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -133,3 +133,27 @@ def test_the_table_holds_means_and_spreads_of_the_seeds(tmp_path, capsys):
     (tmp_path / 'compare_show_tell_1.log').unlink()
     with pytest.raises(DataError, match='no log .*compare_show_tell_1.log'):
         tiny.run(compare_table, [*files, *flags])
+
+
+# What stands in a file in place of results, and what the message says of it.
+NO_RESULTS = {
+    'captions alone': ([{'image_id': 1, 'caption': 'a'}], 'should hold overall, .* and images'),
+    'no scores': ({'images': []}, 'has no overall'),
+    'a caption without an image': ({'overall': {}, 'images': [{'caption': 'a'}]}, 'has no image_id'),
+    'captions that are none': ({'overall': {}, 'images': [{'image_id': 1, 'caption': 5}]},
+                               'should hold overall'),
+    'scores that are none': ({'overall': {'CIDEr': 'x'}, 'images': []}, 'should hold overall'),
+    'other images': ({'overall': {}, 'images': [{'image_id': 7, 'caption': 'a'}]},
+                     'captions of images that have none in .*talk.json, 7 for one; give the --input_json'),
+}
+
+
+@pytest.mark.parametrize('case', NO_RESULTS)
+def test_a_file_that_holds_no_results_is_refused_in_words(tmp_path, case):
+    content, expected = NO_RESULTS[case]
+    (tmp_path / 'talk.json').write_text(json.dumps(
+        {'images': [{'id': 1, 'captions': ['a'], 'split': 'test'}]}))
+    (tmp_path / 'made.json').write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f'made.json .*{expected}') as error:
+        tiny.run(demo_table, [tmp_path / 'made.json', '--input_json', tmp_path / 'talk.json'])
+    assert 'Error' not in str(error.value) and 'indices' not in str(error.value)

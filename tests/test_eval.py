@@ -231,6 +231,17 @@ def test_several_models_are_an_ensemble_and_several_captions_have_a_diversity(tr
     assert overall['oracle_CIDEr'] >= overall['CIDEr'] and {'Div-1', 'Div-2', 'mBLEU-4'} <= set(overall)
 
 
+def test_the_models_of_an_ensemble_have_one_name_that_a_file_can_have():
+    names = ['m' * 80 + str(number) for number in range(5)]
+    joined = [evaluation.joined_name(models) for models in (names, names[:4], names[::-1], ['\u4e00' * 80])]
+    assert len(set(joined)) == 4 and joined[3].startswith('\u4e00' * 60)
+    for name in joined:
+        path = f'eval_results/{name}_restval.json'
+        report.write_results(path, {}, [], {})
+        assert json.loads(open(path, encoding='utf-8').read())['overall'] == {}
+    assert evaluation.joined_name(['a', 'b']) == 'a+b'
+
+
 def test_tables_line_up(capsys):
     table = report.score_table({'long name': {'Bleu_1': 0.5}, 'x': {'CIDEr': 1.25, 'Bleu_1': 1}})
     assert len({len(line) for line in table.splitlines()[1:3]}) == 1 and '1.2500' in table

@@ -1,6 +1,7 @@
 """Checkpoints of older code are read as they are, with the numbers of the code that made them."""
 
 import argparse
+import functools
 import itertools
 import json
 import pickle
@@ -107,6 +108,17 @@ def test_a_model_comes_back_from_older_names_with_every_option_and_exactly_its_n
 # Weights by the names of older code alone, how the plain formulas compute with them, and their options.
 BY_HAND = {
     'spatial': (old_code.spatial_weights(), old_code.spatial_model, dict(heads=8), True),
+    'spatial, dot-product': (
+        old_code.spatial_weights(xlinear=False), functools.partial(old_code.spatial_model, xlinear=False),
+        dict(heads=8, cross_attn='dot-product'), True),
+    'spatial, g2, rms': (
+        old_code.spatial_weights('g2', norms=('scale',)),
+        functools.partial(old_code.spatial_model, place='g2'),
+        dict(heads=8, enc_pos_type='g2', norm='rms'), True),
+    'spatial, box-coord, gelu': (
+        old_code.spatial_weights('box-coord'),
+        functools.partial(old_code.spatial_model, place='box-coord', activation='gelu'),
+        dict(heads=8, enc_pos_type='box-coord', ff_activation='gelu'), True),
     'relation': (old_code.relation_weights(), old_code.relation_model,
                  {**RELATION, 'legacy_extra_skip': True, 'use_bn': 2}, False),
     'relation, four numbers': (old_code.relation_weights(geometry=4), old_code.relation_model, {
@@ -115,6 +127,9 @@ BY_HAND = {
                 {**TOPDOWN, 'input_encoding_size': 9}, False),
     'show_tell': (old_code.show_tell_weights(), old_code.show_tell_model,
                   {**SHOW_TELL, 'input_encoding_size': 9}, False),
+    'spatial, show_tell': (
+        old_code.show_tell_weights('rnn'), functools.partial(old_code.show_tell_model, core='rnn'),
+        {**SHOW_TELL, 'input_encoding_size': 9}, True),
 }
 
 
@@ -330,11 +345,12 @@ def test_training_goes_on_from_older_files_as_it_would_from_its_own(corpus, trai
 def test_training_goes_on_from_whatever_an_older_folder_has(corpus, trained, tmp_path, capsys):
     plain = aged(trained, tmp_path / 'plain', 'model.pt', 'infos.pkl', moments=False)
     best = aged(trained, tmp_path / 'best', 'model-best.pth', 'infos_zoo-best.pkl')
-    fewer, sgd = (aged(trained, tmp_path / name) for name in ('fewer', 'sgd'))
+    fewer, sgd, empty = (aged(trained, tmp_path / name) for name in ('fewer', 'sgd', 'empty'))
     places = checkpoint.read_tensors(str(sgd / 'optimizer.pth'))['param_groups'][0]['params']
-    for folder, group in ((fewer, {'params': places[1:]}), (sgd, {'params': places, 'momentum': 0.9})):
+    for folder, group in ((fewer, {'params': places[1:]}), (sgd, {'params': places, 'momentum': 0.9}),
+                          (empty, {'params': places, 'betas': (0.9, 0.98)})):
         torch.save({'state': {}, 'param_groups': [group]}, folder / 'optimizer.pth')
-    for folder in (plain, best, fewer, sgd):
+    for folder in (plain, best, fewer, sgd, empty):
         tiny.run(train, [*same_as(folder, corpus), '--start_from', folder, '--max_epochs', 2])
         said = capsys.readouterr().err
         assert said.count('no moments of this optimiser and model; they start anew') == 1
@@ -345,6 +361,96 @@ def test_training_goes_on_from_whatever_an_older_folder_has(corpus, trained, tmp
     with pytest.raises(DataError, match='infos_one.pkl, infos_zoo.pkl; name the run with --id'):
         tiny.run(train, [*same_as(tmp_path / 'on', corpus), '--start_from', aged(
             trained, aged(trained, tmp_path / 'two', infos='infos_one.pkl'))])
+    lone = aged(trained, tmp_path / 'lone', 'model.pth', 'infos_zoo-best.pkl')
+    run = checkpoint.find_run(str(lone), 'tiny')
+    assert (run.model_path, run.optimiser_path) == (str(lone / 'model.pth'), str(lone / 'optimizer.pth'))
+    assert run.infos['best_val_score'] is None
+    assert f'best model that is not there; {lone / "model.pth"} is taken' in capsys.readouterr().err
+
+
+def test_a_run_that_older_code_began_keeps_its_dropout_until_another_is_given(
+        corpus, trained, tmp_path, capsys):
+    at = [place for place, flag in enumerate(same_as('', corpus)) if flag in ('--dropout', '--drop_prob_lm')]
+
+    def rates(start, epochs, *more):
+        flags = same_as(tmp_path / 'run', corpus)
+        flags = [flag for place, flag in enumerate(flags) if place not in at and place - 1 not in at]
+        tiny.run(train, [*flags, '--start_from', start, '--max_epochs', epochs, *more])
+        opt = checkpoint.read_infos(str(tmp_path / 'run' / 'infos_tiny.pkl'))['opt']
+        return opt['dropout'], opt['drop_prob_lm']
+
+    assert rates(aged(trained, tmp_path / 'old'), 2) == (0.1, 0.4)
+    assert 'note: dropout 0.1, drop_prob_lm 0.4, as older code had' in capsys.readouterr().err
+    assert rates(tmp_path / 'run', 3) == (0.1, 0.4)  # a resume by the same command
+    assert rates(tmp_path / 'run', 4, '--drop_prob_lm', 0.3) == (0.1, 0.3)
+    assert 'note: dropout 0.1, as' in capsys.readouterr().err
+    options = argparse.Namespace(dropout=0.1, drop_prob_lm=0.5, caption_model='transformer')
+    assert opts.take_rates(options, set(), {'dropout': 0.3}, 'infos.pkl') == {} and options.dropout == 0.1
+    with pytest.raises(DataError, match='infos.pkl says dropout: .*2'):
+        opts.take_rates(options, set(), {'dropout': 2, 'keeps_rates': True}, 'infos.pkl')
+    options.caption_model = 'show_tell'  # which has no use for the one inside transformers
+    taken = opts.take_rates(
+        options, set(), {'dropout': 0.3, 'drop_prob_lm': 0.2, 'keeps_rates': True}, 'infos.pkl')
+    assert taken == {'drop_prob_lm': 0.2}
+
+
+def with_optimiser(folder, maker, moves=True):
+    """Put an optimiser of older code, of the weights in `folder`, into it; returns {name here: moments}."""
+    weights = checkpoint.read_tensors(str(folder / 'model.pth'))
+    parameters = {key: torch.nn.Parameter(weight) for key, weight in weights.items()
+                  if key not in legacy.IGNORED and key.rpartition('.')[2] not in legacy.BUFFERS}
+    optimiser = maker(list(parameters.values()))
+    for parameter in parameters.values():
+        parameter.grad = torch.randn_like(parameter)
+    if moves:
+        optimiser.step()
+    state = optimiser.state_dict()
+    newer = ('maximize', 'foreach', 'capturable', 'differentiable', 'fused', 'decoupled_weight_decay')
+    groups = [{name: value for name, value in group.items() if name not in newer}
+              for group in state['param_groups']]
+    torch.save({'state': state['state'], 'param_groups': groups}, folder / 'optimizer.pth')
+    names = legacy.Names.of(weights)
+    kinds = {kind for one in state['state'].values() for kind in one} - {'step'}
+    moments = {kind: names.ours({key: optimiser.state[parameter][kind]
+                                 for key, parameter in parameters.items()}) for kind in kinds}
+    return {name: {kind: of[name] for kind, of in moments.items()} for name in names.ours(parameters)}
+
+
+OLD_OPTIMISERS = {
+    'adam': torch.optim.Adam, 'rmsprop': torch.optim.RMSprop, 'adagrad': torch.optim.Adagrad,
+    'sgd': functools.partial(torch.optim.SGD, lr=0.1),
+    'sgdm': functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+    'sgdmom': functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True)}
+
+
+@pytest.mark.parametrize('kind', OLD_OPTIMISERS)
+def test_a_converted_run_has_the_moments_of_the_optimiser_that_it_had(
+        corpus, trained, tmp_path, capsys, kind):
+    old, new = aged(trained, tmp_path / 'old', moments=False), tmp_path / 'new'
+    expected = with_optimiser(old, OLD_OPTIMISERS[kind])
+    tiny.run(convert_checkpoint, ['--input_dir', old, '--output_dir', new])
+    assert f'optimizer.pth is of --optim {kind}\n' in capsys.readouterr().err
+    state = checkpoint.read_tensors(str(new / 'optimizer.pth'))['state']
+    names = [name for name in checkpoint.read_tensors(str(new / 'model.pth'))
+             if name.rpartition('.')[2] not in legacy.BUFFERS]
+    assert set(names) == set(expected) and bool(state) is (kind != 'sgd')
+    for place, moments in state.items():
+        assert moments.pop('step', 1) == 1 and set(moments) == set(expected[names[place]])
+        assert all(torch.equal(moment, expected[names[place]][name]) for name, moment in moments.items())
+    flags = [flag for flag in same_as(tmp_path / 'on', corpus) if flag != '--noamopt']
+    tiny.run(train, [*flags, '--start_from', new, '--optim', kind, '--max_epochs', 2])
+    assert 'start anew' not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('lacking', ['moments', 'file'])
+def test_without_moments_a_converted_run_claims_none(corpus, trained, tmp_path, capsys, lacking):
+    old, new = aged(trained, tmp_path / 'old', moments=False), tmp_path / 'new'
+    if lacking == 'moments':
+        with_optimiser(old, torch.optim.Adam, moves=False)
+    tiny.run(convert_checkpoint, ['--input_dir', old, '--output_dir', new])
+    assert 'holds no moments that can be translated; training starts them anew' in capsys.readouterr().err
+    tiny.run(train, [*same_as(tmp_path / 'on', corpus), '--start_from', new, '--max_epochs', 2])
+    assert 'new/optimizer.pth holds no moments of this optimiser' in capsys.readouterr().err
 
 
 def test_a_converted_run_is_one_of_this_project(corpus, trained, tmp_path, monkeypatch, capsys):
@@ -365,11 +471,18 @@ def test_a_converted_run_is_one_of_this_project(corpus, trained, tmp_path, monke
     tiny.run(convert_checkpoint, ['--model', old / 'model.pth', '--infos_path', old / 'infos_zoo.pkl',
                                   '--output_dir', 'more', '--id', 'named'])
     assert (tmp_path / 'more' / 'infos_named.pkl').exists()
+    two = aged(trained, aged(trained, tmp_path / 'two', infos='infos_one.pkl'))
     for flags, kind, text in (
             (['--input_dir', old, '--output_dir', 'new'], UsageError, 'new is not empty'),
             (['--input_dir', 'nowhere', '--output_dir', 'none'], DataError,
              '--input_dir: there is no folder'),
             (['--input_dir', trained, '--output_dir', 'none'], DataError, 'of this project already'),
+            (['--input_dir', two, '--output_dir', 'none', '--id', 'one'], DataError,
+             'two has infos_one.pkl, infos_zoo.pkl; name the files of one run with --model and --infos_path'),
+            (['--input_dir', '.', '--output_dir', 'none'], DataError,
+             r'\. has no infos file, infos_ID.pkl; name the files of one run with --model'),
+            (['--input_dir', old, '--output_dir', '.hidden'], UsageError,
+             '--output_dir: .*.hidden. is not allowed'),
             (['--model', old / 'model.pth', '--output_dir', 'none'], UsageError, 'give --input_dir, or')):
         with pytest.raises(kind, match=text):
             tiny.run(convert_checkpoint, flags)

@@ -209,3 +209,46 @@ def test_training_learns(corpus, tmp_path):
                                      '--learning_rate_decay_start', -1))
     losses = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['loss_history']
     assert np.mean([losses[step] for step in range(170, 181)]) < 0.8 * losses[1]
+
+
+def saved_run(folder, run_id, *left_out):
+    """What a validated run leaves in `folder`, but for the files `left_out`; returns it.  The best model
+    is told from the last by its weight."""
+    infos = checkpoint.pickle_bytes(
+        {'opt': {'seq_length': 6, 'id': run_id}, 'vocab': {}, 'iter': 9, 'epoch': 1})
+    files = {'model.pth': checkpoint.tensor_bytes({'w': torch.zeros(1)}), 'optimizer.pth': b'',
+             'model-best.pth': checkpoint.tensor_bytes({'w': torch.ones(1)}), f'infos_{run_id}.pkl': infos,
+             f'infos_{run_id}-best.pkl': infos, f'histories_{run_id}.pkl': infos}
+    checkpoint.save_set(str(folder), {
+        name: content for name, content in files.items() if name not in left_out})
+    return str(folder)
+
+
+def test_whatever_the_names_a_run_goes_on_from_its_last_model_with_its_last_infos_and_moments(tmp_path):
+    whole = saved_run(tmp_path / 'whole', 'a-best')
+    bests = 'model-best.pth', 'infos_a-best-best.pkl'
+    early = saved_run(tmp_path / 'early', 'a-best', *bests)
+    # Converted runs have no histories.
+    converted = saved_run(tmp_path / 'converted', 'a-best', 'histories_a-best.pkl')
+    bare = saved_run(tmp_path / 'bare', 'a-best', 'histories_a-best.pkl', *bests)
+    # As scripts/copy_model.sh leaves it: the infos file says the old name.
+    copied = saved_run(tmp_path / 'copied', 'a', 'infos_a-best.pkl', 'model-best.pth')
+    for kind in ('infos', 'histories'):
+        os.rename(os.path.join(copied, f'{kind}_a.pkl'), os.path.join(copied, f'{kind}_a-best.pkl'))
+    plain = saved_run(tmp_path / 'plain', 'a')
+    for folder, run_id, infos in ((whole, 'a-best', 'infos_a-best.pkl'), (whole, 'other', 'infos_a-best.pkl'),
+                                  (early, 'a-best', 'infos_a-best.pkl'), (early, 'a', 'infos_a-best.pkl'),
+                                  (converted, 'a-best', 'infos_a-best.pkl'),
+                                  (bare, 'a-best', 'infos_a-best.pkl'),
+                                  (copied, 'a-best', 'infos_a-best.pkl'),
+                                  (plain, 'a-best', 'infos_a.pkl')):
+        run = checkpoint.find_run(folder, run_id)
+        assert run.infos_path == os.path.join(folder, infos) and not run.weights['w']
+        assert run.optimiser_path == os.path.join(folder, 'optimizer.pth')
+    best = saved_run(tmp_path / 'best', 'a', 'infos_a.pkl', 'model.pth')
+    for run_id in ('a', 'a-best', 'other'):
+        run = checkpoint.find_run(best, run_id)
+        assert run.weights['w'] and run.optimiser_path is None
+    mixed = saved_run(tmp_path / 'mixed', 'a', 'infos_a.pkl', 'model-best.pth')
+    with pytest.raises(DataError, match='infos_a-best.pkl is of a best model, and there is no .*-best.pth'):
+        checkpoint.find_run(mixed, 'a')
