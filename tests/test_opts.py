@@ -1,13 +1,14 @@
 """The parsers of `train.py` and `eval.py`: booleans, wrong values, help."""
 
 import re
+import types
 
 import pytest
 
 import eval as evaluation
 import opts
 import train
-from misc.cli import boolean
+from misc.cli import UsageError, boolean
 from tests import tiny
 
 PROGRAMS = {train: opts.train_parser, evaluation: opts.eval_parser}
@@ -67,3 +68,14 @@ def test_help_gives_every_flag_its_default(make, monkeypatch):
         if action.default not in (None, ''):
             default = int(action.default) if isinstance(action.default, bool) else action.default
             assert f'{action.help.split(" (default")[0]} (default: {default})' in text
+
+
+def test_batch_normalisation_takes_whole_batches_only():
+    def check(use_bn, accumulate, processes):
+        opts.check_batch_norm(types.SimpleNamespace(use_bn=use_bn, accumulate=accumulate), processes)
+
+    check(0, 4, 4)
+    check(2, 1, 1)
+    for accumulate, processes, named in ((2, 1, '--accumulate 2'), (1, 3, '3 processes')):
+        with pytest.raises(UsageError, match=named):
+            check(1, accumulate, processes)
