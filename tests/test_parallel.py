@@ -18,19 +18,8 @@ from misc import checkpoint
 from misc.cli import DataError
 from models.transformer import Captioner
 from tests import several, tiny
-from tests.test_self_critical import phase_flags
+from tests.test_self_critical import corpus, phase_flags, without_java  # noqa: F401 (two are fixtures)
 from tests.test_train import infos_of, interrupt_after, same_weights, weights_of
-
-
-@pytest.fixture(scope='module')
-def corpus(tmp_path_factory):
-    return tiny.write_corpus(tmp_path_factory.mktemp('corpus'))
-
-
-@pytest.fixture(autouse=True)
-def without_java(monkeypatch):
-    """Scores without METEOR: quick."""
-    monkeypatch.setenv('PATH', '')
 
 
 # No dropout, and steps whose size follows the gradients (Adam takes only their signs at first).
