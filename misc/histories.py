@@ -77,8 +77,8 @@ def read_histories(folder, ids=()):
 def _nothing_in(folder):
     """What to say of a folder without a run."""
     inside = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    return (f'{folder} holds no run: neither histories_ID.pkl, which train.py writes with each checkpoint, nor '
-            f'{VALIDATIONS}, which it writes with the first validation; '
+    return (f'{folder} holds no run: neither histories_ID.pkl, which train.py writes with each checkpoint, '
+            f'nor {VALIDATIONS}, which it writes with the first validation; '
             + (f'give a folder in it: {", ".join(inside[:5])}{", ..." if len(inside) > 5 else ""}' if inside
                else 'give the --checkpoint_path of a run, or wait for its first checkpoint'))
 
@@ -112,8 +112,8 @@ def read_validations(path):
                 record = json.loads(line)
                 validations.append((int(record['iteration']), numbers_in(record)))
             except (ValueError, TypeError, LookupError, RecursionError) as error:
-                raise DataError(f'{path}: line {number} is not the JSON of a validation ({error!r}); remove the '
-                                'line: train.py writes the file anew when the run goes on') from None
+                raise DataError(f'{path}: line {number} is not the JSON of a validation ({error!r}); remove '
+                                'the line: train.py writes the file anew when the run goes on') from None
     return validations
 
 

@@ -42,10 +42,12 @@ def curves(history):
               SELF_CRITICAL[0]: {'training': phases[1]},
               SELF_CRITICAL[1]: {name: named(history.rewards, name) for name in ('reward', 'baseline')}}
     panels.update({title: {'score': named(history.scores, name)} for name, title in SCORES.items()})
-    panels = {title: {kind: finite(curve) for kind, curve in lines.items()} for title, lines in panels.items()}
-    panels = {title: {kind: curve for kind, curve in lines.items() if curve}
-              for title, lines in panels.items()}
-    return {title: lines for title, lines in panels.items() if lines}
+    there = {}
+    for title, lines in panels.items():
+        for kind, curve in lines.items():
+            if finite(curve):
+                there.setdefault(title, {})[kind] = finite(curve)
+    return there
 
 
 def named(records, name):
@@ -91,8 +93,9 @@ def plot(histories, smooth=None):
     drawn = [curves(history) for history in histories]
     every = [title for title in ORDER if any(title in panels for panels in drawn)]
     if not every:
-        raise DataError(f'{", ".join(history.folder for history in histories)}: nothing was logged there yet; '
-                        'wait for the first checkpoint (--save_checkpoint_every, --losses_log_every)')
+        folders = ', '.join(history.folder for history in histories)
+        raise DataError(f'{folders}: nothing was logged there yet; wait for the first checkpoint '
+                        '(--save_checkpoint_every, --losses_log_every)')
     columns = min(2, len(every))
     rows = math.ceil(len(every) / columns)
     figure = Figure(figsize=(5.6 * columns, 2.5 * rows + 0.6), layout='constrained')
@@ -169,7 +172,8 @@ def add_legend(figure, histories):
     if any(history.self_critical_after for history in histories):
         lines.append(Line2D([], [], color='0.3', linewidth=1.1, linestyle=(0, (1, 2))))
         labels.append('self-critical training begins')
-    figure.legend(lines, labels, loc='outside upper left', ncols=min(4, len(labels)), frameon=False, fontsize=9)
+    figure.legend(lines, labels, loc='outside upper left', ncols=min(4, len(labels)), frameon=False,
+                  fontsize=9)
 
 
 def arguments():
@@ -191,9 +195,9 @@ def arguments():
     parser.add_argument('--output', type=picture_name, default='eval_results/curves.png', metavar='FILE',
                         help='the picture, .png to look at or .svg to zoom into and print')
     parser.add_argument('--smooth', type=number_in(int, low=0), metavar='N',
-                        help='what is logged step by step is drawn faintly, and over it the mean of each logged '
-                        'step with its N neighbours on both sides; raise it for noisy curves, 0 draws what was '
-                        'logged and no mean (default: a fiftieth of the curve)')
+                        help='what was logged of steps is drawn faintly, and over it the mean of each with its '
+                        'N neighbours on both sides; raise it for noisy curves, 0 draws no mean '
+                        '(default: a fiftieth of the curve)')
     return parser
 
 

@@ -34,7 +34,7 @@ def write_run(folder, name, steps=40, after=None, records=None):
 
 
 def record(iteration, **scores):
-    return {'iteration': iteration, 'epoch': 1, 'loss': 2.5, **scores, 'best': True, 'seconds': 1, 'waited': 0.1}
+    return {'iteration': iteration, 'epoch': 1, 'loss': 2.5, **scores, 'best': True, 'seconds': 1.5}
 
 
 def test_the_phases_are_told_apart_by_rewards_and_the_validation_they_begin_with(tmp_path):
