@@ -150,7 +150,7 @@ def furnish(axes, title, several):
     if len(kinds) > 1:
         axes.legend([Line2D([], [], color='0.3', linestyle=STYLES[kind].lstrip('o'), markersize=3.5,
                             marker='o' if 'o' in STYLES[kind] else '') for kind in kinds],
-                    kinds, frameon=False, fontsize=8)
+                    kinds, edgecolor='none', framealpha=0.8, fontsize=8)
 
 
 def scale(axes, written, values):
@@ -190,7 +190,7 @@ def arguments():
         'copied by copy_model.sh brings along the curves of the run it came from.'))
     parser.add_argument('folders', nargs='+', metavar='RUN_FOLDER',
                         help='the --checkpoint_path of a run; all the runs in it are drawn')
-    parser.add_argument('--id', action='append', default=[], metavar='ID',
+    parser.add_argument('--id', action='append', metavar='ID',
                         help='draw only this run of a folder that holds several; may be given several times')
     parser.add_argument('--output', type=picture_name, default='eval_results/curves.png', metavar='FILE',
                         help='the picture, .png to look at or .svg to zoom into and print')
@@ -204,7 +204,7 @@ def arguments():
 def main():
     """Read the runs, draw them."""
     options = arguments().parse_args()
-    histories = [history for folder in options.folders for history in read_histories(folder, options.id)]
+    histories = [history for folder in options.folders for history in read_histories(folder, options.id or ())]
     write_picture(plot(histories, options.smooth), options.output)
     note(f'{", ".join(names(histories))} -> {options.output}')
 

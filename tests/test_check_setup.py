@@ -47,6 +47,7 @@ def test_a_whole_chain_is_told_with_its_counts(data):
         **dict.fromkeys([*list(NAMES.values())[:-1], 'image sizes'], 'ok'),
         **dict.fromkeys(['dataset_coco.json', 'bu_data', 'cocobu.h5'], 'missing')}
     assert not needed(findings)  # what the chain was made from has done its work
+    assert findings['bu_data'].line().split()[:2] == ['-', 'bu_data']
     assert findings['cocotalk.json'].detail == '16 images (train 7, restval 2, val 3, test 4), 9 words'
     assert findings['cocotalk_label.h5'].detail == '80 captions of up to 6 words'
     assert all(findings[name].detail == '16 of 16 images' for name in (
@@ -57,6 +58,7 @@ def test_of_an_empty_folder_all_that_training_needs_is_listed_with_the_commands_
     assert tiny.run(check_setup, ['--data', tmp_path, '--checkpoints', tmp_path / 'none', '--strict']) == 1
     assert tiny.run(check_setup, ['--data', tmp_path, '--checkpoints', tmp_path / 'none']) == 0
     out = capsys.readouterr().out.split('Python\n')[2]
+    assert '\n  missing cocobu_att ' in out and '\n  -       cocobu_fc ' in out
     wanted, wished = out.split('Training needs')[1].split('It can do without')
     order = [wanted.index(f'python {script} ') for script in (
         'scripts/prepro_labels.py', 'scripts/prepro_ngrams.py', 'scripts/make_bu_data.py', 'prepro_areas.py')]

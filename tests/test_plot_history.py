@@ -168,7 +168,10 @@ def test_a_run_of_train_py_is_drawn_while_its_folder_stays_as_it_is(tmp_path, ca
     assert {path: path.stat().st_mtime_ns for path in (root / 'run').iterdir()} == before
     assert f'tiny -> {path}' in capsys.readouterr().err
     history, = histories.read_histories(root / 'run')
-    assert history.self_critical_after == 1 and set(history.losses) == {1, 2}
+    assert history.self_critical_after == 1
+    panels = plot_history.curves(history)
+    assert set(panels['cross-entropy loss']['training']) == {1}
+    assert set(panels['self-critical loss']['training']) == set(history.rewards) == {2}
 
 
 def test_another_kind_of_picture_is_refused(tmp_path, capsys):
