@@ -296,7 +296,8 @@ class DataChain:
             return
         wanted = [os.path.split(image['file_path'])
                   for image in self.images if isinstance(image.get('file_path'), str)]
-        there = {folder: names_in(os.path.join(self.image_root, folder)) for folder, _ in set(wanted)}
+        folders = {folder for folder, _ in wanted}
+        there = {folder: names_in(os.path.join(self.image_root, folder)) for folder in folders}
         count = sum(name in there[folder] for folder, name in wanted)
         told = f'{count:,} of {len(wanted):,} in {self.image_root}' if wanted else 'no image is known yet'
         is_there = 0 < len(wanted) == count

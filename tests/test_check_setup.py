@@ -119,7 +119,9 @@ def test_what_is_there_in_part_or_broken_is_told_so(data):
     assert 'not a whole JSON' in chain(data)['cocotalk.json'].detail
 
 
-def test_images_are_counted_under_the_image_root(data, tmp_path):
+def test_images_are_counted_under_the_image_root(data, tmp_path, monkeypatch):
+    listed, names_in = [], check_setup.names_in
+    monkeypatch.setattr(check_setup, 'names_in', lambda folder: listed.append(folder) or names_in(folder))
     assert 'images' not in chain(data)
     for count, state in ((0, 'missing'), (1, 'partly'), (16, 'ok')):
         for image in json.loads((data / 'cocotalk.json').read_text())['images'][:count]:
@@ -128,6 +130,7 @@ def test_images_are_counted_under_the_image_root(data, tmp_path):
             path.touch()
         findings = chain(data, image_root=str(tmp_path / 'coco pictures'))
         assert findings['images'].state == state and findings['images'].detail.startswith(f'{count} of 16 in')
+    assert len(listed) == 3 * 2  # train2014 and val2014, once each time and not once an image
     (data / 'cocobu_box_relative' / '100.npy').unlink()
     command = chain(data, image_root=str(tmp_path / 'coco pictures'))['cocobu_box_relative'].way_out
     assert f"--image_root '{tmp_path}/coco pictures' " in command
