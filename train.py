@@ -26,6 +26,7 @@ from misc.draws import chances
 from misc.evaluation import caption_images, evaluating, mean_loss, sentence
 from misc.files import replacing
 from misc.finite import LateFlags, guarded_step
+from misc.histories import VALIDATIONS
 from misc.losses import all_finite, caption_loss, self_critical_loss
 from misc.machine import memory_errors, pick_device, precision
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
@@ -34,7 +35,6 @@ from misc.rewards import mean_statistics
 from models.decoding import sample
 
 HISTORIES = ('val_result_history', 'loss_history', 'lr_history', 'ss_prob_history')
-VALIDATIONS = 'validations.jsonl'
 
 
 def main():

@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from misc import checkpoint
 from misc.cli import DataError, Parser, run_command
 from misc.demo_results import read_rows
-from misc.files import replacing
+from misc.pictures import picture_name, write_picture
 
 RUN = re.compile(r'compare_(\w+?)_(\d+)(_rl)?_test$')
 SPEED = re.compile(r'of (\d+) images\): loss .* ([\d.]+) images/s')
@@ -95,16 +95,7 @@ def plot(models, path):
         axes.set_title({'CIDEr': 'CIDEr', 'relations': 'share of relations that are right'}[measure])
         axes.spines[['top', 'right']].set_visible(False)
         axes.legend(frameon=False)
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with replacing(path) as file:
-        figure.savefig(file, format=os.path.splitext(path)[1][1:], dpi=120)
-
-
-def picture_name(text):
-    """An argparse type: a file name that ends in .png or .svg."""
-    if not text.lower().endswith(('.png', '.svg')):
-        raise argparse.ArgumentTypeError(f'{text!r} is no picture; allowed are names in .png and .svg')
-    return text
+    write_picture(figure, path)
 
 
 def main():
