@@ -56,7 +56,8 @@ def mean_loss(model, batches, device, images):
     def loss(batch):
         batch = batch.to(device)
         log_probs, places = model.word_log_probs(model.encode(batch), batch.captions, batch.lengths)
-        return float(mean_surprise(log_probs, caption_targets(batch.captions, places))) * len(places), len(places)
+        mean = mean_surprise(log_probs, caption_targets(batch.captions, places))
+        return float(mean) * len(places), len(places)
 
     totals, tokens = zip(*of_all_batches(model, loss, batches, 'loss', images))
     return sum(totals) / max(sum(tokens), 1)

@@ -70,8 +70,9 @@ class Adam:
     def state_dict(self):
         """Plain dicts and tensors: parameters by their number, as PyTorch's optimisers write them."""
         group, = self.param_groups
-        return {'state': {number: dict(self.state[parameter]) for number, parameter in enumerate(group['params'])},
-                'param_groups': [{**group, 'params': list(range(len(group['params'])))}]}
+        numbered = dict(enumerate(group['params']))
+        return {'state': {number: dict(self.state[parameter]) for number, parameter in numbered.items()},
+                'param_groups': [{**group, 'params': list(numbered)}]}
 
     def load_state_dict(self, state):
         """Take the moments and settings that `state_dict`, or a PyTorch optimiser of this kind, wrote."""

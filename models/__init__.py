@@ -60,8 +60,8 @@ def build_topdown(options, vocab_size, longest):
 def build_decoder(options, longest, vocabulary, copies=1):
     """The way of decoding that `options` describe: a function (model, memory, chances) -> `Decoded`.
 
-    `chances(copies, longest)` gives the numbers by which words are drawn (see `sample`).  `vocabulary` {index as text: word} tells whether the last word is UNK; `copies` captions per
-    image are wanted.
+    `chances(copies, longest)` gives the numbers by which words are drawn (see `sample`).  `vocabulary`
+    {index as text: word} tells whether the last word is UNK; `copies` captions per image are wanted.
     """
     last = len(vocabulary)
     unknown = last if options.suppress_UNK and vocabulary.get(str(last)) == 'UNK' else None

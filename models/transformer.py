@@ -17,6 +17,7 @@ from models.dropout import Dropout, dropout, relu_dropout_
 from models.packing import Groups
 from models.position import sinusoid
 
+
 class FeedForward(nn.Module):
     """d -> ff_size -> d, with an activation and dropout between."""
 
@@ -188,4 +189,5 @@ class Captioner(CaptionModel):
         for layer, cache, remembered in zip(self.decoder, state.caches, state.memory.layers):
             rows, cache = layer.step(rows, cache, state.images, remembered)
             caches.append(cache)
-        return self.log_probs(self.decoder_norm(rows)), State(state.memory, state.images, caches, state.length + 1)
+        log_probs = self.log_probs(self.decoder_norm(rows))
+        return log_probs, State(state.memory, state.images, caches, state.length + 1)

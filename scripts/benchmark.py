@@ -209,7 +209,8 @@ workloads:
     parser.add_argument('--only', nargs='+', choices=WORKLOADS, metavar='NAME',
                         help='workloads to run (default: all)')
     parser.add_argument('--growth', action='store_true',
-                        help='no workloads: cross-entropy steps of several sizes, and the line through their times')
+                        help='no workloads: cross-entropy steps of several sizes, and the line through '
+                             'their times')
     parser.add_argument('--quick', action='store_true',
                         help='a small model and little work: only the ratios mean something')
     parser.add_argument('--repeats', type=number_in(int, 1), default=3, metavar='N',
@@ -230,8 +231,8 @@ workloads:
           + (' (--quick: only the ratios mean something)' if options.quick else '') + '\n')
     print('\n'.join(found.pop('lines')))
     if options.json:
-        write_json(options.json, {'torch': torch.__version__, 'quick': options.quick, 'repeats': options.repeats,
-                                  'load_before': load, **found}, indent=1)
+        write_json(options.json, {'torch': torch.__version__, 'quick': options.quick,
+                                  'repeats': options.repeats, 'load_before': load, **found}, indent=1)
     wrong = [name for name, measured in found.get('workloads', {}).items() if not measured['agrees']]
     if wrong:
         raise DataError(f'{", ".join(wrong)}: the project and the plain version do not give the same')

@@ -68,8 +68,8 @@ def per_image(batch):
 
 VARIANTS = [dict(), dict(enc_pos_type='g2'), dict(enc_pos_type='box-coord'),
             dict(enc_pos_embedding=False), dict(cross_attn='dot-product'), dict(norm='rms'),
-            dict(norm='deviation'), dict(use_bn=2), dict(ff_activation='gelu'), dict(caption_model='transformer', cross_attn='dot-product'),
-            dict(caption_model='transformer'), dict(heads=1)]
+            dict(norm='deviation'), dict(use_bn=2), dict(ff_activation='gelu'), dict(heads=1),
+            dict(caption_model='transformer', cross_attn='dot-product'), dict(caption_model='transformer')]
 # One of each kind of model, and of each part that only some have.
 RELATIONS = dict(caption_model='relation_transformer', cross_attn='dot-product')
 FAMILIES = [RELATIONS, dict(caption_model='show_tell'), dict(caption_model='show_attend_tell'),

@@ -91,7 +91,8 @@ def test_batch_normalisation_remembers_batches_with_gradients_alone_and_takes_a_
     rows = torch.randn(6, 4) * 3 + 1
     with torch.no_grad():
         drawn = norm(rows)
-    assert torch.equal(norm.running_mean, torch.zeros(4)) and torch.allclose(drawn.mean(0), torch.zeros(4), atol=1e-6)
+    assert torch.equal(norm.running_mean, torch.zeros(4))
+    assert torch.allclose(drawn.mean(0), torch.zeros(4), atol=1e-6)
     assert torch.allclose(norm(rows), drawn)
     assert torch.allclose(norm.running_mean, rows.mean(0) * 0.1)
     seen = norm.running_mean.clone()

@@ -35,7 +35,8 @@ def waiting_step(options, smoothing=0.1, accumulate=1):
     batch.boxes, batch.fc = torch.rand(16, 4), torch.rand(3, options.img_feat_size)
     self = types.SimpleNamespace(
         model=model, parameters=list(model.parameters()), device=DEVICE, rewards=None,
-        options=types.SimpleNamespace(label_smoothing=smoothing, accumulate=accumulate, amp='off', scheduled_sampling_start=-1),
+        options=types.SimpleNamespace(label_smoothing=smoothing, accumulate=accumulate, amp='off',
+                                      scheduled_sampling_start=-1),
         batches=types.SimpleNamespace(next=lambda: batch), _is_self_critical=lambda epoch: False)
     self._loss = lambda part: train.Training._loss(self, part)
     batch, total, tokens, _ = train.Training._gradients(self)
@@ -60,8 +61,8 @@ def no_copies(monkeypatch):
 
 @pytest.mark.usefixtures('no_copies')
 @pytest.mark.parametrize('changes', [
-    *FAMILIES, dict(), dict(cross_attn='dot-product'), dict(enc_pos_type='box-coord', norm='rms', ff_activation='gelu'),
-    dict(enc_pos_embedding=False), dict(caption_model='transformer')], ids=str)
+    *FAMILIES, dict(), dict(cross_attn='dot-product'), dict(enc_pos_embedding=False),
+    dict(enc_pos_type='box-coord', norm='rms', ff_activation='gelu'), dict(caption_model='transformer')], ids=str)
 @pytest.mark.parametrize('accumulate', [1, 2])
 def test_nothing_of_a_step_is_read_from_the_device(changes, accumulate):
     options = model_options(QUICK)
