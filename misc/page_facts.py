@@ -2,6 +2,7 @@
 
 from misc.cli import DataError, note
 
+NAMED = 10  # broken pictures that are named one by one
 KINDS = {
     'xlinear': 'the spatial weights of its X-linear attention',
     'dot-product': 'the weights of its dot-product attention, the mean over the heads',
@@ -99,4 +100,8 @@ def name_broken(pictures, places):
     for wrong, what in ((pictures, 'pictures cannot be read; the page has blanks in their places'),
                         (places, 'images have regions that cannot be drawn')):
         if wrong:
-            note(f'note: {len(wrong)} {what}: {"; ".join(wrong[:5])}{"; ..." if len(wrong) > 5 else ""}')
+            note(f'note: {len(wrong)} {what}:')
+            for line in wrong[:NAMED]:
+                note(f'  {line}')
+            if len(wrong) > NAMED:
+                note(f'  and {len(wrong) - NAMED} more')
