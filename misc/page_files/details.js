@@ -1,12 +1,12 @@
 /* The side of the page: what is known of the chosen image, or of the whole page where none is chosen. */
 'use strict';
 
-const TITLES = {Bleu_1: 'BLEU-1', Bleu_2: 'BLEU-2', Bleu_3: 'BLEU-3', Bleu_4: 'BLEU-4', ROUGE_L: 'ROUGE-L',
-                log_prob: 'log-probability'};
+const TITLES = new Map(Object.entries({Bleu_1: 'BLEU-1', Bleu_2: 'BLEU-2', Bleu_3: 'BLEU-3', Bleu_4: 'BLEU-4',
+                                       ROUGE_L: 'ROUGE-L', log_prob: 'log-probability'}));
 const LAYERS = {mean: 'all layers', last: 'last layer'};
 const STRONGEST = 8;  // regions that are listed for a word
 
-function scoreTitle(name) { return TITLES[name] || name; }
+function scoreTitle(name) { return TITLES.get(name) || name; }
 
 function scoreText(value) {
   return value === null || value === undefined ? '–' : value.toFixed(Math.abs(value) >= 100 ? 1 : Math.abs(value) >= 10 ? 2 : 3);

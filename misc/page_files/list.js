@@ -115,7 +115,7 @@ class CardList {
     card.caption = document.createElement('span');
     card.caption.className = 'caption';
     card.score = document.createElement('span');
-    card.score.className = 'value';
+    card.score.className = 'score';
     card.frame.append(card.picture, card.blank);
     card.link.append(card.frame, card.caption, card.score);
     card.append(card.link);
