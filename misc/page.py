@@ -86,7 +86,8 @@ def listing(facts, entries, shown):
         'title': facts['title'], 'about': [list(pair) for pair in facts['about']],
         'overall': {name: number(value) for name, value in facts['overall'].items()},
         'attention': facts['attention'], 'places': facts['places'], 'shard': SHARD,
-        'ids': [str(entry.image_id) for entry in entries],
+        # Ids become addresses, which half a surrogate pair cannot.
+        'ids': [str(entry.image_id).encode('utf-8', 'replace').decode() for entry in entries],
         'captions': [' '.join(entry.words) for entry in entries],
         'names': [entry.name for entry in entries],
         'references': [list(entry.references) for entry in entries],
