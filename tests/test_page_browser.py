@@ -224,6 +224,7 @@ def test_text_of_strangers_stays_text(visit, tmp_path):
         wide = page.evaluate('[...document.querySelectorAll("#side, #scroller, html")].filter('
                              'node => node.scrollWidth > node.clientWidth).map(node => node.id)')
         assert wide == []
+    assert page.locator('.scores dt').all_text_contents() == ['<i>CIDEr</i>', 'constructor']
     assert page.evaluate('window.hacked') is None
     assert page.locator('#page script, #page b b, #page i i, .references img').count() == 0
 
