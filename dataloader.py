@@ -198,10 +198,25 @@ class Corpus:
             self.features = open_source(options.input_img_feat_dir, 'att', 'input_img_feat_dir',
                                         FEATURES_COMMAND)
         if 'grids' in needs and options.input_grid_vec_dir:
-            self.grids = open_source(options.input_grid_vec_dir, 'grid', 'input_grid_vec_dir',
-                                     AREAS_COMMAND.format(cells=options.num_grids))
-        if 'boxes' not in needs and ('grids' not in needs or self.grids is not None):
-            return
+            self.grids = self._open_grids()
+        if 'boxes' in needs or 'grids' in needs and self.grids is None:
+            self._open_boxes()
+
+    def want_places(self):
+        """Open boxes and grid vectors that the options name, whatever the model wants, for `places`."""
+        options = self.options
+        if options.input_grid_vec_dir and self.grids is None:
+            self.grids = self._open_grids()
+        if options.input_rel_box_dir or options.input_box_dir:
+            self._open_boxes()
+
+    def _open_grids(self):
+        options = self.options
+        return open_source(options.input_grid_vec_dir, 'grid', 'input_grid_vec_dir',
+                           AREAS_COMMAND.format(cells=options.num_grids))
+
+    def _open_boxes(self):
+        options = self.options
         if options.input_rel_box_dir:
             self.relative = open_source(options.input_rel_box_dir, 'rel', 'input_rel_box_dir',
                                         RELATIVE_COMMAND)
@@ -257,6 +272,16 @@ class Corpus:
             features = unit_rows(features)
         return {'features': features, 'fc': means,
                 **{need: self._place(need, image_id, features) for need in ('grids', 'boxes')}}
+
+    def places(self, row):
+        """Where the regions of an image are: boxes (P, 4) relative to it, and grid vectors (P, g * g), as
+        they are (`--norm_box_feat` does not scale them); None for what `want_places` found nothing of."""
+        image_id, boxes, grids = self.ids[row], None, None
+        if self.boxes is not None or self.relative is not None:
+            boxes, grids = (self._from_boxes(need, image_id)[0] for need in ('boxes', 'grids'))
+        if self.grids is not None:
+            grids = self._stored_grids(image_id)[0]
+        return boxes, grids
 
     def _features(self, image_id):
         """The features (P, D) of an image's regions, as they are on disk."""

@@ -6,7 +6,6 @@ With `torchrun --nproc_per_node N eval.py ...` N processes share the images; wha
 import argparse
 import os
 import re
-import shutil
 import zlib
 
 os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # why: see train.py
@@ -14,10 +13,11 @@ os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # why: see train.py
 import models
 import opts
 from dataloader import Corpus, caption_width, image_batches, image_path, worker_errors
-from misc import checkpoint, parallel
-from misc.cli import DataError, UsageError, note, progress, run_command
+from misc import checkpoint, page_facts, parallel
+from misc.cli import DataError, UsageError, note, run_command
 from misc.evaluation import caption_images, mean_loss
 from misc.machine import memory_errors, pick_device
+from misc.page import Entry, write_page
 from misc.report import image_rows, score_table, write_results, write_vis
 from models.ensemble import Ensemble
 
@@ -54,6 +54,8 @@ def set_up():
     networks = [load_model(member, run, longest) for member, run in zip(members, runs)]
     model = (networks[0] if len(networks) == 1 else Ensemble(networks)).to(device)
     corpus.want(model.needs)
+    if options.dump_images:
+        corpus.want_places()
     rows = corpus.rows(options.split, train_only=True)
     if 0 <= options.num_images < len(rows):
         rows = rows[:options.num_images]
@@ -78,7 +80,7 @@ def caption_split(found):
 
     with memory_errors('--batch_size'), worker_errors():
         results = caption_images(model, batches(), found.decode, found.corpus.images, found.vocabulary, device,
-                                 images, options.seed)
+                                 images, options.seed, looks=options.dump_images)
         loss = mean_loss(model, batches(captions_per_image=5), device, images) if options.verbose_loss else None
     return results, loss
 
@@ -87,9 +89,14 @@ def write_all(found, results, loss):
     """Everything that is printed and written."""
     options = found.options
     print_captions(results, options.verbose_beam)
-    write_captions(options, found.pictures, results)
+    if options.dump_json:
+        write_vis('vis/vis.json', [vis_entry(entry, options) for entry in results])
+        note('wrote vis/vis.json')
+    overall, per_image = {}, {}
     if options.language_eval or loss is not None:
-        write_scores(options, found.members, results, found.references, loss)
+        overall, per_image = write_scores(options, found.members, results, found.references, loss)
+    if options.dump_images:
+        write_vis_page(found, results, overall, per_image)
 
 
 def reading(members):
@@ -171,24 +178,13 @@ def print_captions(results, every_beam):
 
 
 def image_files(options, corpus, rows):
-    """The image files to be copied, looked for before anything is captioned."""
+    """The image files for the page, looked for before anything is captioned."""
     paths = [image_path(options.image_root, corpus.images[row]) for row in rows]
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         raise DataError(f'there is no image {missing[0]} ({len(missing)} of {len(paths)} are missing); '
                         '--image_root is the folder that holds train2014/ and val2014/')
     return paths
-
-
-def write_captions(options, pictures, results):
-    """vis/vis.json and vis/imgs/, as asked."""
-    if options.dump_images:
-        os.makedirs('vis/imgs', exist_ok=True)
-        for path in progress(pictures, 'copying images'):
-            shutil.copy(path, 'vis/imgs')
-    if options.dump_json:
-        write_vis('vis/vis.json', [vis_entry(entry, options) for entry in results])
-        note('wrote vis/vis.json')
 
 
 def vis_entry(entry, options):
@@ -201,8 +197,33 @@ def vis_entry(entry, options):
     return shown
 
 
+def write_vis_page(found, results, overall, per_image):
+    """vis/index.html, with the scores where there are some."""
+    options, corpus, unknown = found.options, found.corpus, []
+    entries = [Entry(
+        entry['image_id'], entry['words'], picture, entry['file_path'] or os.path.basename(picture),
+        references=(found.references or {}).get(entry['image_id']) or corpus.images[row].get('captions') or [],
+        scores={**per_image.get(entry['image_id'], {}), 'log_prob': entry['log_prob']},
+        others=[beam['caption'] for beam in entry['beams'][1:options.sample_n]], attention=entry['attention'])
+        for row, picture, entry in zip(found.rows, found.pictures, results)]
+
+    def regions(place):
+        seen = entries[place].attention
+        try:
+            return page_facts.fitting(corpus.places(found.rows[place]), seen and seen['mean'].shape[1])
+        except DataError as error:
+            unknown.append(str(error))
+            return None, None
+
+    facts = page_facts.facts(options, found.members, overall, len(entries))
+    broken = write_page('vis', facts, entries, regions, workers=max(1, options.num_workers))
+    page_facts.name_broken(broken, unknown)
+    note('wrote vis/index.html')
+
+
 def write_scores(options, members, results, references, loss):
-    """Score the captions, print the table, write eval_results/ID_SPLIT.json."""
+    """Score the captions, print the table, write eval_results/ID_SPLIT.json; returns the overall scores and
+    those of each image."""
     overall, per_image = {}, {}
     if options.language_eval:
         from misc.metrics import score
@@ -223,6 +244,7 @@ def write_scores(options, members, results, references, loss):
     told = {**vars(options), **(used[0] if len(used) == 1 else {'models': used})}
     write_results(path, overall, image_rows(captions, per_image), told, loss)
     note(f'wrote {path}')
+    return overall, per_image
 
 
 def several_scores(results, references):

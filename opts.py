@@ -334,7 +334,9 @@ def add_evaluation_flags(parser):
     flag(group, 'verbose_loss', 'also compute the cross-entropy loss, on five captions of each image')
     flag(group, 'dump_json', 'write the captions to vis/vis.json', True)
     flag(group, 'dump_path', "write each image's file path to vis/vis.json", True)
-    flag(group, 'dump_images', 'copy the captioned images to vis/imgs/ (needs --image_root)')
+    flag(group, 'dump_images', 'write vis/index.html, a page to look at: pictures, captions, scores, and the '
+                               'regions that each word looked at, in boxes where --input_box_dir or '
+                               '--input_rel_box_dir is given (needs --image_root)')
     group.add_argument('--image_root', default='', metavar='DIR',
                        help='folder that holds train2014/ and val2014/, for --dump_images')
 

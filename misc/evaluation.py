@@ -28,20 +28,27 @@ def sentence(words, vocabulary):
     return ' '.join(vocabulary[str(index)] for index in words if index)
 
 
-def caption_images(model, batches, decode, images, vocabulary, device, total, seed=0):
+def caption_images(model, batches, decode, images, vocabulary, device, total, seed=0, looks=False):
     """Caption `total` images -> a list of results in COCO's form, one per image.
 
     `batches` yields `Batch`es, `decode(model, memory, chances)` gives `Decoded`, `images` are the entries
     that the batches' row numbers point at.  Words that are drawn depend on `seed` and their image.  Each
     result has `image_id`, `caption`, `log_prob`, `file_path`, and `beams`, all captions of the image with
-    their log-probabilities.
+    their log-probabilities; with `looks` also `words`, those of the caption, and `attention`, as of
+    `looks_of`.
     """
     def caption(batch):
         keys = [(seed, image) for image in batch.images]
-        decoded = decode(model, model.encode(batch.to(device)),
-                         functools.partial(chances, keys, device=device))
+        memory = model.encode(batch.to(device))
+        decoded = decode(model, memory, functools.partial(chances, keys, device=device))
         rows = zip(batch.image_ids, batch.images, decoded.captions.tolist(), decoded.log_probs.tolist())
-        return [result(*row) for row in rows]
+        found = [result(*row) for row in rows]
+        if looks:
+            seen = looks_of(model, memory, decoded.captions[:, :1], batch.counts)
+            for entry, words, attention in zip(found, decoded.captions[:, 0].tolist(), seen):
+                entry['words'] = [vocabulary[str(index)] for index in words if index]
+                entry['attention'] = attention
+        return found
 
     def result(image_id, row, captions, log_probs):
         beams = [{'caption': sentence(words, vocabulary), 'log_prob': log_prob}
@@ -49,6 +56,18 @@ def caption_images(model, batches, decode, images, vocabulary, device, total, se
         return {'image_id': image_id, **beams[0], 'file_path': images[row].get('file_path', ''), 'beams': beams}
 
     return sum(of_all_batches(model, caption, batches, 'captioning', total), [])
+
+
+def looks_of(model, memory, captions, counts):
+    """What the words of `captions` (I, 1, T) looked at: for each image a dict of arrays (words, P), as of
+    `word_attention`, with only its own words and regions (`counts` of them); or None."""
+    attention = model.word_attention(memory, captions)
+    if attention is None:
+        return [None] * len(counts)
+    lengths = (captions[:, 0] > 0).sum(1).tolist()
+    attention = {name: weights[:, 0].float().cpu().numpy() for name, weights in attention.items()}
+    return [{name: weights[image, :length, :regions].copy() for name, weights in attention.items()}
+            for image, (length, regions) in enumerate(zip(lengths, counts))]
 
 
 def mean_loss(model, batches, device, images):

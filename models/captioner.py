@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.packing import Groups
+from models.watching import over_layers, watching
 
 
 class State:
@@ -86,6 +87,35 @@ class CaptionModel(nn.Module):
         """
         hidden, places = self.word_states(memory, captions, lengths)
         return self.log_probs(hidden), places
+
+    def word_attention(self, memory, captions, lengths=None):
+        """How much each word looked at each region of its image, as it was chosen: a dict of 'mean', over the
+        layers, and 'last', the last layer alone, where there are several; or None for a model that looks
+        at no regions.
+
+        Both are (I, S, T + 1, P), at the positions of `forward`, zero where there is no word or no region;
+        a word's weights add up to 1.  X-linear attention's are its spatial weights, of attention with
+        several heads it is their mean.
+        """
+        I, S, T = captions.shape
+        parts = self.looking_parts()
+        if not parts:
+            return None
+        with watching(parts) as kept:
+            _, places = self.word_states(memory, captions, lengths)
+        places = self.watched_order(places, I * S, T + 1)
+        layers = [torch.cat(weights) for weights in kept]  # (N, P) each
+        blank = layers[0].new_zeros(I * S * (T + 1), layers[0].shape[1])
+        return over_layers([blank.index_copy(0, places, layer).view(I, S, T + 1, -1) for layer in layers])
+
+    def looking_parts(self):
+        """The modules that look at regions, of the first layer to the last; none where there is none."""
+        return []
+
+    def watched_order(self, places, captions, length):
+        """The places (N,) of words in so many `captions` of `length` positions, in the order in which the
+        words look."""
+        return places
 
     def log_probs(self, hidden):
         """States (N, d) -> log-probabilities (N, V), in float32 or better: in bfloat16 rare words would be

@@ -5,9 +5,11 @@ import math
 import torch
 from torch import nn
 
+from models.watching import over_models
+
 
 class Ensemble(nn.Module):
-    """Behaves as one model: `encode`, `word_log_probs`, `start`, `step`.
+    """Behaves as one model: `encode`, `word_log_probs`, `word_attention`, `start`, `step`.
 
     The members share a vocabulary and the longest length; otherwise they may differ.
     """
@@ -30,6 +32,11 @@ class Ensemble(nn.Module):
         parts = [member.word_log_probs(memory, captions, lengths)
                  for member, memory in zip(self.members, memories.parts)]
         return mean_probability([log_probs for log_probs, _ in parts]), parts[0][1]
+
+    def word_attention(self, memories, captions, lengths=None):
+        """As `CaptionModel.word_attention`: the mean over the members that look at regions, or None."""
+        return over_models([member.word_attention(memory, captions, lengths)
+                            for member, memory in zip(self.members, memories.parts)])
 
     def start(self, memories, copies=1):
         """A state of `copies` empty captions for each image."""

@@ -74,6 +74,8 @@ class AdditiveAttention(nn.Module):
     """A weighted mean of an image's regions: the softmax of w . tanh(Wk region + Wq query) over them
     (Bahdanau et al. 2015)."""
 
+    watched = None  # a list takes the weights (R, P) of each call
+
     def __init__(self, size, inner):
         super().__init__()
         self.key, self.query = nn.Linear(size, inner), nn.Linear(size, inner)
@@ -89,6 +91,8 @@ class AdditiveAttention(nn.Module):
         queries = images.pad(self.query(rows))  # (I, L, a)
         logits = self.score(torch.tanh(keys[:, None] + queries[:, :, None]))[..., 0]  # (I, L, P)
         weights = logits.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
+        if self.watched is not None:
+            self.watched.append(images.pack(weights))
         return images.pack(weights @ regions)
 
 
@@ -172,6 +176,10 @@ class RecurrentCaptioner(CaptionModel):
         places, order = (rows * (T + 1) + times).sort()  # the words of a caption side by side
         return torch.cat(states).index_select(0, order), places
 
+    def watched_order(self, places, captions, length):
+        """As `CaptionModel.watched_order`: the first words of all captions, then the second ones."""
+        return places[(places % length * captions + places // length).argsort()]
+
     def _is_sampling(self):
         return self.training and self.own_words > 0
 
@@ -245,6 +253,10 @@ class ShowAttendTell(RecurrentCaptioner):
         self.attention = AdditiveAttention(size, inner)
         self.start_weights()
 
+    def looking_parts(self):
+        """The attention."""
+        return [self.attention]
+
     def encode(self, batch):
         """A batch (`features` (M, D), `counts`, `fc` (I, D)) -> `Memory`."""
         groups = Groups(batch.counts, batch.features.device)
@@ -273,6 +285,10 @@ class TopDown(RecurrentCaptioner):
         self.language_cell = LSTMCell([size, size], size)  # seen, attention state
         self.attention = AdditiveAttention(size, inner)
         self.start_weights()
+
+    def looking_parts(self):
+        """The attention."""
+        return [self.attention]
 
     def input_weights(self):
         """Those of the attention LSTM: for the language state, the mean feature and the word."""

@@ -173,6 +173,10 @@ class Captioner(CaptionModel):
             words = layer(words, by_caption, by_image, remembered)
         return self.decoder_norm(words), places
 
+    def looking_parts(self):
+        """The cross-attention of each layer."""
+        return [layer.cross for layer in self.decoder]
+
     def _embed(self, words, positions):
         return self.word_dropout(self.word_embed(words) * math.sqrt(self.size) + positions)
 

@@ -38,12 +38,13 @@ def linear(module, x):
     return x @ module.weight.T + module.bias
 
 
-def dot_attention(module, queries, keys, mask=None, bias=None):
+def dot_attention(module, queries, keys, mask=None, bias=None, looks=None):
     """Multi-head attention of queries (n, d) to keys (m, d), a head at a time; mask (n, m) True
-    where a query may look; bias (heads, n, m) is added to the logits."""
+    where a query may look; bias (heads, n, m) is added to the logits.  A list `looks` takes the weights
+    (n, m), their mean over the heads."""
     q, k, v = linear(module.query, queries), linear(module.key, keys), linear(module.value, keys)
     size = q.shape[1] // module.heads
-    heads = []
+    heads, weights = [], 0
     for head in range(module.heads):
         part = slice(head * size, (head + 1) * size)
         logits = q[:, part] @ k[:, part].T / size ** 0.5
@@ -52,6 +53,9 @@ def dot_attention(module, queries, keys, mask=None, bias=None):
         if bias is not None:
             logits = logits + bias[head]
         heads.append(logits.softmax(-1) @ v[:, part])
+        weights = weights + logits.softmax(-1) / module.heads
+    if looks is not None:
+        looks.append(weights)
     seen = torch.cat(heads, 1)
     if getattr(module, 'extra_skip', False):
         seen = seen + keys
@@ -83,8 +87,9 @@ def relation_bias(relations, layer, boxes):
     return torch.stack([torch.stack(row) for row in rows]).T.reshape(relations.heads, P, P)
 
 
-def xlinear_attention(module, queries, regions):
-    """X-linear attention (Pan et al. 2020) of queries (n, d) to regions (P, d), a query at a time."""
+def xlinear_attention(module, queries, regions, looks=None):
+    """X-linear attention (Pan et al. 2020) of queries (n, d) to regions (P, d), a query at a time.  A list
+    `looks` takes the spatial weights (n, P)."""
     def project(part, x):
         y = linear(part.linear, x)
         y = torch.where(y > 0, y, y.exp() - 1)
@@ -92,20 +97,23 @@ def xlinear_attention(module, queries, regions):
 
     q1, q2 = project(module.query1, queries), project(module.query2, queries)
     k, v = project(module.key, regions), project(module.value, regions)
-    out = []
+    out, weights = [], []
     for n in range(len(queries)):
         e = torch.relu(linear(module.embed, q1[n] * k))  # (P, d/2)
         a = linear(module.spatial, e).softmax(0)  # (P, 1)
         c = torch.sigmoid(linear(module.squeeze, e.mean(0)))
         out.append(c * (a * (q2[n] * v)).sum(0))
+        weights.append(a[:, 0])
+    if looks is not None:
+        looks.append(torch.stack(weights))
     return torch.stack(out)
 
 
-def cross_attention(module, queries, regions):
+def cross_attention(module, queries, regions, looks=None):
     """Either kind of cross-attention."""
     if hasattr(module, 'squeeze'):
-        return xlinear_attention(module, queries, regions)
-    return dot_attention(module, queries, regions)
+        return xlinear_attention(module, queries, regions, looks)
+    return dot_attention(module, queries, regions, looks=looks)
 
 
 def feed_forward(module, x):
@@ -177,10 +185,12 @@ def cross_entropy(log_probs, targets, smoothing):
     return total / len(targets)
 
 
-def next_word_log_probs(model, regions, words):
-    """Log-probabilities (len(words) + 1, V) of every next word of one caption, `words` given."""
+def next_word_log_probs(model, regions, words, looks=None):
+    """Log-probabilities (len(words) + 1, V) of every next word of one caption, `words` given.  A list
+    `looks` takes the weights (len(words) + 1, P) of each layer's looks at the regions; a recurrent
+    model's, a word at a time, (P,)."""
     if not hasattr(model, 'encoder'):
-        return recurrent_log_probs(model, regions, words)
+        return recurrent_log_probs(model, regions, words, looks)
     inputs = torch.tensor([0] + list(words), device=regions.device)
     d, T = model.size, len(inputs)
     table = torch.tensor([[(math.sin if c % 2 == 0 else math.cos)(t / 10000 ** (c // 2 * 2 / d))
@@ -190,7 +200,7 @@ def next_word_log_probs(model, regions, words):
     for layer in model.decoder:
         y = norm(layer.norms[0], x)
         x = x + dot_attention(layer.attention, y, y, causal)
-        x = x + cross_attention(layer.cross, norm(layer.norms[1], x), regions)
+        x = x + cross_attention(layer.cross, norm(layer.norms[1], x), regions, looks)
         x = x + feed_forward(layer.feed_forward, norm(layer.norms[2], x))
     return linear(model.output, norm(model.decoder_norm, x)).log_softmax(-1)
 
@@ -211,15 +221,18 @@ def cell_step(cell, parts, state):
     return [torch.sigmoid(show) * torch.tanh(c), c]
 
 
-def additive_attention(module, query, regions):
-    """The mean of regions (P, r), weighted by how well each answers to the query (r,)."""
+def additive_attention(module, query, regions, looks=None):
+    """The mean of regions (P, r), weighted by how well each answers to the query (r,); a list `looks` takes
+    the weights (P,)."""
     logits = torch.stack([linear(module.score, torch.tanh(linear(module.key, region)
                                                           + linear(module.query, query)))[0]
                           for region in regions])
+    if looks is not None:
+        looks.append(logits.softmax(0))
     return sum(weight * region for weight, region in zip(logits.softmax(0), regions))
 
 
-def recurrent_log_probs(model, features, words):
+def recurrent_log_probs(model, features, words, looks=None):
     """Log-probabilities (len(words) + 1, V) of one caption by a recurrent model that sees an image's
     features (P, D) and their mean; dropout off."""
     kind, mean = type(model).__name__, features.mean(0)
@@ -237,11 +250,12 @@ def recurrent_log_probs(model, features, words):
         if kind == 'ShowTell':
             state = cell_step(model.cell, [x], state)
         elif kind == 'ShowAttendTell':
-            state = cell_step(model.cell, [x, additive_attention(model.attention, state[0], regions)], state)
+            seen = additive_attention(model.attention, state[0], regions, looks)
+            state = cell_step(model.cell, [x, seen], state)
         else:
             mean_in = torch.relu(linear(model.mean_embed, mean))
             looking = cell_step(model.attention_cell, [state[0], mean_in, torch.relu(x)], looking)
-            seen = additive_attention(model.attention, looking[0], regions)
+            seen = additive_attention(model.attention, looking[0], regions, looks)
             state = cell_step(model.language_cell, [seen, looking[0]], state)
         out.append(linear(model.output, state[0]))
     return torch.stack(out).log_softmax(-1)

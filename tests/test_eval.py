@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 
 import eval as evaluation
 import train
@@ -132,7 +133,7 @@ def test_each_flag_of_decoding_does_what_it_says(trained, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 12
 
 
-def test_each_flag_of_output_does_what_it_says(trained, tmp_path):
+def test_each_flag_of_output_does_what_it_says(trained, tmp_path, capsys):
     corpus = trained[0]
     assert len(evaluate(trained, '--num_images', 2)) == 2
     assert len(evaluate(trained, '--num_images', 5000)) == len(evaluate(trained, '--num_images', -1)) == 4
@@ -149,10 +150,13 @@ def test_each_flag_of_output_does_what_it_says(trained, tmp_path):
         evaluate(trained, '--dump_images', 1)
     with pytest.raises(DataError, match='no image .*112.jpg'):
         evaluate(trained, '--dump_images', 1, '--image_root', images.parent)
-    for image_id in range(112, 116):
-        (images / f'{image_id}.jpg').write_bytes(b'jpeg')
+    for image_id in range(112, 115):
+        Image.new('RGB', (40, 30), 'olive').save(images / f'{image_id}.jpg')
+    (images / '115.jpg').write_bytes(b'jpeg')
+    capsys.readouterr()
     evaluate(trained, '--dump_images', 1, '--image_root', images.parent)
-    assert len(list((tmp_path / 'vis' / 'imgs').iterdir())) == 4
+    assert '1 pictures cannot be read' in (said := capsys.readouterr().err) and '115.jpg' in said
+    assert (tmp_path / 'vis' / 'index.html').exists() and len(list((tmp_path / 'vis' / 'imgs').iterdir())) == 3
     annotations = {'images': [], 'annotations': [
         {'id': i, 'image_id': i, 'caption': 'a red dog'} for i in range(112, 116)]}
     (tmp_path / 'coco.json').write_text(json.dumps(annotations))

@@ -1,0 +1,256 @@
+/* A picture with its regions: boxes or grid cells, lit by how much a word looked at them. */
+'use strict';
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+function svg(name, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+function element(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === 'class') node.className = value;
+    else if (key in node && typeof value !== 'string') node[key] = value;
+    else node.setAttribute(key, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+/* The colour of a share from 0 to 1 of the largest weight: violet, rose, orange, light. */
+const RAMP = [[0, 88, 70, 160], [0.35, 188, 66, 140], [0.65, 240, 116, 72], [1, 255, 222, 105]];
+
+function colour(share) {
+  const at = Math.max(1, RAMP.findIndex(([stop]) => stop >= share));
+  const [from, to] = [RAMP[at - 1], RAMP[at]];
+  const part = (share - from[0]) / (to[0] - from[0]);
+  return `rgb(${[1, 2, 3].map((i) => Math.round(from[i] + part * (to[i] - from[i]))).join(' ')})`;
+}
+
+const rampGradient = `linear-gradient(90deg, ${RAMP.map(([stop, ...rgb]) => `rgb(${rgb.join(' ')}) ${stop * 100}%`).join(', ')})`;
+
+function bytes(text) {
+  return Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+}
+
+/* What an image's details say, unpacked: boxes [[x1, y1, x2, y2], ...] from 0 to 1 or null, and functions. */
+class Regions {
+  constructor(details) {
+    this.count = details.regions;
+    this.boxes = null;
+    if (details.boxes) {
+      const view = new DataView(bytes(details.boxes).buffer);
+      this.boxes = Array.from({length: this.count}, (_, p) =>
+        [0, 1, 2, 3].map((edge) => view.getUint16(8 * p + 2 * edge, true) / 65535));
+    }
+    this.side = 0;
+    if (details.rows) {
+      this.rows = bytes(details.rows);
+      this.columns = bytes(details.columns);
+      this.side = this.count ? this.rows.length / this.count : 0;
+    }
+    this.attention = {};
+    for (const [name, {top, weights}] of Object.entries(details.attention)) {
+      const shares = bytes(weights), width = top.length ? shares.length / top.length : 0;
+      this.attention[name] = top.map((most, t) => Array.from(
+        shares.subarray(t * width, t * width + this.count), (share) => share / 255 * most));
+    }
+    if (!this.boxes && this.side) this.hulls();
+  }
+
+  /* The share of a cell that region p covers. */
+  covered(p, row, column) {
+    return this.rows[p * this.side + row] * this.columns[p * this.side + column] / 65025;
+  }
+
+  /* How many cells region p covers, by row or by column: what `gxg` is given. */
+  profiles(p) {
+    const line = (array) => Array.from(array.subarray(p * this.side, (p + 1) * this.side), (share) => share / 255);
+    const [rows, columns] = [line(this.rows), line(this.columns)];
+    const sum = (numbers) => numbers.reduce((total, value) => total + value, 0);
+    return [rows.map((value) => value * sum(columns)), columns.map((value) => value * sum(rows))];
+  }
+
+  /* Without boxes, the rectangle of the covered cells stands for a region. */
+  hulls() {
+    const ends = (shares) => {
+      const there = [...shares.keys()].filter((i) => shares[i] > 0.004);
+      return there.length ? [there[0] / this.side, (there[there.length - 1] + 1) / this.side] : [0, 0];
+    };
+    this.hull = Array.from({length: this.count}, (_, p) => {
+      const [rows, columns] = this.profiles(p).map(ends);
+      return [columns[0], rows[0], columns[1], rows[1]];
+    });
+  }
+
+  /* The rectangles of the regions, or null where nothing says where they are. */
+  get rectangles() { return this.boxes || this.hull || null; }
+
+  /* The smallest region at a point of the picture, or -1. */
+  at(x, y) {
+    let found = -1, least = Infinity;
+    (this.rectangles || []).forEach(([x1, y1, x2, y2], p) => {
+      const area = (x2 - x1) * (y2 - y1);
+      if (x >= x1 && x <= x2 && y >= y1 && y <= y2 && area < least) [found, least] = [p, area];
+    });
+    return found;
+  }
+
+  /* For each cell, row by row, the sum over the regions of weight times share covered. */
+  cells(weights) {
+    const out = [];
+    for (let row = 0; row < this.side; row++) {
+      for (let column = 0; column < this.side; column++) {
+        out.push(weights.reduce((sum, weight, p) => sum + weight * this.covered(p, row, column), 0));
+      }
+    }
+    return out;
+  }
+}
+
+const OUTLINED = 6;  // regions that get an outline while a word is lit
+
+class Picture {
+  /* `point(region)` hears which region the mouse is over (-1: none), `pick(region)` which was clicked. */
+  constructor(address, size, alt, point, pick) {
+    this.image = element('img', {alt, src: address});
+    if (size) [this.image.width, this.image.height] = size;
+    this.layer = svg('svg', {viewBox: '0 0 1 1', preserveAspectRatio: 'none', 'aria-hidden': 'true'});
+    this.labels = element('div', {class: 'labels', 'aria-hidden': 'true'});
+    this.node = element('div', {class: 'picture'}, this.image, this.layer, this.labels);
+    if (size) this.node.style.setProperty('--ratio', size[0] / size[1]);
+    this.regions = null;
+    let over = -1;
+    const tell = (region) => { if (region !== over) { over = region; point(region); } };
+    this.node.addEventListener('pointermove', (event) => tell(this.under(event)));
+    this.node.addEventListener('pointerleave', () => tell(-1));
+    this.node.addEventListener('click', (event) => pick(this.under(event)));
+  }
+
+  under(event) {
+    const frame = this.layer.getBoundingClientRect();
+    return this.regions ? this.regions.at((event.clientX - frame.left) / frame.width,
+                                          (event.clientY - frame.top) / frame.height) : -1;
+  }
+
+  /* Draw: `weights` of the regions or null, `asCells` the grid in place of boxes, `region` the one that
+     stands out or -1. */
+  draw(weights, asCells, region) {
+    this.layer.replaceChildren();
+    this.labels.replaceChildren();
+    const regions = this.regions;
+    if (!regions || !regions.rectangles) return;
+    const cellwise = asCells && regions.side;
+    if (weights) this.light(cellwise ? this.cellShares(regions.cells(weights)) : this.boxShares(weights));
+    if (!weights && !cellwise) regions.rectangles.forEach((_, p) => this.outline(p, 'plain'));
+    if (cellwise) this.lines(regions.side);
+    if (weights && !cellwise) this.strongest(weights);
+    if (region >= 0) {
+      if (regions.side) this.cover(region);
+      this.outline(region, 'picked');
+    }
+  }
+
+  boxShares(weights) {
+    const most = Math.max(...weights);
+    return weights.map((weight, p) => [weight / most, this.regions.rectangles[p]]).filter(([share]) => share > 0.02);
+  }
+
+  cellShares(sums) {
+    const most = Math.max(...sums), side = this.regions.side;
+    return sums.map((sum, cell) => {
+      const [x, y] = [cell % side / side, Math.floor(cell / side) / side];
+      return [sum / most, [x, y, x + 1 / side, y + 1 / side]];
+    }).filter(([share]) => share > 0.02);
+  }
+
+  /* Darken the picture but for [share, rectangle] pairs, the more the larger their share, and tint those. */
+  light(shares) {
+    const mask = svg('mask', {id: 'dark', maskUnits: 'userSpaceOnUse', x: 0, y: 0, width: 1, height: 1},
+                     svg('rect', {width: 1, height: 1, fill: 'white'}));
+    const tints = [];
+    for (const [share, [x1, y1, x2, y2]] of shares) {
+      const place = {x: x1, y: y1, width: x2 - x1, height: y2 - y1};
+      mask.append(svg('rect', {...place, fill: 'black', 'fill-opacity': share}));
+      tints.push(svg('rect', {...place, fill: colour(share), 'fill-opacity': 0.18 * share}));
+    }
+    this.layer.append(mask, svg('rect', {class: 'dark', width: 1, height: 1, mask: 'url(#dark)'}), ...tints);
+  }
+
+  outline(p, kind, share) {
+    const [x1, y1, x2, y2] = this.regions.rectangles[p];
+    const place = {x: x1, y: y1, width: x2 - x1, height: y2 - y1, 'data-region': p};
+    if (kind !== 'plain') this.layer.append(svg('rect', {...place, class: 'halo'}));
+    const line = svg('rect', {...place, class: `box ${kind}`});
+    if (share !== undefined) line.style.stroke = colour(share);
+    this.layer.append(line);
+  }
+
+  /* Outline the regions of most weight, the most of all last, and label the first three. */
+  strongest(weights) {
+    const most = Math.max(...weights);
+    const order = [...weights.keys()].sort((p, q) => weights[q] - weights[p])
+      .slice(0, OUTLINED).filter((p) => weights[p] > 0.1 * most);
+    for (const p of [...order].reverse()) this.outline(p, 'lit', weights[p] / most);
+    const labelled = [];
+    for (const p of order.slice(0, 3)) {
+      const [x1, y1] = this.regions.rectangles[p];
+      if (labelled.some(([x, y]) => Math.abs(x - x1) < 0.12 && Math.abs(y - y1) < 0.08)) continue;  // no room
+      labelled.push([x1, y1]);
+      const label = element('span', {}, percent(weights[p]));
+      label.style.left = `${100 * x1}%`;
+      label.style.top = `${100 * y1}%`;
+      label.style.background = colour(weights[p] / most);
+      if (y1 < 0.07) label.classList.add('inside');
+      this.labels.append(label);
+    }
+  }
+
+  lines(side) {
+    for (let i = 1; i < side; i++) {
+      this.layer.append(svg('line', {class: 'grid', x1: i / side, x2: i / side, y1: 0, y2: 1}),
+                        svg('line', {class: 'grid', y1: i / side, y2: i / side, x1: 0, x2: 1}));
+    }
+  }
+
+  cover(p) {
+    const side = this.regions.side;
+    for (let row = 0; row < side; row++) {
+      for (let column = 0; column < side; column++) {
+        const share = this.regions.covered(p, row, column);
+        if (share > 0.004) {
+          this.layer.append(svg('rect', {class: 'covered', x: column / side, y: row / side, width: 1 / side,
+                                         height: 1 / side, 'fill-opacity': 0.25 * share}));
+        }
+      }
+    }
+  }
+}
+
+function percent(share) {
+  const value = 100 * share;
+  return `${value >= 9.95 ? value.toFixed(0) : value.toFixed(1)} %`;
+}
+
+/* A drawing of what region p covers of the grid, with its profiles beside and above. */
+function coverageDrawing(regions, p) {
+  const side = regions.side, [down, across] = regions.profiles(p), bar = side / 3;
+  const drawing = svg('svg', {class: 'coverage', viewBox: `${-bar - 0.6} ${-bar - 0.6} ${side + bar + 0.8} ${side + bar + 0.8}`,
+                              role: 'img', 'aria-label': `What region ${p + 1} covers of a grid of ${side} by ${side} cells`});
+  for (let row = 0; row < side; row++) {
+    for (let column = 0; column < side; column++) {
+      const share = regions.covered(p, row, column);
+      drawing.append(svg('rect', {class: 'cell', x: column + 0.05, y: row + 0.05, width: 0.9, height: 0.9}),
+                     svg('rect', {class: 'full', x: column + 0.05, y: row + 0.05, width: 0.9, height: 0.9, 'fill-opacity': share}));
+    }
+  }
+  down.forEach((sum, row) => drawing.append(svg('rect', {
+    class: 'full', x: -0.5 - sum / side * bar, y: row + 0.1, width: sum / side * bar, height: 0.8})));
+  across.forEach((sum, column) => drawing.append(svg('rect', {
+    class: 'full', x: column + 0.1, y: -0.5 - sum / side * bar, width: 0.8, height: sum / side * bar})));
+  return drawing;
+}
