@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Run the tests: bash scripts/test.sh [pytest's arguments]
-# Makes .venv and installs requirements.txt on the first run.  Tests on real data take the 99-image
-# excerpt of COCO from $MINICOCO, and skip where it is not there.
+# Makes .venv and installs requirements.txt and tests/requirements.txt on the first run.  Tests on real data
+# take the 99-image excerpt of COCO from $MINICOCO, tests of pages Debian's chromium; each skips where what it
+# needs is not there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/venv.sh
+install_changed tests/requirements.txt .venv/tests_requirements.txt
 exec python -m pytest "$@"

@@ -8,6 +8,8 @@ os.environ.setdefault('GOMP_SPINCOUNT', '2000')
 
 import pytest  # noqa: E402
 
+from tests.browser import browser, served, visit  # noqa: E402, F401
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
