@@ -10,6 +10,7 @@ import numpy as np
 
 from misc import bleu, significance
 from misc.report import COLUMNS
+from misc.results import plain_text
 from misc.tokenizer import tokenize
 
 AS_SCORED = 5e-4    # how far BLEU from captions may lie from the file's: tokenizers differ in rare cases
@@ -49,7 +50,7 @@ class Contrast:
 
     `before`, `after`: the scores of the baseline and of the run (`whole`, or else the means of image scores);
     `low`, `high`: the interval of their difference; `p`, and `adjusted` for all the contrasts of the report;
-    `better`, `worse`: images with a higher, a lower score than the baseline's.
+    `better`, `worse`: images with a higher, a lower score than the baseline's, None where they have none.
     """
 
     run: str
@@ -219,7 +220,8 @@ def contrasts_of(baseline, results, images, families, drawn, draws, seed, confid
                 contrasts.append(Contrast(
                     results.name, name, float(before[place]), float(after[place]), low, high,
                     significance.p_value(after[place] - before[place], swapped[1][:, place] - swapped[0][:, place]),
-                    sum(move > 0 for move in moved), sum(move < 0 for move in moved), family.whole))
+                    sum(move > 0 for move in moved) if moved else None,
+                    sum(move < 0 for move in moved) if moved else None, family.whole))
     return contrasts
 
 
@@ -243,6 +245,13 @@ def examples(baseline, results, name, images, number):
 def differing(several):
     """{option: [its value in each run, as text]} of the options that are not the same in all."""
     names = dict.fromkeys(name for results in several for name in results.options)
-    values = {name: ['' if results.options.get(name) is None else str(results.options[name])
-                     for results in several] for name in names if name not in ('id', 'infos_path')}
+    values = {name: [told(results.options.get(name)) for results in several]
+              for name in names if name not in ('id', 'infos_path')}
     return {name: row for name, row in values.items() if len(set(row)) > 1}
+
+
+def told(value):
+    """The value of an option as text."""
+    if isinstance(value, list):
+        return ', '.join(map(told, value))
+    return '' if value is None else plain_text(value)
