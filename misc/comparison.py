@@ -8,7 +8,7 @@ from typing import Callable
 
 import numpy as np
 
-from misc import bleu, significance
+from misc import bleu, meteor, significance
 from misc.report import COLUMNS
 from misc.results import plain_text
 from misc.tokenizer import tokenize
@@ -98,13 +98,13 @@ class Comparison:
     notes: list
 
 
-def compare(several, images, baseline, references=None, draws=10000, seed=1, confidence=95.0):
+def compare(several, images, baseline, counted=(), draws=10000, seed=1, confidence=95.0):
     """The `Comparison` of `Results` on `images`, all of which they have, against the one named `baseline`.
 
-    With `references`, {image: captions}, BLEU is recomputed from the captions, so that it has an interval of
-    its own; `draws` images are drawn for intervals and coins tossed for p-values, from `seed`.
+    Scores that are not means over images come from counts, if `counted` has them: see `families_of`.  For
+    intervals images are drawn, and for p-values coins are tossed, `draws` times from `seed`.
     """
-    families, notes = families_of(several, images, references)
+    families, notes = families_of(several, images, counted)
     met = dict.fromkeys(name for results in several for name in results.overall)
     met.update(dict.fromkeys(name for family in families for name in family.names))
     measures = [name for name in COLUMNS if name in met] + [name for name in met if name not in COLUMNS]
@@ -122,15 +122,23 @@ def compare(several, images, baseline, references=None, draws=10000, seed=1, con
     return Comparison([results.name for results in several], baseline, images, measures, cells, contrasts, notes)
 
 
-def families_of(several, images, references=None):
-    """The `Family` list of what the runs have, and notes on it."""
+def families_of(several, images, counted=()):
+    """The `Family` list of what the runs have, and notes on it.
+
+    `counted` is a list of (names of scores, {name of a run: {image: counts}}, function from sums of counts to
+    those scores).  Where this does not give what the files say, there is a note, and the scores are means of
+    image scores like those that were not counted.
+    """
     families, notes = [], []
-    counted = None
-    if references is not None:
-        counted, notes = bleu_family(several, images, references)
-    if counted is not None:
-        families.append(counted)
-    done = counted.names if counted else []
+    for names, tables, scores in counted:
+        wrong = next(filter(None, (unlike(results, names, scores(sum(tables[results.name].values())))
+                                   for results in several if results.name in tables)), None)
+        if wrong:
+            notes.append(wrong)
+        elif tables:
+            families.append(Family(list(names), {run: np.array([table[image] for image in images])
+                                                 for run, table in tables.items()}, scores, True))
+    done = {name for family in families for name in family.names}
     for name in dict.fromkeys(name for results in several for name in results.each):
         if name not in done:
             having = [results for results in several if name in results.each]
@@ -141,38 +149,54 @@ def families_of(several, images, references=None):
     means = [name for family in families if not family.whole for name in family.names]
     if means:
         notes.append(f'{", ".join(means)} of a whole set is not the mean of the image scores; here it is this mean '
-                     'that has an interval and is compared, and it is named where it is shown.'
-                     + ('' if references is not None else ' With --input_json or --coco_json BLEU is computed '
-                        'anew from the captions, and has its own.' if set(means) & set(bleu.NAMES) else ''))
+                     'that has an interval and is compared, and it is named where it is shown.')
     return families, notes
+
+
+def unlike(results, names, found):
+    """A note where the scores that were `found` from counts are not those of the file, else None."""
+    for name, score in zip(names, found):
+        if abs(results.overall.get(name, score) - score) > AS_SCORED:
+            return (f'{name} was not computed anew: from the captions of {results.name} and these references it '
+                    f'is {score:.4f}, the file says {results.overall[name]:.4f}. Give the references that the '
+                    'files were scored with.')
+    return None
+
+
+def bleu_counts(several, references):
+    """BLEU as `families_of` takes it, from the captions of those that have it; `references` {image: captions}."""
+    allowed, tables = {}, {}
+    for results in captioned(several, bleu.NAMES):
+        for image in results.captions:
+            if image not in allowed:
+                allowed[image] = bleu.most(map(tokenize, references[image]))
+        tables[results.name] = {image: np.array(bleu.counts(tokenize(caption), *allowed[image]), np.float64)
+                                for image, caption in results.captions.items()}
+    return bleu.NAMES, tables, bleu.scores
+
+
+def meteor_counts(several, references, count):
+    """METEOR as `families_of` takes it; `count(captions, references)` gives the counts (N, C) of all captions,
+    by any keys, or None."""
+    keyed = {(results.name, image): caption for results in captioned(several, meteor.NAMES)
+             for image, caption in results.captions.items()}
+    table, tables = count(keyed, {key: references[key[1]] for key in keyed}) if keyed else None, {}
+    if table is not None:
+        for (run, image), row in zip(keyed, table):
+            tables.setdefault(run, {})[image] = row
+    return meteor.NAMES, tables, meteor.scores
+
+
+def captioned(several, names):
+    """The results that have any of some scores: all of them, or none if one of them lacks a caption."""
+    having = [results for results in several if any(name in results.overall for name in names)]
+    return [] if any(None in results.captions.values() for results in having) else having
 
 
 def is_mean(results, name):
     """Whether a score of the whole file is the mean of its images' scores."""
     values = list(results.each[name].values())
     return name in results.overall and abs(np.mean(values) - results.overall[name]) <= AS_MEAN
-
-
-def bleu_family(several, images, references):
-    """BLEU from the captions' counts, and notes: None where the counts do not give what the files say."""
-    having = [results for results in several if any(name in results.overall for name in bleu.NAMES)]
-    if not having or any(None in results.captions.values() for results in having):
-        return None, []
-    allowed, statistics = {}, {}
-    for results in having:
-        for image in results.captions:
-            if image not in allowed:
-                allowed[image] = bleu.most(map(tokenize, references[image]))
-        counts = {image: bleu.counts(tokenize(caption), *allowed[image])
-                  for image, caption in results.captions.items()}
-        found = bleu.scores(np.array(list(counts.values()), np.float64).sum(0))
-        for name, score in zip(bleu.NAMES, found):
-            if abs(results.overall.get(name, score) - score) > AS_SCORED:
-                return None, [f'BLEU was not computed anew: from the captions of {results.name} and these '
-                              f'references {name} is {score:.4f}, the file says {results.overall[name]:.4f}. Give '
-                              'the references that the files were scored with.']
-        statistics[results.name] = np.array([counts[image] for image in images], np.float64)
-    return Family(list(bleu.NAMES), statistics, bleu.scores, True), []
 
 
 def bootstrap(families, draws, seed):

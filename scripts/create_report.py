@@ -13,6 +13,7 @@ from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, pr
 from misc.files import replacing
 from misc.histories import read_logged
 from misc.images import read_rgb
+from misc.metrics import meteor_counts
 from misc.references import load_references, picture_files
 from misc.report import score_table
 from misc.results import read_all, shared_images
@@ -56,6 +57,12 @@ def arguments():
                         help='of the intervals; what is left of 100 is the level at which a corrected p counts')
     parser.add_argument('--draws', type=number_in(int, low=100), default=10000, metavar='N',
                         help='how often images are drawn and coins are tossed; p can be as small as about 1 / N')
+    parser.add_argument('--use_java', type=boolean, nargs='?', const=True, default=True, metavar='0|1',
+                        help='0 leaves Java alone: quicker by a minute, but it is the mean of the image scores of '
+                        'METEOR that has an interval then (default: 1)')
+    parser.add_argument('--java_timeout', type=number_in(float, above=0), default=180.0, metavar='SECONDS',
+                        help='a Java program that is silent for longer is stopped; raise it on a machine that is '
+                        'very busy')
     parser.add_argument('--seed', type=number_in(int, low=0), default=1, metavar='N', help='of the draws')
     return parser
 
@@ -72,7 +79,8 @@ def main():
     histories = [read_logged(folder) for folder in options.runs]
     for history, name in zip(histories, curves.names(histories)):
         history.name = name
-    compared = comparison.compare(several, images, baseline, references, options.draws, options.seed,
+    counted = counts(several, references, options.use_java, options.java_timeout) if references else []
+    compared = comparison.compare(several, images, baseline, counted, options.draws, options.seed,
                                   options.confidence)
     pictures, missing = {}, []
     if options.image_root:
@@ -105,6 +113,16 @@ def read_references(options, several):
             raise DataError(f'{len(missing)} of {len(results.captions)} images of {results.path} have no reference '
                             f'captions in {source}, {missing[0]} for one; name the file of their own data set')
     return references
+
+
+def counts(several, references, use_java, java_seconds):
+    """What BLEU and METEOR of a whole set depend on: see `comparison.families_of`."""
+    found = [comparison.bleu_counts(several, references)]
+    if use_java and any('METEOR' in results.overall for results in several):
+        note('counting the matches of METEOR, which takes a minute or so (--use_java 0 does without)')
+        found.append(comparison.meteor_counts(several, references, lambda captions, known: meteor_counts(
+            captions, known, java_seconds)))
+    return found
 
 
 def small_pictures(options, images):
