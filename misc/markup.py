@@ -19,7 +19,7 @@ def element(name, /, *children, **attributes):
     for key, value in attributes.items():
         if value is not None and value is not False:
             key = key.rstrip('_').replace('_', '-')
-            told += f' {key}' if value is True else f' {key}="{html.escape(str(value))}"'
+            told += f' {key}' if value is True else f' {key}="{escaped(value)}"'
     if name in VOID:
         return Markup(f'<{name}{told}/>')
     return Markup(f'<{name}{told}>{joined(children)}</{name}>')
@@ -32,5 +32,10 @@ def joined(children):
         if isinstance(child, (list, tuple)):
             parts.append(joined(child))
         elif child is not None:
-            parts.append(child if isinstance(child, Markup) else html.escape(str(child)))
+            parts.append(child if isinstance(child, Markup) else escaped(child))
     return Markup(''.join(parts))
+
+
+def escaped(text):
+    """`text` as mark-up that shows it; halves of pairs, which no file can hold, become question marks."""
+    return html.escape(str(text).encode('utf-8', 'replace').decode())
