@@ -148,8 +148,8 @@ def families_of(several, images, counted=()):
                 lambda sums: sums / len(images), all(is_mean(results, name) for results in having)))
     means = [name for family in families if not family.whole for name in family.names]
     if means:
-        notes.append(f'{", ".join(means)} of a whole set is not the mean of the image scores; here it is this mean '
-                     'that has an interval and is compared, and it is named where it is shown.')
+        notes.append(f'{", ".join(means)} of a whole set is not the mean of the image scores; here it is this '
+                     'mean that has an interval and is compared, and it is named where it is shown.')
     return families, notes
 
 
@@ -241,9 +241,10 @@ def contrasts_of(baseline, results, images, families, drawn, draws, seed, confid
                 low, high = significance.interval(
                     drawn[results.name, name] - drawn[baseline.name, name], confidence)
                 moved = [after - before for before, after in image_scores(baseline, results, name, images)]
+                chance = swapped[1][:, place] - swapped[0][:, place]
                 contrasts.append(Contrast(
                     results.name, name, float(before[place]), float(after[place]), low, high,
-                    significance.p_value(after[place] - before[place], swapped[1][:, place] - swapped[0][:, place]),
+                    significance.p_value(after[place] - before[place], chance),
                     sum(move > 0 for move in moved) if moved else None,
                     sum(move < 0 for move in moved) if moved else None, family.whole))
     return contrasts

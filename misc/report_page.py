@@ -95,8 +95,9 @@ def colour_rules(count):
 
 def picture_rules(pictures):
     """The pictures, each once however often it is shown."""
-    return ''.join(f'.p{number}{{background-image:url(data:image/jpeg;base64,{base64.b64encode(content).decode()})}}\n'
-                   for number, content in enumerate(pictures.values()))
+    texts = [base64.b64encode(content).decode() for content in pictures.values()]
+    return ''.join(f'.p{number}{{background-image:url(data:image/jpeg;base64,{text})}}\n'
+                   for number, text in enumerate(texts))
 
 
 def heading(report, title):
@@ -206,12 +207,12 @@ def contrasts_section(report):
     count = len(comparison.contrasts)
     return [element('h2', 'Differences, and whether they are more than chance'),
             element('p', 'Suppose the run and ', element('bdi', comparison.baseline), ' were equally good, and a '
-                    'coin had decided for each image which of the two captions is whose. p is how often such coins '
-                    'make a difference at least as large as the one that was found. Whoever looks at '
-                    f'{count} differences finds some small p by luck: the corrected p (Holm) allows for that; under it stands p '
-                    'as it is for that difference alone. Up to '
-                    f'{report.level:g} the verdict is “better” or “worse”; above, these images do not tell, which '
-                    'is not to say that the two are equal.', class_='soft'), tables]
+                    'coin had decided for each image which of the two captions is whose. p is how often such '
+                    'coins make a difference at least as large as the one that was found. Whoever looks at '
+                    f'{count} differences finds some small p by luck: the corrected p (Holm) allows for that; '
+                    'under it stands p as it is for that difference alone. Up to '
+                    f'{report.level:g} the verdict is “better” or “worse”; above, these images do not tell, '
+                    'which is not to say that the two are equal.', class_='soft'), tables]
 
 
 def contrast_row(report, contrast):
@@ -220,10 +221,12 @@ def contrast_row(report, contrast):
     share = contrast.difference / contrast.before * 100 if contrast.before > 1e-9 else None
     counts = element('td', '–') if contrast.better is None else element(
         'td', f'{contrast.better}, {contrast.worse}', data_value=contrast.better - contrast.worse, class_='nowrap')
-    return [row_head([title_of(contrast.measure), None if contrast.whole else element('small', ' mean of images')]),
+    means = None if contrast.whole else element('small', ' mean of images')
+    return [row_head([title_of(contrast.measure), means]),
             number_cell(contrast.before, '.3f'), number_cell(contrast.after, '.3f'),
             element('td', f'{contrast.difference:+.3f}',
-                    element('small', f'[{contrast.low:+.3f}, {contrast.high:+.3f}]'), data_value=contrast.difference),
+                    element('small', f'[{contrast.low:+.3f}, {contrast.high:+.3f}]'),
+                    data_value=contrast.difference),
             element('td', '–' if share is None else f'{share:+.1f} %', span(report, contrast, told),
                     data_value=share),
             counts, element('td', f'{contrast.adjusted:.4f}', element('small', f'alone {contrast.p:.4f}'),
@@ -255,7 +258,8 @@ def examples_section(report):
     by_name = {results.name: results for results in report.several}
     baseline, pairs, shown = by_name[comparison.baseline], [], {}
     for contrast in comparison.contrasts:
-        wins, losses = examples(baseline, by_name[contrast.run], contrast.measure, comparison.images, report.number)
+        wins, losses = examples(baseline, by_name[contrast.run], contrast.measure, comparison.images,
+                                report.number)
         if wins or losses:
             pairs.append(pair(report, contrast, wins, losses))
             shown.setdefault(contrast.run, []).append(contrast.measure)
@@ -267,8 +271,8 @@ def examples_section(report):
         'form', element('label', 'Run ', element('select', [
             element('option', name, value=comparison.names.index(name)) for name in shown], name='run')),
         element('label', 'Score ', element('select', [
-            element('option', title_of(measure), value=measure, selected=measure == first) for measure in measures],
-            name='measure')), class_='choose', hidden=True, aria_label='Which examples are shown')
+            element('option', title_of(measure), value=measure, selected=measure == first)
+            for measure in measures], name='measure')), class_='choose', hidden=True, aria_label='Which examples are shown')
     return [element('h2', 'Largest wins and losses'),
             element('p', 'The images whose scores differ most from those of ', element('bdi', comparison.baseline),
                     '. Words that only one of the two captions has are marked.', class_='soft'),
@@ -295,7 +299,7 @@ def card(report, run, example):
     baseline = report.comparison.baseline
     captions = [next(results for results in report.several if results.name == name).captions[example.image]
                 for name in (baseline, run)]
-    marked = marked_words(*captions)
+    marked, scores = marked_words(*captions), (example.before, example.after)
     number = list(report.pictures).index(example.image) if example.image in report.pictures else None
     picture = None if number is None else element(
         'div', class_=f'picture p{number}', role='img', aria_label=f'image {example.image}')
@@ -305,9 +309,9 @@ def card(report, run, example):
             'div', element('strong', f'{example.after - example.before:+.3f}'),
             element('span', f' image {example.image}', class_='soft'),
             element('dl', [[element('dt', name_of(report, name), f' {score:.3f}'), element('dd', text, dir='auto')]
-                           for name, score, text in zip((baseline, run), (example.before, example.after), marked)]),
-            element('details', element('summary', f'{len(references)} references'),
-                    element('ul', [element('li', text, dir='auto') for text in references])) if references else None,
+                           for name, score, text in zip((baseline, run), scores, marked)]),
+            element('details', element('summary', f'{len(references)} references'), element('ul', [
+                element('li', text, dir='auto') for text in references])) if references else None,
             class_='told'))
 
 

@@ -110,8 +110,8 @@ def read_references(options, several):
     for results in several:
         missing = [image for image in results.captions if image not in references]
         if missing:
-            raise DataError(f'{len(missing)} of {len(results.captions)} images of {results.path} have no reference '
-                            f'captions in {source}, {missing[0]} for one; name the file of their own data set')
+            raise DataError(f'{len(missing)} of {len(results.captions)} images of {results.path} have no '
+                            f'reference captions in {source}, {missing[0]} for one; name the file of their own data set')
     return references
 
 
@@ -140,7 +140,8 @@ def small_pictures(options, images):
         except DataError as error:
             wrong.append(str(error))
     if images and not pictures:
-        raise DataError(f'--image_root {options.image_root}: none of {len(images)} pictures can be shown ({wrong[0]})')
+        raise DataError(f'--image_root {options.image_root}: none of {len(images)} pictures can be shown '
+                        f'({wrong[0]}); it is the folder that holds train2014/ and val2014/')
     return pictures, [f'{len(wrong)} of {len(images)} pictures cannot be shown: {wrong[0]}'] if wrong else []
 
 

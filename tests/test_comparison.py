@@ -9,7 +9,8 @@ from misc import bleu, comparison, meteor, metrics, significance
 from misc.results import Results
 from misc.tokenizer import tokenize
 
-REFERENCES = {1: ['a red dog runs left of a cat', 'the dog is red'], 2: ['two blue cats sit', 'blue cats sit there'],
+REFERENCES = {1: ['a red dog runs left of a cat', 'the dog is red'],
+              2: ['two blue cats sit', 'blue cats sit there'],
               3: ['a bus in the street', 'a big bus parked in a street'], 4: ['birds fly', 'a flock of birds']}
 # As the Java program answered: counts, and the score of each caption and of all four.
 METEOR_LINES = [
@@ -141,7 +142,8 @@ def test_bleu_of_the_set_has_the_interval_where_there_are_references_and_else_th
     told = comparison.compare([a, b], images, 'a', draws=500)
     assert 'Bleu_1, Bleu_2' in told.notes[0] and 'CIDEr' not in told.notes[0] and 'mean' in told.notes[0]
     cell = told.cells['b']['Bleu_2']
-    assert cell.score == b.overall['Bleu_2'] != cell.mean == pytest.approx(np.mean(list(b.each['Bleu_2'].values())))
+    mean = np.mean(list(b.each['Bleu_2'].values()))
+    assert cell.score == b.overall['Bleu_2'] != cell.mean == pytest.approx(mean)
     assert cell.low <= cell.mean <= cell.high
     assert [contrast.measure for contrast in told.contrasts if contrast.whole] == ['ROUGE_L', 'CIDEr']
     assert told.measures == ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr']
@@ -172,10 +174,12 @@ def test_meteor_of_the_set_has_an_interval_where_its_counts_are_known():
 
 
 def test_wins_and_losses_are_the_largest_and_never_ties():
-    a, b = of_means('a', {1: 0.1, 2: 0.5, 3: 0.2, 4: 0.3, 5: 0.9}), of_means('b', {1: 0.3, 2: 0.5, 3: 0.9, 4: 0.2, 5: 0.1})
+    a = of_means('a', {1: 0.1, 2: 0.5, 3: 0.2, 4: 0.3, 5: 0.9})
+    b = of_means('b', {1: 0.3, 2: 0.5, 3: 0.9, 4: 0.2, 5: 0.1})
     wins, losses = comparison.examples(a, b, 'M', [1, 2, 3, 4, 5], 5)
     assert [example.image for example in wins] == [3, 1] and [example.image for example in losses] == [5, 4]
-    assert [[one.image for one in side] for side in comparison.examples(a, b, 'M', [1, 2, 3, 4, 5], 1)] == [[3], [5]]
+    fewest = comparison.examples(a, b, 'M', [1, 2, 3, 4, 5], 1)
+    assert [[one.image for one in side] for side in fewest] == [[3], [5]]
 
 
 def test_draws_of_five_thousand_images_are_made_in_blocks_of_bounded_memory():

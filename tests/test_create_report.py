@@ -34,7 +34,8 @@ def write_references(folder, texts=('people said this', 'and that')):
     (folder / 'pictures' / 'val2014').mkdir(parents=True, exist_ok=True)
     entries = []
     for image in IMAGES:
-        entries.append({'id': image, 'split': 'test', 'file_path': f'val2014/{image}.png', 'captions': list(texts)})
+        entries.append({'id': image, 'split': 'test', 'file_path': f'val2014/{image}.png',
+                        'captions': list(texts)})
         if image != IMAGES[-1]:
             Image.new('RGB', (400, 200), (image, 99, 200)).save(folder / 'pictures' / 'val2014' / f'{image}.png')
     (folder / 'talk.json').write_text(json.dumps({'ix_to_word': {}, 'images': entries}))
@@ -80,8 +81,9 @@ def test_each_flag_does_what_it_says(tmp_path, two, capsys, monkeypatch):
     assert 'Largest wins' not in report(tmp_path, *two, '--examples', 0)
     assert 'people said' not in plain and 'people said this' in report(tmp_path, *two, '--input_json', talk)
     coco = tmp_path / 'coco.json'
-    coco.write_text(json.dumps({'annotations': [{'image_id': image, 'caption': 'as annotated'} for image in IMAGES],
-                                'images': [{'id': image, 'file_name': f'val2014/{image}.png'} for image in IMAGES]}))
+    coco.write_text(json.dumps({
+        'annotations': [{'image_id': image, 'caption': 'as annotated'} for image in IMAGES],
+        'images': [{'id': image, 'file_name': f'val2014/{image}.png'} for image in IMAGES]}))
     told = report(tmp_path, *two, '--coco_json', coco, '--input_json', talk, '--image_root', tmp_path / 'pictures')
     assert 'as annotated' in told and 'people said' not in told and 'class="picture' in told
     capsys.readouterr()
@@ -118,7 +120,8 @@ def rows(**cell):
 
 @pytest.mark.parametrize('content, says', [
     ([], 'is not a results file: it should hold overall'), ({'images': []}, 'it has no overall'),
-    ({'overall': {}, 'images': []}, 'holds no images'), ({'overall': {}, 'images': [{'caption': 'a'}]}, 'no image_id'),
+    ({'overall': {}, 'images': []}, 'holds no images'),
+    ({'overall': {}, 'images': [{'caption': 'a'}]}, 'no image_id'),
     ({'overall': {}, 'images': rows() + rows()}, 'has 6 images twice'),
     ({'overall': {}, 'images': rows(), 'options': 3}, 'not a results file'),
     ({'overall': {'CIDEr': 10 ** 400}, 'images': rows()}, 'not a results file')])
