@@ -148,7 +148,7 @@ def families_of(several, images, counted=()):
                 lambda sums: sums / len(images), all(is_mean(results, name) for results in having)))
     means = [name for family in families if not family.whole for name in family.names]
     if means:
-        notes.append(f'{", ".join(means)} of a whole set is not the mean of the image scores; here it is this '
+        notes.append(f'{", ".join(means)} of a whole set: not the mean of the image scores, but here it is this '
                      'mean that has an interval and is compared, and it is named where it is shown.')
     return families, notes
 

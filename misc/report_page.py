@@ -272,7 +272,8 @@ def examples_section(report):
             element('option', name, value=comparison.names.index(name)) for name in shown], name='run')),
         element('label', 'Score ', element('select', [
             element('option', title_of(measure), value=measure, selected=measure == first)
-            for measure in measures], name='measure')), class_='choose', hidden=True, aria_label='Which examples are shown')
+            for measure in measures], name='measure')),
+        class_='choose', hidden=True, aria_label='Which examples are shown')
     return [element('h2', 'Largest wins and losses'),
             element('p', 'The images whose scores differ most from those of ', element('bdi', comparison.baseline),
                     '. Words that only one of the two captions has are marked.', class_='soft'),

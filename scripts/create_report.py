@@ -111,7 +111,8 @@ def read_references(options, several):
         missing = [image for image in results.captions if image not in references]
         if missing:
             raise DataError(f'{len(missing)} of {len(results.captions)} images of {results.path} have no '
-                            f'reference captions in {source}, {missing[0]} for one; name the file of their own data set')
+                            f'reference captions in {source}, {missing[0]} for one; name the file of their own '
+                            'data set')
     return references
 
 
