@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 
 from misc import pickles
 from misc.cli import DataError
+from misc.events import read_numbers
 
 VALIDATIONS = 'validations.jsonl'
 HISTORIES = re.compile(r'histories(?:_(.+))?\.pkl')
 # In histories_ID.pkl: numbers by iteration, and named numbers by iteration.
 NUMBERS = {'losses': 'loss_history', 'rates': 'lr_history'}
 NAMED = {'scores': 'val_result_history', 'rewards': 'reward_history'}
+LOGGED = ('train_loss', 'learning_rate')  # the tags of losses and rates in TensorBoard's events
 
 
 @dataclass
@@ -74,10 +76,34 @@ def read_histories(folder, ids=()):
     return histories
 
 
-def _nothing_in(folder):
-    """What to say of a folder without a run."""
+def read_logged(folder):
+    """The `History` of the run in `folder` as its TensorBoard events and `validations.jsonl` tell it: what
+    `read_histories` reads, without a pickle.  The run is called as its folder is.  Raises `DataError`.
+    """
+    if not os.path.isdir(folder):
+        raise DataError(f'there is no folder {folder}; give the --checkpoint_path of a run, such as '
+                        'checkpoints/ID')
+    history = History(os.path.basename(os.path.abspath(folder)), folder)
+    numbers = read_numbers(folder)
+    history.losses, history.rates = (numbers.get(tag, {}) for tag in LOGGED)
+    for start, kept in (('self_critical_', history.rewards), ('validation_', history.scores)):
+        for tag, curve in numbers.items():
+            if tag.startswith(start):
+                for iteration, number in curve.items():
+                    kept.setdefault(iteration, {})[tag.removeprefix(start)] = number
+    lines_path = os.path.join(folder, VALIDATIONS)
+    if os.path.exists(lines_path):
+        for iteration, scores in read_validations(lines_path):
+            history.scores.setdefault(iteration, {}).update(scores)
+    if not history.losses and not history.scores:
+        raise DataError(_nothing_in(folder, 'TensorBoard events'))
+    return history
+
+
+def _nothing_in(folder, first='histories_ID.pkl, which train.py writes with each checkpoint,'):
+    """What to say of a folder without a run, in which the `first` place to look has nothing."""
     inside = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    return (f'{folder} holds no run: neither histories_ID.pkl, which train.py writes with each checkpoint, '
+    return (f'{folder} holds no run: neither {first} '
             f'nor {VALIDATIONS}, which it writes with the first validation; '
             + (f'give a folder in it: {", ".join(inside[:5])}{", ..." if len(inside) > 5 else ""}' if inside
                else 'give the --checkpoint_path of a run, or wait for its first checkpoint'))

@@ -15,6 +15,7 @@ import tempfile
 
 from misc import java, tokenizer
 from misc.cli import DataError, Progress, UserError
+from misc.meteor import counts as meteor_table
 
 NAMES = ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr', 'SPICE']
 PTB_JAR = 'stanford-corenlp-3.4.1.jar'
@@ -177,12 +178,8 @@ def meteor(hypotheses, truths, java_seconds):
     The jar speaks a protocol of lines: 'SCORE ||| reference ||| ... ||| hypothesis' is answered by
     the counts of that image; 'EVAL ||| counts ||| ...' by a score for each and one for all.
     """
-    requests = []
-    for image_id, texts in hypotheses.items():
-        fields = [text.replace('|||', ' ') for text in truths[image_id] + texts]
-        requests.append(' ||| '.join(['SCORE'] + fields))
-    command = ['-Xmx2G', '-jar', METEOR_JAR, '-', '-', '-stdio', '-l', 'en', '-norm']
-    with java.Java(command, part('meteor'), java_seconds) as program:
+    requests = meteor_requests(hypotheses, truths)
+    with meteor_program(java_seconds) as program:
         counts = program.ask(requests, len(requests))
         scores = program.ask([' ||| '.join(['EVAL'] + counts)], len(requests) + 1)
     try:
@@ -190,6 +187,34 @@ def meteor(hypotheses, truths, java_seconds):
     except ValueError:
         raise java.JavaFailed(f'answered {" ".join(scores)[:100]!r} where scores were due') from None
     return scores[-1], scores[:-1]
+
+
+def meteor_counts(predictions, references, java_seconds=180.0):
+    """METEOR's counts of captions, float64 (N, ...) as of `misc.meteor.counts`; arguments as for `score`.
+    None where there is no Java, or it fails."""
+    if not java.is_installed():
+        return None
+    try:
+        hypotheses, truths, with_java = tokens(predictions, references, True, java_seconds, [])
+        if not with_java:
+            return None
+        requests = meteor_requests(hypotheses, truths)
+        with meteor_program(java_seconds) as program:
+            return meteor_table(program.ask(requests, len(requests)))
+    except (java.JavaFailed, ValueError):
+        return None
+
+
+def meteor_requests(hypotheses, truths):
+    """The lines that ask the jar for the counts of each image."""
+    return [' ||| '.join(['SCORE'] + [text.replace('|||', ' ') for text in truths[image_id] + texts])
+            for image_id, texts in hypotheses.items()]
+
+
+def meteor_program(java_seconds):
+    """The jar, running."""
+    return java.Java(['-Xmx2G', '-jar', METEOR_JAR, '-', '-', '-stdio', '-l', 'en', '-norm'], part('meteor'),
+                     java_seconds)
 
 
 def spice_is_installed(notes):

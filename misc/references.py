@@ -1,9 +1,12 @@
 """Captions on disk: the references of a data set, and a captioner's results."""
 
+import re
+
 from misc.cli import DataError
 from misc.files import read_json
 
 ANNOTATIONS = 'the COCO caption annotations, https://cocodataset.org/#download'
+SUBFOLDER = re.compile(r'COCO_(train2014|val2014|test2014)_[^/]+$')  # where COCO keeps a picture of that name
 
 
 def image_key(value):
@@ -86,3 +89,15 @@ def load_predictions(path):
         raise DataError(f'{path} has more than one caption for {len(set(twice))} images, {twice[0]} for one; '
                         'keep one each')
     return predictions
+
+
+def picture_files(input_json_path=None, coco_json_path=None):
+    """{image id: its file, relative to the folder of all pictures}, of the images for which a file is named in
+    `cocotalk.json`, or in a COCO caption-annotation file where `coco_json_path` names one."""
+    path, named = (coco_json_path, 'file_name') if coco_json_path else (input_json_path, 'file_path')
+    files = {}
+    for image in read_json(path, ANNOTATIONS).get('images', []):
+        if isinstance(image, dict) and isinstance(image.get(named), str) and 'id' in image:
+            found = SUBFOLDER.match(image[named])
+            files[image_key(image['id'])] = f'{found[1]}/{image[named]}' if found else image[named]
+    return files

@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 
+from misc import bleu
 from misc.cider import ORDERS, CiderD, lengths_of, padded
 from misc.cli import DataError, UsageError
 
@@ -123,15 +124,9 @@ def bleu_4(cider, captions, owners, references):
 
 def bleu_of(clipped, lengths, closest_lengths):
     """BLEU of sentences from their clipped n-gram matches (B, orders), their lengths (B,) and the
-    lengths (B,) of their closest references: float64 (B,).
-
-    The tiny numbers are coco-caption's: with no match at all it gives almost, but not quite, 0.
-    """
-    orders = clipped.shape[1]
-    guesses = np.maximum(lengths[:, None] - np.arange(orders), 0)
-    precision = ((clipped + 1e-15) / (guesses + 1e-9)).prod(1) ** (1 / orders)
-    ratio = (lengths + 1e-15) / (closest_lengths + 1e-9)
-    return precision * np.exp(np.minimum(0, 1 - 1 / ratio))
+    lengths (B,) of their closest references: float64 (B,)."""
+    guesses = np.maximum(lengths[:, None] - np.arange(clipped.shape[1]), 0)
+    return bleu.of_counts(clipped, guesses, lengths, closest_lengths)[:, -1]
 
 
 def closest(lengths, references):

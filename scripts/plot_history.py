@@ -3,76 +3,21 @@
 import math
 import os
 import sys
-from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
 from misc.cli import DataError, Parser, note, number_in, run_command
+from misc.curves import (COLOURS, LOSS, ORDER, RATE, SELF_CRITICAL, SMOOTHED, curves, names, reach_of,
+                         running_mean, spread_out)
 from misc.histories import read_histories
 from misc.pictures import picture_name, write_picture
 
-# Of Okabe and Ito, told apart by the colour-blind too.
-COLOURS = ('#0072b2', '#e69f00', '#009e73', '#d55e00', '#cc79a7', '#56b4e9', '#000000')
-SCORES = {'CIDEr': 'CIDEr', 'Bleu_4': 'BLEU-4', 'METEOR': 'METEOR', 'ROUGE_L': 'ROUGE-L'}
 # The line of each kind of curve; of those of training steps, which are many and noisy, a running mean.
 STYLES = {'training': '-', 'reward': '-', 'baseline': ':', 'rate': '-', 'validation': 'o--',
           'score': 'o-'}
-SMOOTHED = ('training', 'reward', 'baseline')
-LOSS, RATE = 'cross-entropy loss', 'learning rate'
-LOGARITHMIC = {LOSS: '{x:g}', RATE: '{x:.0e}'}    # and how numbers on that scale are written
-SELF_CRITICAL = ('self-critical loss', 'reward of sampled captions')
-ORDER = (LOSS, RATE, *SELF_CRITICAL, *SCORES.values())    # of the panels on the page
-SPREAD = 4    # a logarithmic scale helps from this ratio of the largest to the smallest value on
-
-
-def curves(history):
-    """What is drawn of a run: {panel: {kind of line: {iteration: number}}}, panels and lines without a number
-    left out.
-
-    The two phases minimise different things, so their training losses never share a panel.
-    """
-    after = history.self_critical_after
-    phases = [{}, {}]
-    for iteration, loss in history.losses.items():
-        phases[after is not None and iteration > after][iteration] = loss
-    panels = {LOSS: {'training': phases[0], 'validation': named(history.scores, 'loss')},
-              RATE: {'rate': history.rates},
-              SELF_CRITICAL[0]: {'training': phases[1]},
-              SELF_CRITICAL[1]: {name: named(history.rewards, name) for name in ('reward', 'baseline')}}
-    panels.update({title: {'score': named(history.scores, name)} for name, title in SCORES.items()})
-    there = {}
-    for title, lines in panels.items():
-        for kind, curve in lines.items():
-            if finite(curve):
-                there.setdefault(title, {})[kind] = finite(curve)
-    return there
-
-
-def named(records, name):
-    """{iteration: number} of one name in {iteration: {name: number}}."""
-    return {iteration: values[name] for iteration, values in records.items() if name in values}
-
-
-def finite(curve):
-    """The points of a curve that can be drawn, by iteration."""
-    return {iteration: curve[iteration] for iteration in sorted(curve) if math.isfinite(curve[iteration])}
-
-
-def running_mean(values, reach):
-    """The mean of each of `values` (N,) and of its up to `reach` neighbours on both sides, float64 (N,)."""
-    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    places = np.arange(len(values))
-    first, last = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
-    return (sums[last] - sums[first]) / (last - first)
-
-
-def names(histories):
-    """What each run is called: its id, with its folder where two have the same."""
-    count = Counter(history.name for history in histories)
-    return [history.name if count[history.name] == 1 else f'{history.name} in {history.folder}'
-            for history in histories]
+WRITTEN = {LOSS: '{x:g}', RATE: '{x:.0e}'}    # the numbers of panels that may be logarithmic
 
 
 def colours(count):
@@ -117,7 +62,7 @@ def draw(axes, lines, colour, smooth):
     """Draw the `lines` of a run in a panel."""
     for kind, curve in lines.items():
         iterations, values = list(curve), list(curve.values())
-        reach = len(values) // 50 + 2 if smooth is None else smooth
+        reach = reach_of(values) if smooth is None else smooth
         if kind in SMOOTHED and reach:
             axes.plot(iterations, values, color=colour, linewidth=0.8, alpha=0.25, zorder=1)
             values = running_mean(values, reach)
@@ -137,8 +82,8 @@ def furnish(axes, title, several):
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
     axes.set_title(title, fontsize=10)
-    if title in LOGARITHMIC:
-        scale(axes, LOGARITHMIC[title],
+    if title in WRITTEN:
+        scale(axes, WRITTEN[title],
               [value for lines in several for curve in lines.values() for value in curve.values()])
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter('{x:,.0f}')
@@ -156,10 +101,9 @@ def furnish(axes, title, several):
 def scale(axes, written, values):
     """Give a panel of `values` a logarithmic scale, if it helps; `written` is the form of its numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter
-    low, high = min(values), max(values)
-    if low > 0 and high >= SPREAD * low:
+    if spread_out(values):
         axes.set_yscale('log')
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 100 * min(values) else (1,)))
         axes.yaxis.set_major_formatter(written)
         axes.yaxis.set_minor_formatter(NullFormatter())
 
