@@ -169,12 +169,13 @@ class Corpus:
     """The images of `--input_json` with their labels and region arrays.
 
     `wants_labels` is off where no captions are needed.  What a model wants of an image is said with
-    `want`.  Raises `DataError` for anything that is missing or does not fit.
+    `want`.  `info` stands in for the content of that file.  Raises `DataError` for anything that is missing
+    or does not fit.
     """
 
-    def __init__(self, options, wants_labels=True):
+    def __init__(self, options, wants_labels=True, info=None):
         self.options, self.needs = options, ()
-        info = read_json(options.input_json, LABELS_COMMAND)
+        info = read_json(options.input_json, LABELS_COMMAND) if info is None else info
         problem = labels_file_problem(info)
         if problem:
             raise DataError(f'--input_json: {options.input_json} is not the output of prepro_labels.py, '

@@ -16,9 +16,12 @@ from dataloader import Corpus, caption_width, image_batches, image_path, worker_
 from misc import checkpoint, page_facts, parallel
 from misc.cli import DataError, UsageError, note, run_command
 from misc.evaluation import caption_images, mean_loss
+from misc.image_folder import ImageFolder
+from misc.images import read_rgb
 from misc.machine import memory_errors, pick_device
 from misc.page import Entry, write_page
 from misc.report import image_rows, score_table, write_results, write_vis
+from misc.thumbnails import as_seen
 from models.ensemble import Ensemble
 
 LONGEST_NAME = 200  # bytes of ID in ID_SPLIT.json, which may have 255 and is longer while it is written
@@ -28,14 +31,22 @@ def main():
     """Parse the options, check them and the files, caption, score, write."""
     with parallel.processes():
         found = parallel.together(set_up)
-        results, loss = caption_split(found)
-        parallel.on_main(lambda: write_all(found, results, loss))
+        try:
+            results, loss = caption_split(found)
+            status = parallel.on_main(lambda: write_all(found, results, loss))
+            # One that fails ends the others, in the middle of the end.
+            return status if parallel.is_main() else 0
+        finally:
+            if found.own:
+                found.own.close()
 
 
 def set_up():
     """What the command line describes, checked: a namespace of all that the later parts need."""
     options, given = opts.parse(opts.eval_parser())
     opts.check_decoding(options, options.sample_n)
+    opts.check_image_folder(options, given)
+    own = ImageFolder(options) if options.image_folder else None
     if options.dump_images and not options.image_root:
         raise UsageError('--dump_images 1 needs --image_root, the folder that holds train2014/ and val2014/')
     device = pick_device(options.device)
@@ -44,7 +55,8 @@ def set_up():
     options.id = options.id or joined_name([member.id for member in members])
     longest = infos['opt']['seq_length']
 
-    corpus = Corpus(reading(members), wants_labels=options.verbose_loss)
+    info = own and own.found(infos['vocab'], [run.infos for run in runs], device)
+    corpus = Corpus(reading(members), wants_labels=options.verbose_loss, info=info)
     if corpus.vocabulary != infos['vocab']:
         raise DataError(f'the vocabulary of {options.input_json} is not that of {options.infos_path[0]}; '
                         'give the --input_json the model was trained with')
@@ -65,9 +77,11 @@ def set_up():
 
     shown = options.beam_size if options.verbose_beam and options.sample_max else options.sample_n
     decode = models.build_decoder(options, longest, infos['vocab'], shown)
+    # Regions that this project found lie on pictures as people see them, others on the pixels as stored.
+    seen = as_seen if own or any(run.infos.get('regions') for run in runs) else read_rgb
     return argparse.Namespace(
         options=options, members=members, corpus=corpus, rows=rows, model=model, decode=decode, device=device,
-        vocabulary=infos['vocab'], pictures=pictures, references=references)
+        vocabulary=infos['vocab'], pictures=pictures, references=references, own=own, seen=seen)
 
 
 def caption_split(found):
@@ -86,17 +100,20 @@ def caption_split(found):
 
 
 def write_all(found, results, loss):
-    """Everything that is printed and written."""
+    """Everything that is printed and written; returns the exit status."""
     options = found.options
-    print_captions(results, options.verbose_beam)
+    print_captions(results, options.verbose_beam, 'file_path' if found.own else 'image_id')
     if options.dump_json:
         write_vis('vis/vis.json', [vis_entry(entry, options) for entry in results])
         note('wrote vis/vis.json')
+    if found.own and options.coco_json:
+        found.own.write_results(results, options.id)
     overall, per_image = {}, {}
     if options.language_eval or loss is not None:
         overall, per_image = write_scores(options, found.members, results, found.references, loss)
     if options.dump_images:
         write_vis_page(found, results, overall, per_image)
+    return found.own.finish() if found.own else 0
 
 
 def reading(members):
@@ -169,11 +186,12 @@ def split_references(options, corpus, rows):
     return {corpus.ids[row]: references[corpus.ids[row]] for row in rows}
 
 
-def print_captions(results, every_beam):
-    """The captions, one line per image, or with `every_beam` one per finished beam."""
+def print_captions(results, every_beam, name='image_id'):
+    """The captions, one line per image, or with `every_beam` one per finished beam, each with the image's
+    `name`."""
     for entry in results:
         for beam in entry['beams'] if every_beam else [entry]:
-            print(f'{entry["image_id"]}: {beam["caption"]}'
+            print(f'{entry[name]}: {beam["caption"]}'
                   + (f'  ({beam["log_prob"]:.3f})' if every_beam else ''))
 
 
@@ -216,7 +234,7 @@ def write_vis_page(found, results, overall, per_image):
             return None, None
 
     facts = page_facts.facts(options, found.members, overall, len(entries))
-    broken = write_page('vis', facts, entries, regions, workers=max(1, options.num_workers))
+    broken = write_page('vis', facts, entries, regions, max(1, options.num_workers), found.seen)
     page_facts.name_broken(broken, unknown)
     note('wrote vis/index.html')
 

@@ -326,7 +326,8 @@ def add_evaluation_flags(parser):
     flag(group, 'language_eval', 'score the captions (BLEU, METEOR, ROUGE-L, CIDEr, SPICE where it is '
                                  'installed)')
     group.add_argument('--coco_json', metavar='FILE',
-                       help='COCO caption annotations to take references from, in place of --input_json')
+                       help='COCO caption annotations to take references from, in place of --input_json; with '
+                            "--image_folder COCO's list of images")
     group.add_argument('--id', type=run_name, default='', metavar='NAME',
                        help="name in eval_results/ID_SPLIT.json (default: the run's, or the runs' joined "
                             'by +, cut where that is too long)')
@@ -339,6 +340,27 @@ def add_evaluation_flags(parser):
                                '--input_rel_box_dir is given (needs --image_root)')
     group.add_argument('--image_root', default='', metavar='DIR',
                        help='folder that holds train2014/ and val2014/, for --dump_images')
+
+
+def add_own_picture_flags(parser):
+    """Captioning pictures that are in no data set."""
+    group = parser.add_argument_group('pictures of your own')
+    group.add_argument('--image_folder', metavar='DIR',
+                       help='caption the pictures in this folder (and in the folders in it), or a single one: '
+                            'regions are found as those were that the model was trained with; no labels are '
+                            "needed. With --coco_json FILE, COCO's list of images, ids are taken from it and "
+                            "the captions also written as COCO's test server takes them")
+    group.add_argument('--regions_dir', metavar='DIR',
+                       help='keep the regions that are found, in DIR_att and so on as of '
+                            'scripts/extract_regions.py, and next time find only those of new pictures')
+    group.add_argument('--detector', type=one_of('grid', 'fasterrcnn'), metavar='NAME',
+                       help='grid or fasterrcnn: find regions so, whatever the model was trained with; only '
+                            'features of the same origin mean the same')
+    group.add_argument('--cnn_model', type=one_of('resnet101', 'resnet152'), metavar='NAME',
+                       help="the network of the features, resnet101 or resnet152 (default: the training's)")
+    group.add_argument('--cnn_weight_dir', metavar='DIR',
+                       help="folder of the weights, NAME.pth or as torchvision names them (default: data, "
+                            "data/imagenet_weights, then torchvision's own downloads)")
 
 
 def train_parser():
@@ -367,10 +389,13 @@ def eval_parser():
         'Caption a split with a trained model, and score the captions.  The model options come from\n'
         'the infos file; they need not be given again, and may not contradict it.\n\n'
         'example: python eval.py --model checkpoints/first/model.pth \\\n'
-        '             --infos_path checkpoints/first/infos_first.pkl --language_eval 1'))
+        '             --infos_path checkpoints/first/infos_first.pkl --language_eval 1\n'
+        '         python eval.py --model checkpoints/first/model.pth \\\n'
+        '             --infos_path checkpoints/first/infos_first.pkl --image_folder PICTURES'))
     add_evaluation_flags(parser)
     add_decoding_flags(parser, beam_size=2)
     add_diversity_flags(parser)
+    add_own_picture_flags(parser)
     add_data_flags(parser)
     add_model_flags(parser)
     add_machine_flags(parser)
@@ -497,6 +522,24 @@ def check_scheduled_sampling(options):
         raise UsageError(f'--scheduled_sampling_start {options.scheduled_sampling_start} does not go with '
                          f'--caption_model {options.caption_model}, which reads all words of a caption at '
                          f'once; allowed is -1, or one of {", ".join(RECURRENT)}')
+
+
+def check_image_folder(options, given):
+    """Refuse what does not go with pictures that are in no data set, and what only goes with them."""
+    own = ('regions_dir', 'detector', 'cnn_model', 'cnn_weight_dir')
+    if not options.image_folder:
+        for name in own:
+            if name in given:
+                raise UsageError(f'--{name} is for pictures of your own; name their folder with --image_folder')
+        return
+    for name in ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_dir', 'input_grid_vec_dir',
+                 'input_box_dir', 'input_rel_box_dir', 'image_root', 'split', 'verbose_loss'):
+        if name in given and getattr(options, name):
+            raise UsageError(f'--{name} {show(getattr(options, name))} does not go with --image_folder, whose '
+                             'pictures are all there is to read; leave it out')
+    if options.language_eval and not options.coco_json:
+        raise UsageError('--language_eval 1 with --image_folder needs --coco_json, COCO caption annotations of '
+                         'these pictures; leave it out to caption without scores')
 
 
 def check_run(options, flag='--checkpoint_path'):

@@ -31,6 +31,7 @@ from misc.losses import all_finite, caption_loss, self_critical_loss
 from misc.machine import memory_errors, pick_device, precision
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
                         decayed_rate, noam_rate, sampling_probability, set_rate)
+from misc.provenance import recorded_way
 from misc.rewards import mean_statistics
 from models.decoding import sample
 
@@ -96,6 +97,9 @@ class Training:
         corpus.check_files(train_rows + self.val_rows)
         has_rewards = 0 <= options.self_critical_after and (
             options.max_epochs < 0 or options.self_critical_after < options.max_epochs)
+        # How regions of other pictures are to be found, for eval.py --image_folder.
+        self.regions = recorded_way(options.input_fc_feat_dir if corpus.features is None
+                                    else options.input_img_feat_dir)
         self.rewards = self._rewards(train_rows) if has_rewards else None
         self.references = self._references() if options.language_eval or has_rewards else None
         self.decode = models.build_decoder(options, self.longest, corpus.vocabulary)
@@ -479,7 +483,7 @@ class Training:
                  'best_measure': self.best_measure, 'loader': loader, 'plateau': self.plateau.state(),
                  'random': random[0], 'random_of_others': random[1:], 'histories': self.histories,
                  'validations': self.validations, 'first_cider': self.first_cider,
-                 'reward': self.rewards and self.rewards.describe()}
+                 'reward': self.rewards and self.rewards.describe(), 'regions': self.regions}
         weights, infos = checkpoint.tensor_bytes(self.model.state_dict()), checkpoint.pickle_bytes(infos)
         files = {'model.pth': weights, checkpoint.infos_name(options.id): infos,
                  'optimizer.pth': checkpoint.tensor_bytes(self.optimiser.state_dict()),

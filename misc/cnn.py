@@ -14,10 +14,10 @@ import torch
 import torchvision
 from torch.nn import functional
 
+from misc import weights
 from misc.cli import DataError
+from misc.provenance import LAYOUTS
 
-MODELS = ('resnet101', 'resnet152')
-LAYOUTS = ('caffe', 'torchvision')
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # of ImageNet, red, green, blue
 
 
@@ -41,15 +41,27 @@ def find_weights(model, model_root=None):
 
 
 def load_network(model, path, layout, device):
-    """The network `model` (one of MODELS) with the weights at `path`, laid out, in evaluation mode.
+    """The network `model` (see misc/provenance.py) with the weights at `path`, laid out, in evaluation mode.
 
     Raises `DataError` naming what the file lacks or has too much.
     """
     with torch.device('meta'):
-        network = getattr(torchvision.models, model)(weights=None)
-    network.fc = torch.nn.Identity()    # the classifier is not used, and a file may lack it
+        network = headless(model)
     network.load_state_dict(fitting_weights(network, path), assign=True)
     return lay_out(network, layout).to(device).eval().requires_grad_(False)
+
+
+def random_network(model, seed, layout, device):
+    """The network `model` with random weights, the same for the same `seed`: see misc/weights.py."""
+    network = weights.random_network(lambda: lay_out(headless(model), layout), seed, last_maps)
+    return network.to(device).requires_grad_(False)
+
+
+def headless(model):
+    """The network `model` without its classifier, which is not used, and which a file may lack."""
+    network = getattr(torchvision.models, model)(weights=None)
+    network.fc = torch.nn.Identity()
+    return network
 
 
 def lay_out(network, layout):
@@ -87,7 +99,7 @@ def fitting_weights(network, path):
              for what, names in problems.items() if names]
     if found:
         raise DataError(f'{path} does not fit the network: {"; ".join(found)}.\n'
-                        'Is it of the model that --model names?')
+                        'Is it of the model that was named?')
     return {name: value.to(expected[name].dtype) for name, value in state.items()}
 
 
@@ -99,15 +111,28 @@ def image_features(network, image, att_size):
     NumPy float32: the last map averaged adaptively to att_size x att_size, and the mean of that.
     Raises `ValueError` for an image of fewer than 3 x 3 pixels, which Caffe's layout cannot take.
     """
-    height, width = image.shape[:2]
-    if min(height, width) < 3:
-        raise ValueError(f'{width} x {height} pixels are too few')
-    device = network.conv1.weight.device
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1).float() / 255
-    mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, DEVIATION))
-    hidden = ((pixels - mean) / deviation)[None]                               # (1, 3, height, width)
-    hidden = network.maxpool(network.relu(network.bn1(network.conv1(hidden))))
-    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
-        hidden = stage(hidden)                                                 # (1, D, h, w) at the end
+    hidden = last_maps(network, colours(image[None], network.conv1.weight.device))
     att = functional.adaptive_avg_pool2d(hidden, att_size)[0].permute(1, 2, 0)  # (att_size, att_size, D)
     return att.mean(dim=(0, 1)).cpu().numpy(), att.contiguous().cpu().numpy()
+
+
+def colours(images, device):
+    """uint8 images (I, height, width, 3) -> float32 (I, 3, height, width) from 0 to 1, on `device`."""
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def last_maps(network, images):
+    """The last maps (I, D, h, w) of images (I, 3, height, width), colours from 0 to 1.
+
+    Raises `ValueError` for images of fewer than 3 x 3 pixels, which Caffe's layout cannot take.
+    """
+    height, width = images.shape[2:]
+    if min(height, width) < 3:
+        raise ValueError(f'{width} x {height} pixels are too few')
+    mean, deviation = (torch.tensor(values, device=images.device)[:, None, None]
+                       for values in (MEAN, DEVIATION))
+    hidden = (images - mean) / deviation
+    hidden = network.maxpool(network.relu(network.bn1(network.conv1(hidden))))
+    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+        hidden = stage(hidden)
+    return hidden

@@ -1,5 +1,7 @@
 """Reading pictures of any colour mode."""
 
+import contextlib
+import os
 import struct
 import warnings
 import zlib
@@ -12,6 +14,13 @@ from misc.cli import DataError
 # What Pillow's decoders are known to raise on broken files.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError,
            OverflowError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError)
+MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS   # from here on Pillow takes a picture for an attack
+ORIENTATION = 0x0112                       # EXIF's tag
+# EXIF's orientation: what turns the stored pixels upright.
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_90}
+REDUCIBLE = ('L', 'LA', 'RGB', 'RGBA', 'CMYK')   # modes whose pixels can be averaged
 
 
 def read_rgb(path):
@@ -23,24 +32,69 @@ def read_rgb(path):
     Raises `DataError`, naming the file, where it is missing or broken.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(path) as image:
-                image.load()
-                return np.array(_rgb(image), dtype=np.uint8)
+        with _opened(path) as image:
+            image.load()
+            return np.array(_rgb(image), dtype=np.uint8)
     except _BROKEN as error:
         raise DataError(_reason(path, error)) from None
 
 
-def read_size(path):
-    """(width, height) of the image in pixels, from its header.  Raises `DataError`."""
+def read_upright(path, longest):
+    """(pixels, (width, height)) of a picture as people see it, by its EXIF orientation.
+
+    pixels: uint8 (h, w, 3) as of `read_rgb`, shrunk so that the longer side has `longest` pixels where it
+    had more; width and height are those before it was shrunk.  Raises `DataError` as `read_rgb` does.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(path) as image:
-                return image.size
+        with _opened(path) as image:
+            turn = _turn(image)
+            size = image.size if turn is None or _keeps_sides(turn) else image.size[::-1]
+            image.draft(None, (2 * longest, 2 * longest))   # JPEG: read at half, a quarter or an eighth
+            image.load()
+            if image.mode in REDUCIBLE and max(image.size) >= 4 * longest:
+                image = image.reduce(max(image.size) // (2 * longest))
+            image = image if turn is None else image.transpose(turn)
+            image = _rgb(image)
+            scale = longest / max(size)
+            if scale < 1:
+                image = image.resize([max(1, round(side * scale)) for side in size], Image.Resampling.LANCZOS)
+            return np.array(image, dtype=np.uint8), size
     except _BROKEN as error:
         raise DataError(_reason(path, error)) from None
+
+
+def read_size(path, upright=False):
+    """(width, height) of the image in pixels, from its header; `upright` turns it by its EXIF orientation.
+    Raises `DataError`."""
+    try:
+        with _opened(path) as image:
+            turn = _turn(image) if upright else None
+            return image.size if turn is None or _keeps_sides(turn) else image.size[::-1]
+    except _BROKEN as error:
+        raise DataError(_reason(path, error)) from None
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """The image at `path`, opened without Pillow's warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with Image.open(path) as image:
+            yield image
+
+
+def _turn(image):
+    """The `Image.Transpose` that puts an image upright, or None; a broken EXIF block says nothing."""
+    try:
+        return TURNS.get(image.getexif().get(ORIENTATION))
+    except _BROKEN:
+        return None
+
+
+def _keeps_sides(turn):
+    """Whether width stays width."""
+    return turn in (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM,
+                    Image.Transpose.ROTATE_180)
 
 
 def _rgb(image):
@@ -62,4 +116,10 @@ def _reason(path, error):
     """One line about why `path` cannot be read."""
     if isinstance(error, FileNotFoundError):
         return f'{path}: there is no such file'
-    return f'{path}: not a readable image ({str(error).splitlines()[0][:120] if str(error) else "broken"})'
+    if isinstance(error, Image.DecompressionBombError):
+        return f'{path}: it has more than the {MOST_PIXELS:,} pixels that are read at most; shrink it'
+    with contextlib.suppress(OSError):
+        if not os.path.getsize(path):
+            return f'{path}: not a readable image (the file is empty)'
+    reason = (str(error).splitlines() or ['broken'])[0].replace(f' {path!r}', '')
+    return f'{path}: not a readable image ({reason[:120] or "broken"})'

@@ -10,7 +10,7 @@ from PIL import Image
 
 from misc.cli import DataError, Progress
 from misc.files import TEMPORARY, replacing
-from misc.images import read_rgb, read_size
+from misc.images import read_rgb, read_size, read_upright
 from misc.made import digest
 from misc.workers import Workers
 
@@ -39,6 +39,12 @@ def make_pictures(folder, paths, workers=1, read=read_rgb):
                 found[path] = made
             display.update()
     return found, broken
+
+
+def as_seen(path):
+    """A picture as people see it, for `make_pictures` where regions were found in such: turned by its EXIF
+    orientation, (height, width, 3)."""
+    return read_upright(path, SIDES['imgs'])[0]
 
 
 def make_picture(folder, read, path):

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from collections import deque
 
 from misc.cli import DataError, Progress, number_in
 
@@ -31,6 +32,16 @@ def convert_images(work, todo, count, broken, label, total):
             if message:
                 broken.add(message)
             display.update()
+
+
+def ahead(function, items, pool, depth):
+    """Yield (item, future of function(item)) in order, `depth` of them started ahead in `pool`."""
+    started = deque()
+    for item in items:
+        started.append((item, pool.submit(function, item)))
+        if len(started) > depth:
+            yield started.popleft()
+    yield from started
 
 
 class Workers:

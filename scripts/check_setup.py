@@ -108,15 +108,24 @@ def gpu_findings():
 
 
 def cnn_findings(folder):
-    """Weights of the CNN, in the places where they are looked for."""
-    from misc.cnn import MODELS, find_weights
+    """Weights of the networks that look at images, in the places where they are looked for."""
+    from misc.cnn import find_weights
+    from misc.provenance import DETECTOR, MODELS
+    from misc.weights import find_file
     for model in MODELS:
         try:
             yield Finding(THERE, f'{model}.pth', find_weights(model, None if folder == 'data' else folder))
         except DataError as error:
-            if model == MODELS[0]:
-                yield Finding(MISSING, f'{model}.pth', 'only for features and captions of images of your own',
-                              str(error))
+            try:    # what torchvision downloaded serves for regions
+                yield Finding(THERE, model, find_file(model))
+            except DataError:
+                if model == MODELS[0]:
+                    yield Finding(MISSING, f'{model}.pth', 'only for features and captions of images of your own',
+                                  str(error))
+    try:
+        yield Finding(THERE, 'Faster R-CNN', find_file(DETECTOR))
+    except DataError as error:
+        yield Finding(MISSING, 'Faster R-CNN', 'only for regions by --detector fasterrcnn', str(error))
 
 
 class DataChain:
@@ -164,7 +173,11 @@ class DataChain:
         except DataError:
             yield Finding(MISSING, 'bu_data', 'the bottom-up-attention archive',
                           f'unpacking the archive into {archive}, so that it holds trainval/ '
-                          '(README.md: Where the data comes from)', lacking(regions))
+                          '(README.md: Where the data comes from)\n'
+                          'without it, features of another origin: ' + self.command(
+                              'python scripts/extract_regions.py --input_json data/dataset_coco.json '
+                              '--images_root IMAGE_ROOT --output_dir data/cocobu --detector fasterrcnn'),
+                          lacking(regions))
 
     def one_file(self, what, path, way_out, needed=False, detail=''):
         """A file that is only looked for; `detail` tells what it is for, where it is missing."""

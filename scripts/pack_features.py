@@ -13,9 +13,11 @@ import numpy as np
 from misc.broken import Broken
 from misc.cli import DataError, Parser, Progress, UsageError, boolean, note, progress, run_command
 from misc.features import Packed, open_source, packed_sizes
+from misc.files import write_json
 from misc.grids import image_sizes, sizes_place
 from misc.made import Sample, claimed, digest, save
 from misc.packed import COMPARED, UNWRITTEN, WRITTEN, Writer, kinds_in, lay_out, rows_and_map
+from misc.provenance import recorded_way, way_path
 from misc.workers import Workers, add_workers_flag, convert_images
 
 # Kind: the flag (as in train.py) that names its folder.
@@ -290,6 +292,9 @@ def main():
         with contextlib.suppress(OSError):
             if own:
                 os.rmdir(folder)
+    way = recorded_way(opt.input_img_feat_dir or opt.input_fc_feat_dir or output)
+    if way is not None:
+        write_json(way_path(output), way, indent=1)
     summary(output, sources, opt)
     return broken.finish('mend them and run the command again; it packs only what is missing')
 

@@ -16,7 +16,7 @@ from misc.features import SUFFIX, write_array
 from misc.images import read_rgb
 from misc.karpathy import read_images
 from misc.made import Files, Sample, claimed, digest, finished
-from misc.workers import add_workers_flag
+from misc.workers import add_workers_flag, ahead
 from opts import device_name
 
 KINDS = ('att', 'fc')
@@ -36,16 +36,6 @@ def extract(network, pixels, att_size):
     if not np.isfinite(att).all():
         raise DataError('its features are not finite')
     return fc, att
-
-
-def ahead(function, items, pool, depth):
-    """Yield (item, future of function(item)) in order, `depth` of them started ahead in `pool`."""
-    started = deque()
-    for item in items:
-        started.append((item, pool.submit(function, item)))
-        if len(started) > depth:
-            yield started.popleft()
-    yield from started
 
 
 def convert_all(network, images, folders, att_size, threads, broken, display):

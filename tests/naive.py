@@ -498,3 +498,21 @@ def max_pool(x, layout):
     rows = [torch.stack([x[:, top:bottom, left:right].amax((1, 2)) for left, right in windows(x.shape[2])], 1)
             for top, bottom in windows(x.shape[1])]
     return torch.stack(rows, 1)
+
+
+def roi_feature(one_map, box, width, height, points=14):
+    """The mean of a map (D, h, w), which lies over a picture of width x height, at points x points points that
+    are spread evenly over a box (x1, y1, x2, y2): each between the four middles of cells around it."""
+    D, h, w = one_map.shape
+    total = torch.zeros(D)
+    for row in range(points):
+        for column in range(points):
+            x = (box[0] + (column + 0.5) * (box[2] - box[0]) / points) * w / width - 0.5
+            y = (box[1] + (row + 0.5) * (box[3] - box[1]) / points) * h / height - 0.5
+            x, y = min(max(x, 0), w - 1), min(max(y, 0), h - 1)
+            left, top = int(x), int(y)
+            right, bottom = min(left + 1, w - 1), min(top + 1, h - 1)
+            upper = one_map[:, top, left] * (1 - x + left) + one_map[:, top, right] * (x - left)
+            lower = one_map[:, bottom, left] * (1 - x + left) + one_map[:, bottom, right] * (x - left)
+            total += upper * (1 - y + top) + lower * (y - top)
+    return total / points ** 2

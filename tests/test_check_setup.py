@@ -182,3 +182,20 @@ def test_the_machine_is_told(monkeypatch):
     for name, major, told in (('A100', 8, 'with bfloat16: --amp bf16'), ('V100', 7, 'without bfloat16')):
         monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda number: device(name, 16 << 30, major))
         assert next(check_setup.gpu_findings()).line() == f'  ok      GPU cuda:0              {name}, 16 GiB, {told}'
+
+
+def test_weights_are_told_with_their_places_or_what_to_download(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+
+    def found():
+        return {finding.what: finding for finding in check_setup.cnn_findings('data')}
+    assert states(found()) == {'resnet101.pth': 'missing', 'Faster R-CNN': 'missing'} and not needed(found())
+    assert f'put it into {tmp_path}/hub/checkpoints' in found()['Faster R-CNN'].way_out
+    (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True)
+    (tmp_path / 'hub' / 'checkpoints' / 'resnet101-63fe2227.pth').touch()
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'fasterrcnn_resnet50_fpn_v2.pth').touch()
+    assert states(found()) == {'resnet101': 'ok', 'Faster R-CNN': 'ok'}
+    (tmp_path / 'data' / 'resnet101.pth').touch()
+    assert states(found()) == {'resnet101.pth': 'ok', 'Faster R-CNN': 'ok'}

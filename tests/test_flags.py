@@ -18,7 +18,7 @@ from misc import checkpoint, machine, metrics
 from misc.cli import UsageError
 from misc.features import open_source, write_array
 from models.transformer import Captioner
-from tests import test_eval, test_parallel, test_self_critical, tiny
+from tests import test_eval, test_image_folder, test_parallel, test_self_critical, tiny
 from tests.test_opts import flags_of
 
 # Flags of the self-critical phase, tested in tests/test_self_critical.py.
@@ -119,6 +119,8 @@ CHANGES_CAPTIONS = {
         '--model', 'SHOWN/model.pth', '--infos_path', 'SHOWN/infos_tiny.pkl', '--input_fc_feat_dir', 'CORPUS/fc')),
     'seed': (7, ('--sample_max', 0)),
 }
+# Flags of eval.py for pictures of one's own, tested in tests/test_image_folder.py.
+OWN_PICTURES = {'image_folder', 'regions_dir', 'detector', 'cnn_model', 'cnn_weight_dir'}
 EVAL_READING = {'infos_path', 'input_label_h5', 'batch_size'}
 
 # Flags of eval.py that a test of tests/test_eval.py shows at work: {its name: flags}.
@@ -472,10 +474,11 @@ def test_every_flag_has_its_test():
     groups = [CHANGES_WEIGHTS, CHANGES_SHAPES, CHANGES_SHAPES_OF, CHANGES_VALIDATION, SCHEDULES,
               SCHEDULED_SAMPLING, RUNNING, MACHINE, PARTS, SELF_CRITICAL]
     assert sorted(name for group in groups for name in group) == sorted(flags_of(opts.train_parser()))
-    groups = [CHANGES_CAPTIONS, EVAL_READING, opts.MODEL_OPTIONS, MACHINE, *IN_TEST_EVAL.values()]
+    groups = [CHANGES_CAPTIONS, EVAL_READING, opts.MODEL_OPTIONS, MACHINE, OWN_PICTURES,
+              *IN_TEST_EVAL.values()]
     assert {name for group in groups for name in group} == set(flags_of(opts.eval_parser()))
     elsewhere = [(getattr(test_eval, test), names) for test, names in IN_TEST_EVAL.items()]
     for place, names in [*elsewhere, (test_self_critical, SELF_CRITICAL),
-                          (test_parallel, PARTS)]:
+                          (test_parallel, PARTS), (test_image_folder, OWN_PICTURES)]:
         source = inspect.getsource(place)
         assert [name for name in names if f"'--{name}'" not in source] == []

@@ -1,0 +1,116 @@
+"""What `eval.py --image_folder` captions: from pictures to all that a `Corpus` reads, without any labels."""
+
+import os
+import tempfile
+
+from misc import parallel, provenance
+from misc.broken import Broken
+from misc.cli import DataError, UsageError, note
+from misc.machine import memory_errors
+from misc.own_images import OwnPictures, results_path
+from misc.report import write_vis
+
+MOST_TOGETHER = 8   # pictures that the networks look at at a time, where --batch_size allows it
+
+
+class ImageFolder:
+    """The pictures of `--image_folder`.  Each of several processes has one; the main one does the work."""
+
+    def __init__(self, options):
+        """List the pictures, and set those `options` that say where regions and pictures lie."""
+        self.options, self.broken, self.temporary = options, Broken(), None
+        self.base = parallel.on_main(self._place)
+        self.pictures = parallel.on_main(lambda: OwnPictures(
+            options.image_folder, self.base, self.broken, options.coco_json,
+            None if options.num_images < 0 else options.num_images))
+        options.input_json = options.image_folder   # for messages; there is no such file
+        options.split, options.image_root = 'test', self.pictures.root
+        options.input_img_feat_dir, options.input_box_dir = f'{self.base}_att', f'{self.base}_box'
+
+    def _place(self):
+        """What the names of the regions' folders begin with."""
+        if self.options.regions_dir:
+            return os.path.normpath(self.options.regions_dir)
+        self.temporary = tempfile.TemporaryDirectory(prefix='regions_')
+        return os.path.join(self.temporary.name, 'own')
+
+    def found(self, vocabulary, infos, device):
+        """Find the regions of the pictures in the way that the models, by their `infos` (a list), were trained
+        with -> what stands in for --input_json.  Raises `UsageError` where that way is not known."""
+        options = self.options
+
+        def find():
+            way = self._way(infos)
+            from misc.extraction import Extraction   # loads torchvision
+            note(f'regions: {provenance.told(way)}')
+            extraction = Extraction(self.base, way, self.broken)
+            with memory_errors('--batch_size'):
+                there = extraction.run(self.pictures, device, min(options.batch_size, MOST_TOGETHER),
+                                       max(1, options.num_workers), options.cnn_weight_dir)
+            if not there:
+                raise DataError(f'none of the {len(self.pictures.paths)} pictures of {options.image_folder} can '
+                                'be read, for the reasons above')
+            return self.pictures.corpus(there, extraction.sizes, vocabulary)
+        return parallel.on_main(find)
+
+    def _way(self, infos):
+        """How regions are to be found."""
+        options = self.options
+        ways = [one.get('regions') for one in infos]
+        for way, path, one in zip(ways, options.infos_path, infos):
+            size = one['opt'].get('img_feat_size') or provenance.FEATURES
+            if size != provenance.FEATURES:
+                raise UsageError(f'{path} has img_feat_size {size}, and regions that are found have features of '
+                                 f'{provenance.FEATURES} numbers; train on those of scripts/extract_regions.py')
+            if way is not None:
+                provenance.checked_way(way, path)
+        way = ways[0] if all(one == ways[0] for one in ways) else None
+        if options.detector:
+            return self._other_way(way)
+        for one, path in zip(ways, options.infos_path):
+            if one is None:
+                raise UsageError(
+                    f'{path} does not say how the regions of its features were found: they come from elsewhere, '
+                    "such as the bottom-up-attention archive, whose extractor is no part of this project;\n"
+                    'train on features of scripts/extract_regions.py, or find others all the same with --detector '
+                    'grid or fasterrcnn: they look alike and mean something else, so captions are guesses')
+        if way is None:
+            raise UsageError('the models of the ensemble were trained on regions found in different ways '
+                             f'({"; ".join(map(provenance.told, ways))}); give models of one way')
+        if options.cnn_model not in (None, way['cnn_model']):
+            raise UsageError(f'--cnn_model {options.cnn_model} contradicts {options.infos_path[0]}, whose '
+                             f'features come from {way["cnn_model"]}; leave the flag out')
+        return way
+
+    def _other_way(self, trained):
+        """The way of `--detector`, and a word where it is another than that of the training (or None)."""
+        from misc.regions import new_way
+        options = self.options
+        same = trained and trained['detector'] == options.detector
+        if same and options.cnn_model in (None, trained['cnn_model']) and not options.cnn_weight_dir:
+            return trained
+        settings = {**provenance.DEFAULTS, **(trained if same else {})}
+        way = new_way(options.detector, settings, options.cnn_model or provenance.MODELS[0],
+                      trained['cnn_layout'] if same else None, options.cnn_weight_dir)
+        if way != trained:
+            was = provenance.told(trained) if trained else 'features of another origin'
+            note(f'warning: the model was trained on {was}; what it says of other features is a guess')
+        return way
+
+    def write_results(self, results, run_id):
+        """Write the captions under the name and in the form that COCO's test server takes."""
+        path = results_path(self.options.coco_json, run_id)
+        write_vis(path, [{'image_id': entry['image_id'], 'caption': entry['caption']} for entry in results])
+        note(f"wrote {path}, in the form of COCO's test server: {len(results)} captions")
+        if len(results) < self.pictures.wanted:
+            note(f'note: {self.options.coco_json} lists {self.pictures.wanted} images, and the server wants a '
+                 'caption of each')
+
+    def finish(self):
+        """List the pictures that could not be read; returns the exit status."""
+        return self.broken.finish('the others are captioned; put whole pictures there and run the command again')
+
+    def close(self):
+        """Remove the regions, unless they are to be kept."""
+        if self.temporary is not None:
+            self.temporary.cleanup()
