@@ -153,7 +153,8 @@ def test_runs_are_told_with_epoch_and_best_score_and_left_as_they_are(tmp_path):
                         ('ok', 'b', 'epoch 3, iteration 70, best validation CIDEr 1.250'),
                         ('ok', 'c', 'epoch 3, iteration 70')]
     assert told[3][:2] == ('partly', 'd') and 'infos_d.pkl cannot be read' in told[3][2]
-    assert (tmp_path / 'b' / filesets.JOURNAL).exists() and (tmp_path / 'b' / 'infos_b.pkl').read_bytes() == b'old'
+    assert (tmp_path / 'b' / filesets.JOURNAL).exists()
+    assert (tmp_path / 'b' / 'infos_b.pkl').read_bytes() == b'old'
     assert [run.what for run in check_setup.run_findings(str(tmp_path / 'a'))] == ['a']
 
 
