@@ -13,7 +13,8 @@ TEMPORARY = '.part'  # suffix of files that are being written; readers and listi
 def replacing(path, mode='wb', durable=True):
     """Open a neighbour of `path` for writing and rename it over `path` when the block ends well.
 
-    If the block raises, the neighbour is removed and `path` stays as it was.  `durable` also
+    If the block raises, the neighbour is removed and `path` stays as it was; an `OSError` that names no
+    file, as those of a full disk, then names this one.  `durable` also
     waits for the disk, which a machine that loses power needs and a killed process does not;
     leave it off where many small files are written that can be made again.
     """
@@ -26,9 +27,11 @@ def replacing(path, mode='wb', durable=True):
             if durable:
                 os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(part)
+        if isinstance(error, OSError) and error.filename is None:
+            raise OSError(error.errno, error.strerror or str(error), path) from None
         raise
 
 

@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import models
 import opts
-from misc import checkpoint, legacy
+from misc import checkpoint, filesets, legacy
 from misc.cli import DataError, Parser, UsageError, note, number_in, run_command
 from misc.optim import build_optimiser
 
@@ -49,7 +49,8 @@ def main():
     files = converted(run, options.id)
     if best is not None:
         files.update(converted(best, options.id, is_best=True))
-    checkpoint.save_set(options.output_dir, files)
+    with filesets.only_writer(options.output_dir):
+        filesets.save_set(options.output_dir, files)
     names = 'model.pth', checkpoint.infos_name(options.id)
     paths = [os.path.join(options.output_dir, name) for name in names]
     print(f'wrote {options.output_dir}; evaluate with --model {paths[0]} --infos_path {paths[1]}')
