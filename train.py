@@ -4,6 +4,7 @@ With `torchrun --nproc_per_node N train.py ...` N processes share the images of 
 is the same.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -20,11 +21,11 @@ import torch
 import models
 import opts
 from dataloader import Corpus, TrainBatches, caption_width, image_batches, worker_errors
-from misc import checkpoint, parallel
+from misc import checkpoint, filesets, origin, parallel
 from misc.cli import DataError, UsageError, note, run_command
 from misc.draws import chances
 from misc.evaluation import caption_images, evaluating, mean_loss, sentence
-from misc.files import replacing
+from misc.events import EventWriter
 from misc.finite import LateFlags, guarded_step
 from misc.histories import VALIDATIONS
 from misc.losses import all_finite, caption_loss, self_critical_loss
@@ -32,7 +33,7 @@ from misc.machine import memory_errors, pick_device, precision
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
                         decayed_rate, noam_rate, sampling_probability, set_rate)
 from misc.provenance import recorded_way
-from misc.rewards import mean_statistics
+from misc.rewards import mean_statistics, table_path
 from models.decoding import sample
 
 HISTORIES = ('val_result_history', 'loss_history', 'lr_history', 'ss_prob_history')
@@ -40,20 +41,27 @@ HISTORIES = ('val_result_history', 'loss_history', 'lr_history', 'ss_prob_histor
 
 def main():
     """Parse the options, check them and the files, train."""
-    with parallel.processes():
-        return parallel.together(set_up).run()
+    with parallel.processes(), contextlib.ExitStack() as held:
+        options, given = parallel.together(read_options)
+        parallel.on_main(lambda: held.enter_context(filesets.only_writer(options.checkpoint_path)))
+        return parallel.together(lambda: set_up(options, given)).run()
 
 
-def set_up():
-    """The `Training` that the command line describes."""
+def read_options():
+    """The options of the command line, and the names of those that were given, checked before any file is
+    read."""
     options, given = opts.parse(opts.train_parser())
     opts.check_run(options)
     opts.check_optimiser(options, given)
     opts.check_decoding(options)
     opts.check_self_critical(options)
+    return options, given
+
+
+def set_up(options, given):
+    """The `Training` that the options describe."""
     run = None
-    stays = bool(options.start_from) and os.path.realpath(options.start_from) == os.path.realpath(
-        options.checkpoint_path)
+    stays = bool(options.start_from) and is_folder(options.start_from, options.checkpoint_path)
     if options.start_from:
         run = checkpoint.find_run(options.start_from, options.id, caption_width(options.input_label_h5))
         opts.take_model_options(options, given, run.infos['opt'], run.infos_path)
@@ -75,6 +83,11 @@ def set_up():
     if unused:
         note(f'note: --caption_model {options.caption_model} makes no use of --{", --".join(unused)}')
     return Training(options, run)
+
+
+def is_folder(one, other):
+    """Whether two paths are of one folder."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 class Training:
@@ -104,6 +117,8 @@ class Training:
         self.references = self._references() if options.language_eval or has_rewards else None
         self.decode = models.build_decoder(options, self.longest, corpus.vocabulary)
         self._resume(run)
+        if parallel.is_main():
+            self._take_account(run, train_rows + self.val_rows)
         self.batches = TrainBatches(corpus, train_rows, options.batch_size, options.seq_per_img,
                                     options.seed, options.num_workers, run and run.infos.get('loader'),
                                     pin=self.device.type == 'cuda')
@@ -174,6 +189,18 @@ class Training:
             self.best_score, self.best_measure = infos.get('best_val_score'), infos.get('best_measure')
         restore_random(infos, options.seed, self.device)
         self._print(f'going on from {folder} at iteration {self.iteration}, epoch {infos["epoch"]}')
+
+    def _take_account(self, run, rows):
+        """Take down what the run is of, for the main process to write, and hold it against what `run` was of
+        (runs of older code do not say)."""
+        options = self.options
+        table = table_path(options.cached_tokens) if self.rewards else None
+        self.account = origin.account_of(self.corpus, rows, self.device, table)
+        before = run and run.infos.get('account')
+        if before is not None:
+            origin.check_data(before, self.account, vars(options), run.infos_path,
+                              stays=is_folder(options.start_from, options.checkpoint_path))
+            origin.note_changes(before, self.account, run.infos['opt'], vars(options), opts.course(options))
 
     def run(self):
         """Train to the last epoch, or until SIGINT or SIGTERM; returns the exit status."""
@@ -423,7 +450,6 @@ class Training:
         record = {'iteration': self.iteration, 'epoch': self._epoch(), **scores, 'best': is_best,
                   'seconds': round(time.monotonic() - started, 2), 'waited': round(waited, 4)}
         self.validations.append(record)
-        parallel.on_main(lambda: self._write_validation(record))
         listed = ', '.join(f'{name} {value:.4f}' for name, value in scores.items())
         self._print(f'validation at iteration {self.iteration}: {listed}{" (best)" if is_best else ""}')
         self._watch_cider(scores)
@@ -436,11 +462,6 @@ class Training:
         options = self.options
         return image_batches(self.corpus, self.val_rows, options.batch_size, options.num_workers,
                              captions_per_image, options.seed, pin=self.device.type == 'cuda')
-
-    def _write_validation(self, record):
-        path = os.path.join(self.options.checkpoint_path, VALIDATIONS)
-        with open(path, 'a', encoding='utf-8') as file:
-            file.write(json.dumps(record) + '\n')
 
     def _watch_cider(self, scores):
         """Remember the CIDEr that the self-critical phase started with; warn when it has halved."""
@@ -473,7 +494,20 @@ class Training:
         self._refuse(self.flags.settle())
         random = parallel.gathered(lambda: random_state(self.device))
         folder = self.options.checkpoint_path
-        parallel.on_main(lambda: checkpoint.save_set(folder, self._files(random, is_best)))
+        parallel.on_main(lambda: self._write(folder, self._files(random, is_best)))
+
+    def _write(self, folder, files):
+        """Save the set, or say what became of it and of the one before."""
+        try:
+            filesets.save_set(folder, files)
+        except OSError as error:
+            named = checkpoint.infos_name(self.options.id)
+            way_out = (f'the checkpoint before it is whole; put that right and go on with the same command and '
+                       f'--start_from {folder}' if filesets.exists(os.path.join(folder, named)) else
+                       'nothing was saved before; put that right and start again')
+            raise DataError(f'no checkpoint could be written at iteration {self.iteration}: '
+                            f'{error.strerror or error}: {error.filename or folder}\n{way_out}') from None
+        self.events.flush()
 
     def _files(self, random, is_best):
         """What a checkpoint consists of, {name: bytes}; `random`: the processes' `random_state`s."""
@@ -483,26 +517,23 @@ class Training:
                  'best_measure': self.best_measure, 'loader': loader, 'plateau': self.plateau.state(),
                  'random': random[0], 'random_of_others': random[1:], 'histories': self.histories,
                  'validations': self.validations, 'first_cider': self.first_cider,
-                 'reward': self.rewards and self.rewards.describe(), 'regions': self.regions}
+                 'reward': self.rewards and self.rewards.describe(), 'regions': self.regions,
+                 'account': self.account}
         weights, infos = checkpoint.tensor_bytes(self.model.state_dict()), checkpoint.pickle_bytes(infos)
         files = {'model.pth': weights, checkpoint.infos_name(options.id): infos,
                  'optimizer.pth': checkpoint.tensor_bytes(self.optimiser.state_dict()),
-                 f'histories_{options.id}.pkl': checkpoint.pickle_bytes(self.histories)}
+                 f'histories_{options.id}.pkl': checkpoint.pickle_bytes(self.histories),
+                 VALIDATIONS: ''.join(json.dumps(line) + '\n' for line in self.validations).encode()}
         if is_best:
             files.update({'model-best.pth': weights, checkpoint.infos_name(options.id, best=True): infos})
         return files
 
     def _open_logs(self):
-        """TensorBoard events and the validation lines, without what a killed run wrote after its last
-        checkpoint."""
-        from tensorboardX import SummaryWriter
-        folder, writes = self.options.checkpoint_path, parallel.is_main()
-        os.makedirs(folder, exist_ok=True)
-        self.events = SummaryWriter(folder, purge_step=self.iteration + 1 if self.iteration else None,
-                                    write_to_disk=writes)
-        if writes:
-            with replacing(os.path.join(folder, VALIDATIONS), 'w') as file:
-                file.writelines(json.dumps(record) + '\n' for record in self.validations)
+        """TensorBoard events, the record of this start, and the clocks of the log lines."""
+        folder = self.options.checkpoint_path
+        self.events = EventWriter(folder if parallel.is_main() else None, self.iteration)
+        if parallel.is_main():
+            origin.write_start(folder, self.account, vars(self.options), self.iteration, self.options.start_from)
         self.started, self.paused = time.monotonic(), 0.0  # the latter: seconds of validations
         self.logged = self.validated = self._clock()
 

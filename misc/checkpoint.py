@@ -1,15 +1,10 @@
-"""A run's folder: saving a set of files at once, and reading what is there.
+"""A run's folder: what its files hold, and going on from them.
 
-The files of a set keep their plain names, so they cannot be replaced in one move.  A save writes
-all new files beside the old ones, then a journal that names them, then moves each into place, then
-removes the journal.  Whoever opens the folder finishes the moves of a journal it finds: whatever
-killed the process, the folder then holds the last complete set or the one before it.
+They are one set (see `misc.filesets`), and are read as one, also while a training saves into the folder.
 """
 
 import argparse
-import contextlib
 import io
-import json
 import os
 import pickle
 import re
@@ -17,53 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
+from misc import filesets, legacy, pickles, tensors
 from misc import infos as rules
-from misc import legacy, pickles, tensors
 from misc.cli import DataError, note
-from misc.files import TEMPORARY, remove_leftovers, replacing
 from misc.optim import take_moments
-
-JOURNAL = 'replacing.json'
-NEW = '.new' + TEMPORARY
-
-
-def save_set(folder, files):
-    """Replace files of `folder` as one set: `files` is {name: bytes}.  Raises `OSError` with the old
-    set in place when the disk is full or read-only."""
-    os.makedirs(folder, exist_ok=True)
-    finish_moves(folder)
-    remove_leftovers(folder)  # of a save that was killed before its journal
-    try:
-        for name, content in files.items():
-            with replacing(os.path.join(folder, name + NEW)) as file:
-                file.write(content)
-    except OSError:
-        for name in files:
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(folder, name + NEW))
-        raise
-    with replacing(os.path.join(folder, JOURNAL), 'w') as file:
-        json.dump(list(files), file)
-    finish_moves(folder)
-
-
-def finish_moves(folder):
-    """Finish a save that was interrupted after its journal was written; forget one that was not."""
-    journal = os.path.join(folder, JOURNAL)
-    try:
-        with open(journal, encoding='utf-8') as file:
-            names = [os.path.basename(name) for name in json.load(file)]
-    except FileNotFoundError:
-        return
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DataError(f'{journal} is not the list of files that a save leaves ({error}); remove it, '
-                        f'and *{NEW} with it') from None
-    for name in names:
-        # A file that is gone was moved before, by the killed process or by another reader.
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(os.path.join(folder, name + NEW), os.path.join(folder, name))
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(journal)
 
 
 def tensor_bytes(value):
@@ -80,8 +32,8 @@ def pickle_bytes(value):
 
 def read_tensors(path):
     """A state dict, with weights only: nothing in the file is run.  Raises `DataError`."""
-    finish_moves(os.path.dirname(path) or '.')
-    return tensors.load(path, 'take model-best.pth or another copy, or train again', 'train.py writes it')
+    return tensors.load(path, 'take model-best.pth or another copy, or train again', 'train.py writes it',
+                        filesets.opened)
 
 
 def read_infos(path):
@@ -94,8 +46,7 @@ def read_infos(path):
 
 def read_any_infos(path):
     """As `read_infos`, of this project or of older code, whose infos may lack some of it."""
-    finish_moves(os.path.dirname(path) or '.')
-    infos = pickles.load(path, 'train.py, which writes it beside model.pth')
+    infos = pickles.load(path, 'train.py, which writes it beside model.pth', filesets.opened)
     opt = infos.get('opt') if isinstance(infos, dict) else None
     opt = vars(opt) if isinstance(opt, argparse.Namespace) else opt
     if not isinstance(opt, dict) or not isinstance(infos.get('vocab'), dict):
@@ -127,7 +78,8 @@ class Run:
     weights with the names that they have in the file.
 
     `names` (a `misc.legacy.Names`) translates those of older code, and is None where there is nothing
-    to translate; `optimiser_path` is the file of its moments, or None.
+    to translate; `optimiser_path` is the file of its moments, or None; `stamp` tells when the files to go on
+    from were replaced.
     """
 
     infos: dict
@@ -136,13 +88,14 @@ class Run:
     model_path: str
     names: legacy.Names | None = None
     optimiser_path: str | None = None
+    stamp: list | None = None
 
 
 def read_run(model_path, infos_path, longest=None):
     """The `Run` in two files.  `longest` is the number of words at which captions are cut where
     infos of older code do not say it.  Raises `DataError`."""
-    infos = read_any_infos(infos_path)
-    weights = read_tensors(model_path)
+    infos, weights = filesets.read_as_one(
+        (model_path, infos_path), lambda: (read_any_infos(infos_path), read_tensors(model_path)))
     if not is_state_dict(weights) or not legacy.is_legacy(weights):
         return Run(whole_infos(infos, infos_path), weights, infos_path, model_path)
     try:
@@ -170,12 +123,13 @@ def find_run(folder, run_id='', longest=None, flag='--start_from'):
     """
     if not os.path.isdir(folder):
         raise DataError(f'{flag}: there is no folder {folder}')
-    finish_moves(folder)
     infos_path, is_best = find_infos(folder, run_id, flag)
     best_model = find_model(folder, is_best=True)
-    has_best = os.path.exists(best_model)
+    has_best = filesets.exists(best_model)
     is_mixed = is_best and not has_best
-    run = read_run(find_model(folder, is_best and has_best), infos_path, longest)
+    model_path, moments = find_model(folder, is_best and has_best), os.path.join(folder, 'optimizer.pth')
+    stamp = filesets.stamp((model_path, moments))
+    run = read_run(model_path, infos_path, longest)
     if is_mixed and os.path.basename(infos_path) != infos_name(run.infos['opt'].get('id')):
         if run.names is None:
             raise DataError(f'{flag}: {infos_path} is of a best model, and there is no {best_model}; put it '
@@ -187,9 +141,8 @@ def find_run(folder, run_id='', longest=None, flag='--start_from'):
              'the run stood')
         if not has_best:
             run.infos['best_val_score'] = None  # of a model that is not here
-    moments = os.path.join(folder, 'optimizer.pth')
-    if (is_mixed or not is_best) and (run.names is None or os.path.exists(moments)):
-        run.optimiser_path = moments
+    if (is_mixed or not is_best) and (run.names is None or filesets.exists(moments)):
+        run.optimiser_path, run.stamp = moments, stamp
     return run
 
 
@@ -215,7 +168,7 @@ def infos_files(folder):
     A run's own name may end in -best: its infos file is of a last model, as the files of the same save
     tell, its best model's infos and its histories.
     """
-    there = sorted(os.listdir(folder))
+    there = filesets.listing(folder)
     runs = [found[1] for found in map(re.compile(r'infos(?:_(.+))?\.pkl').fullmatch, there) if found]
     last, best = [], []
     for run in runs:
@@ -228,7 +181,7 @@ def infos_files(folder):
 def find_model(folder, is_best):
     """The file of the last or the best model: model.pth, or model.pt where only that is there."""
     paths = [os.path.join(folder, f'model{"-best" if is_best else ""}{ending}') for ending in ('.pth', '.pt')]
-    return next(filter(os.path.exists, paths), paths[0])
+    return next(filter(filesets.exists, paths), paths[0])
 
 
 def is_state_dict(state):
@@ -261,7 +214,13 @@ def take_optimiser(optimiser, model, run):
 
 def optimiser_state(run):
     """What a `Run` saved of its optimiser, as its file has it, or None."""
-    return run.optimiser_path and read_tensors(run.optimiser_path)
+    if run.optimiser_path is None:
+        return None
+    state = read_tensors(run.optimiser_path)
+    if run.stamp != filesets.stamp((run.model_path, run.optimiser_path)):
+        raise DataError(f'{run.optimiser_path} was replaced while the run was read, which is still being trained; '
+                        'start again')
+    return state
 
 
 def take_state(optimiser, model, run, state):

@@ -1,11 +1,69 @@
-"""The numbers in the TensorBoard events of a run, read without TensorBoard (and without pickles)."""
+"""The numbers in the TensorBoard events of a run, written by tensorboardX, and read without TensorBoard (and
+without pickles)."""
 
+import contextlib
 import os
 import struct
+import time
 
-from misc.cli import DataError
+from misc.cli import DataError, note
 
 LARGEST = 1 << 24  # bytes of an event; one with a number has some fifty
+
+
+class EventWriter:
+    """Writes numbers as they come, without a thread or a queue of its own.
+
+    On a disk that takes no more it says so, once, and writes nothing further: the training goes on, and its
+    next checkpoint goes through, or tells what to do.
+    """
+
+    def __init__(self, folder, iteration):
+        """Write into `folder` (None: nowhere) what comes after `iteration`; what was written of that before, by
+        a run that was then killed, does not count."""
+        self.file = None
+        if folder is None:
+            return
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
+        # The rest of the name says the second.  Another start within it, from a later checkpoint, is told
+        # apart by the iteration.
+        self.file = EventsWriter(os.path.join(folder, 'events'), f'.{iteration:09d}')
+        if iteration:
+            self._write(step=iteration + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add_scalar(self, tag, number, iteration):
+        """One number."""
+        if self.file is not None:
+            from tensorboardX.proto.summary_pb2 import Summary
+            self._write(step=iteration, summary=Summary(value=[Summary.Value(tag=tag, simple_value=number)]))
+
+    def _write(self, **content):
+        from tensorboardX.proto.event_pb2 import Event
+        with self._disk():
+            self.file.write_event(Event(wall_time=time.time(), **content))
+
+    def flush(self):
+        """See that what was written is on the disk."""
+        if self.file is not None:
+            with self._disk():
+                self.file.flush()
+
+    def close(self):
+        """Write no more."""
+        if self.file is not None:
+            with self._disk():
+                self.file.close()
+        self.file = None
+
+    @contextlib.contextmanager
+    def _disk(self):
+        try:
+            yield
+        except OSError as error:
+            note(f'warning: no more TensorBoard events are written ({error.strerror or error}); the training '
+                 'goes on')
+            self.file = None
 
 
 def read_numbers(folder):

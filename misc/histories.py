@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import dataclass, field
 
-from misc import pickles
+from misc import filesets, pickles
 from misc.cli import DataError
 from misc.events import read_numbers
 
@@ -60,16 +60,16 @@ def read_histories(folder, ids=()):
         raise DataError(f'there is no folder {folder}; give the --checkpoint_path of a run, such as '
                         'checkpoints/ID')
     found = {match[1] or os.path.basename(os.path.abspath(folder)): match[0] for match in map(
-        HISTORIES.fullmatch, sorted(os.listdir(folder))) if match}
+        HISTORIES.fullmatch, filesets.listing(folder)) if match}
     lines_path = os.path.join(folder, VALIDATIONS)
-    if not found and not os.path.exists(lines_path):
+    if not found and not filesets.exists(lines_path):
         raise DataError(_nothing_in(folder))
     unknown = [name for name in ids if name not in found]
     if unknown:
         raise DataError(f'{folder} has no histories_{unknown[0]}.pkl; it holds the runs '
                         f'{", ".join(found) or "of nobody"}')
     histories = [read_history(os.path.join(folder, found[name]), name) for name in ids or found]
-    if len(found) < 2 and os.path.exists(lines_path):
+    if len(found) < 2 and filesets.exists(lines_path):
         histories = histories or [History(os.path.basename(os.path.abspath(folder)), folder)]
         for iteration, scores in read_validations(lines_path):
             histories[0].scores.setdefault(iteration, {}).update(scores)
@@ -92,7 +92,7 @@ def read_logged(folder):
                 for iteration, number in curve.items():
                     kept.setdefault(iteration, {})[tag.removeprefix(start)] = number
     lines_path = os.path.join(folder, VALIDATIONS)
-    if os.path.exists(lines_path):
+    if filesets.exists(lines_path):
         for iteration, scores in read_validations(lines_path):
             history.scores.setdefault(iteration, {}).update(scores)
     if not history.losses and not history.scores:
@@ -111,7 +111,7 @@ def _nothing_in(folder, first='histories_ID.pkl, which train.py writes with each
 
 def read_history(path, name):
     """The `History` in the file `path`.  Raises `DataError`."""
-    content = pickles.load(path, 'train.py, which writes it with each checkpoint')
+    content = pickles.load(path, 'train.py, which writes it with each checkpoint', filesets.opened)
     history = History(name, os.path.dirname(path))
     try:
         for attribute, key in NUMBERS.items():
@@ -134,7 +134,7 @@ def read_validations(path):
     validations = []
     if os.path.isdir(path):
         raise DataError(f'{path} is a folder, not a file of validations; remove it')
-    with open(path, encoding='utf-8', errors='replace') as file:
+    with filesets.opened(path, 'r', encoding='utf-8', errors='replace') as file:
         for number, line in enumerate(file, 1):
             try:
                 record = json.loads(line)

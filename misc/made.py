@@ -10,10 +10,10 @@ whole: of files, size and digests of the beginning and the end; of folders, dige
 import contextlib
 import hashlib
 import os
-import time
 
 from misc.cli import DataError, UsageError
 from misc.files import read_json, remove_leftovers, write_json
+from misc.locks import held_folder
 
 MEGABYTE = 1 << 20
 SAMPLE = 32  # items of a folder that are recorded
@@ -33,7 +33,8 @@ def claimed(output_dir, command, options, inputs, folders, files=()):
     output_dir = os.path.normpath(output_dir)
     for folder in folders:
         os.makedirs(folder, exist_ok=True)
-    with _locked(folders[0]):
+    with held_folder(folders[0], (
+            f'another process is writing into {folders[0]}; wait for it, or end it')):
         for folder in folders:
             remove_leftovers(folder)
         record = _agreed(output_dir, command, options, inputs, folders, files)
@@ -171,34 +172,3 @@ class Sample:
 def digest(content):
     """A short digest of bytes."""
     return hashlib.sha256(content).hexdigest()[:24]
-
-
-@contextlib.contextmanager
-def _locked(folder, patience=10.0):
-    """Hold `folder` alone.  Waits a little, for the worker processes of a killed run to end."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        end = time.monotonic() + patience
-        while not _take(fcntl, handle):
-            if time.monotonic() > end:
-                raise UsageError(f'another process is writing into {folder}; wait for it, or end it')
-            time.sleep(0.1)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _take(fcntl, handle):
-    """Whether the lock on `handle` is ours now."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a file system without locks
-    return True

@@ -1,5 +1,7 @@
 """What evaluation tells the page of itself (see `misc/page.py`): how captions came about, in sentences."""
 
+import os
+
 from misc.cli import DataError, note
 
 NAMED = 10  # broken pictures that are named one by one
@@ -19,9 +21,12 @@ PLACES = {
 def facts(options, members, overall, images):
     """The `facts` of a page about `images` captions; `members` are the options of each model, `overall` the
     scores of all."""
-    title = f'{options.id}, {options.split} split'
+    source = f'the {options.split} split'
+    if options.image_folder:
+        source = os.path.basename(os.path.abspath(options.image_folder))
+    title = f'{options.id}: {source}'
     about = [('model' if len(members) == 1 else 'models', ', '.join(map(model_name, members))),
-             ('images', f'{images:,} of the {options.split} split'), ('decoding', decoding(options))]
+             ('images', f'{images:,} of {source}'), ('decoding', decoding(options))]
     return {'title': title, 'about': about, 'overall': overall, 'attention': told_of_attention(members),
             'places': told_of_places(members)}
 

@@ -22,16 +22,17 @@ from misc.files import replacing
 PLAIN_DTYPE = re.compile('[<>|=]?[?biufcSU][0-9]{0,9}')  # no objects, no records, no sub-arrays
 
 
-def load(path, made_by=''):
+def load(path, made_by='', opened=open):
     """The object pickled in the file `path`; nothing that the file names is run.
 
-    `made_by` is the command (or the source) a message names when the file is missing or broken.
+    `made_by` is the command (or the source) a message names when the file is missing or broken; `opened`
+    opens the file, where its content may lie elsewhere.
     Raises `DataError`, naming the file and, where something is refused, what it asked for.
     """
     path = os.fspath(path)
     again = f'; make it with: {made_by}' if made_by else ''
     try:
-        with open(path, 'rb') as file:
+        with opened(path, 'rb') as file:
             nesting.check(file)
             file.seek(0)
             unpickler = PlainUnpickler(file, encoding='latin-1')

@@ -17,13 +17,14 @@ def new_way(detector, settings, cnn_model, layout=None, folder=None, seed=None):
     """The way of `detector` (one of DETECTORS) with `settings`, {name: value}, and the weights that are there:
     in `folder`, or where misc/weights.py looks; or random ones by `seed`.  Raises `DataError`."""
     way = {'detector': detector, **{name: settings[name] for name in SETTINGS[detector]}}
-    path = None if seed is not None else weights.find_file(cnn_model, folder)
-    is_caffes = path is not None and weights.is_caffes(path, cnn_model)
-    way.update(cnn_model=cnn_model, cnn_layout=layout or ('caffe' if is_caffes else 'torchvision'))
-    way['cnn_weights'] = weights.random_mark(seed) if path is None else weights.file_mark(path)
+    names = {'cnn_weights': cnn_model}
     if detector == 'fasterrcnn':
-        way['detector_weights'] = weights.random_mark(seed) if seed is not None else weights.file_mark(
-            weights.find_file(DETECTOR, folder))
+        names['detector_weights'] = DETECTOR
+    paths = weights.find_files(names.values(), folder) if seed is None else []
+    is_caffes = bool(paths) and weights.is_caffes(paths[0], cnn_model)
+    way.update(cnn_model=cnn_model, cnn_layout=layout or ('caffe' if is_caffes else 'torchvision'))
+    marks = map(weights.file_mark, paths) if paths else [weights.random_mark(seed)] * len(names)
+    way.update(zip(names, marks))
     return way
 
 

@@ -19,14 +19,14 @@ LEGACY_PICKLES = 5    # that the layout of PyTorch before 1.6 begins with
 BLOCK = 1 << 20
 
 
-def load(path, way_out, missing=''):
+def load(path, way_out, missing='', opened=open):
     """The value in the file `path`, all its tensors on the CPU; nothing in the file is run.
 
     `way_out` ends the `DataError` about a file that is not whole or has something else in it, `missing` that
-    about one that is not there.
+    about one that is not there.  `opened` stands in for `open` where the file may lie elsewhere.
     """
     try:
-        with open(path, 'rb') as file:
+        with opened(path, 'rb') as file:
             check(file)
             file.seek(0)
             value = torch.load(file, map_location='cpu', weights_only=True)

@@ -19,23 +19,35 @@ PLACES = ('data', os.path.join('data', 'imagenet_weights'))
 BRANCH = 0.1
 
 
-def find_file(name, folder=None):
-    """The path of the weights of the network `name`, as torchvision calls it.
+def find_files(names, folder=None):
+    """The paths of the weights of the networks `names`, as torchvision calls them.
 
     Looked for as `<name>.pth` and under torchvision's own names for it, in `folder`, or else in data/,
-    data/imagenet_weights/ and the cache that torchvision keeps its downloads in.  Raises `DataError` that
-    says what to download, and where to put it.
+    data/imagenet_weights/ and the cache that torchvision keeps its downloads in.  Raises a `DataError` that
+    says of all that are missing what to download, and where to put it.
     """
-    addresses = [weights.url for weights in torchvision.models.get_model_weights(name)]
     cache = os.path.join(torch.hub.get_dir(), 'checkpoints')
-    places = [folder] if folder else [*PLACES, cache]
-    for place in places:
-        for file in (f'{name}.pth', *map(os.path.basename, addresses)):
-            if os.path.isfile(os.path.join(place, file)):
-                return os.path.join(place, file)
-    raise DataError(f'there are no weights of {name} in {", ".join(places)}\n'
-                    f'download {addresses[0]} and put it into {folder or cache}\n'
-                    '(to try things out without: scripts/extract_regions.py --random_weights 1)')
+    places, found, missing = [folder] if folder else [*PLACES, cache], [], {}
+    for name in names:
+        addresses = [weights.url for weights in torchvision.models.get_model_weights(name)]
+        paths = [os.path.join(place, file) for place in places
+                 for file in (f'{name}.pth', *map(os.path.basename, addresses))]
+        there = next(filter(os.path.isfile, paths), None)
+        if there:
+            found.append(there)
+        else:
+            missing[name] = addresses[0]
+    if missing:
+        raise DataError(f'there are no weights of {" and ".join(missing)} in {", ".join(places)}\n'
+                        f'download {" and ".join(missing.values())} and put '
+                        f'{"it" if len(missing) == 1 else "them"} into {folder or cache}\n'
+                        '(to try things out without: scripts/extract_regions.py --random_weights 1)')
+    return found
+
+
+def find_file(name, folder=None):
+    """The path of the weights of one network, as `find_files` finds them."""
+    return find_files([name], folder)[0]
 
 
 def is_caffes(path, name):

@@ -344,13 +344,13 @@ def run_findings(checkpoints):
 
 def runs_in(folder):
     """The findings of the runs in a folder."""
-    from misc import checkpoint, pickles
+    from misc import checkpoint, filesets, pickles
     last, best = checkpoint.infos_files(folder)
     findings = []
     for name in last or best:
         run_id = name.removesuffix('.pkl').removeprefix('infos').removeprefix('_') or os.path.basename(folder)
         try:
-            infos = pickles.load(os.path.join(folder, name))
+            infos = pickles.load(os.path.join(folder, name), opened=filesets.opened)
             told = f'epoch {infos["epoch"]}, iteration {infos["iter"]}{best_score(infos)}'
             findings.append(Finding(THERE, run_id, told))
         except (DataError, LookupError, TypeError):

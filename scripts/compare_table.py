@@ -35,14 +35,20 @@ def by_model(rows):
     return models
 
 
+def mean_and_deviation(values):
+    """The mean of the seeds' values and their standard deviation, 0 of a single one; None of none."""
+    if not values:
+        return None
+    mean = sum(values) / len(values)
+    return mean, (sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)) ** 0.5
+
+
 def spread(values):
     """The mean of the seeds' values and how far they lie apart: '4.67 ± 0.14' (standard deviation)."""
     if not values:
         return '-'
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f'{mean:.3f}'
-    return f'{mean:.3f} ± {(sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5:.3f}'
+    mean, deviation = mean_and_deviation(values)
+    return f'{mean:.3f} ± {deviation:.3f}' if len(values) > 1 else f'{mean:.3f}'
 
 
 def parameters(path):
@@ -80,19 +86,19 @@ def markdown(models, sizes, times):
 
 
 def plot(models, path):
-    """Bars of the means, a dot for each seed, one panel per measure; the kind of picture is `path`'s."""
+    """Bars of the means, with whiskers of the standard deviation over the seeds, one panel per measure; the
+    kind of picture is `path`'s."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(11, 4), layout='constrained')
     for axes, measure in zip(figure.subplots(1, len(MEASURES)), MEASURES):
         for number, (phase, told) in enumerate(PHASES.items()):
             places = [place + 0.38 * (number - 0.5) for place in range(len(models))]
-            values = [phases[phase][measure] for phases in models.values()]
-            axes.bar(places, [sum(seeds) / max(len(seeds), 1) for seeds in values], 0.36,
-                     color=COLOURS[phase], label=told)
-            for place, seeds in zip(places, values):
-                axes.plot([place] * len(seeds), seeds, 'k.', markersize=4)
+            means, deviations = zip(*(mean_and_deviation(phases[phase][measure]) or (0, 0)
+                                      for phases in models.values()))
+            axes.bar(places, means, 0.36, yerr=deviations, capsize=3, color=COLOURS[phase], label=told)
         axes.set_xticks(range(len(models)), models, rotation=25, ha='right')
         axes.set_title({'CIDEr': 'CIDEr', 'relations': 'share of relations that are right'}[measure])
+        axes.set_ylim(0)
         axes.spines[['top', 'right']].set_visible(False)
         axes.legend(frameon=False)
     write_picture(figure, path)

@@ -19,6 +19,11 @@ if [ -e "$old/replacing.json" ]; then
     echo "or go on with the run once (--start_from $old), which finishes the save" >&2
     exit 1
 fi
+# A training holds the lock while it lives; what a killed one left is free.
+if [ -e "$old/.lock" ] && command -v flock >/dev/null && exec 9>>"$old/.lock" && ! flock -n 9; then
+    echo "copy_model.sh: train.py is at work in $old; try again when it is done" >&2
+    exit 1
+fi
 if [ ! -f "$old/model.pth" ] || [ ! -f "$old/infos_$1.pkl" ]; then
     echo "copy_model.sh: $old has no saved model (model.pth and infos_$1.pkl)" >&2
     exit 1

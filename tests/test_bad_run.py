@@ -9,7 +9,7 @@ import torch
 
 import eval as evaluation
 import train
-from misc import checkpoint
+from misc import checkpoint, filesets
 from tests.damage import (LABELS, RESUMED, SCORED, complaint, expect, resplit, root, talk,  # noqa: F401
                           whole)
 
@@ -70,7 +70,7 @@ WRONG_RUN = {
     'a list of tensors': (weights(lambda old: list(old.values())), (), ('model.pth', 'state dict')),
     'a number among the weights': (weights(lambda old: {**old, 'one': 1}), (), ('model.pth', 'state dict')),
     'a broken list of a save': (
-        lambda root: (root / 'run' / checkpoint.JOURNAL).write_text('[1'), (),
+        lambda root: (root / 'run' / filesets.JOURNAL).write_text('[1'), (),
         ('run/replacing.json', 'remove it')),
     'a split that is not there': (
         resplit('val', slice(12, 16)), (), ('test split', 'it has restval, train, val')),

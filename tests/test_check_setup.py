@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import shutil
 import sys
 
@@ -9,7 +10,7 @@ import h5py
 import pytest
 import torch
 
-from misc import checkpoint
+from misc import checkpoint, filesets
 from scripts import check_setup
 from tests import tiny
 
@@ -138,10 +139,13 @@ def test_images_are_counted_under_the_image_root(data, tmp_path, monkeypatch):
 
 def test_runs_are_told_with_epoch_and_best_score_and_left_as_they_are(tmp_path):
     for name, score, measure in (('a', -2.5, 'loss'), ('b', 1.25, 'CIDEr'), ('c', None, None)):
-        checkpoint.save_set(tmp_path / name, {f'infos_{name}.pkl': checkpoint.pickle_bytes(
-            {'epoch': 3, 'iter': 70, 'best_val_score': score, 'best_measure': measure})})
-    (tmp_path / 'b' / 'replacing.json').write_text('["infos_b.pkl"]')  # a save is under way
-    (tmp_path / 'b' / ('infos_b.pkl' + checkpoint.NEW)).write_bytes(b'new')
+        infos = checkpoint.pickle_bytes(
+            {'epoch': 3, 'iter': 70, 'best_val_score': score, 'best_measure': measure})
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f'infos_{name}.pkl').write_bytes(infos)
+    (tmp_path / 'b' / filesets.JOURNAL).write_text('["infos_b.pkl"]')  # a save is under way
+    os.rename(tmp_path / 'b' / 'infos_b.pkl', tmp_path / 'b' / ('infos_b.pkl' + filesets.NEW))
+    (tmp_path / 'b' / 'infos_b.pkl').write_bytes(b'old')
     (tmp_path / 'd').mkdir()
     (tmp_path / 'd' / 'infos_d.pkl').write_bytes(b'half')
     told = [(run.state, run.what, run.detail) for run in check_setup.run_findings(str(tmp_path))]
@@ -149,7 +153,8 @@ def test_runs_are_told_with_epoch_and_best_score_and_left_as_they_are(tmp_path):
                         ('ok', 'b', 'epoch 3, iteration 70, best validation CIDEr 1.250'),
                         ('ok', 'c', 'epoch 3, iteration 70')]
     assert told[3][:2] == ('partly', 'd') and 'infos_d.pkl cannot be read' in told[3][2]
-    assert (tmp_path / 'b' / 'replacing.json').exists()
+    assert (tmp_path / 'b' / filesets.JOURNAL).exists()
+    assert (tmp_path / 'b' / 'infos_b.pkl').read_bytes() == b'old'
     assert [run.what for run in check_setup.run_findings(str(tmp_path / 'a'))] == ['a']
 
 

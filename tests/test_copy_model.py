@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 
+from misc import filesets, locks
+
 
 @pytest.fixture
 def copy(tmp_path):
@@ -47,3 +49,13 @@ def test_it_refuses_a_target_that_is_there_and_a_source_that_is_not(copy):
     assert done.returncode == 1 and 'interrupted' in done.stderr
     assert sorted(file.name for file in runs.iterdir()) == ['first', 'taken']
     assert list((runs / 'taken').iterdir()) == []
+
+
+def test_a_run_that_is_being_trained_is_not_copied_and_one_that_was_killed_is(copy):
+    call, runs = copy
+    with locks.held_file(runs / 'first' / filesets.LOCK, 'held'):
+        done = call('first', 'new')
+        assert done.returncode == 1 and 'train.py is at work in checkpoints/first' in done.stderr
+    (runs / 'first' / filesets.LOCK).touch()
+    assert call('first', 'new').returncode == 0
+    assert not (runs / 'new' / filesets.LOCK).exists() and (runs / 'new' / 'model.pth').exists()

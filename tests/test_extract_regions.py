@@ -384,6 +384,9 @@ def test_weights_are_looked_for_in_the_folder_or_data_and_torchvisions_cache(
         weights.find_file('resnet101', 'elsewhere')
     with pytest.raises(DataError, match=f'no weights of {DETECTOR}.*'):
         regions.new_way('fasterrcnn', DEFAULTS, 'resnet101')
+    with pytest.raises(DataError, match=f'(?s)no weights of resnet101 and {DETECTOR} in elsewhere.*'
+                                        'resnet101-63fe2227.pth and http.*fasterrcnn.*pth and put them into'):
+        regions.new_way('fasterrcnn', DEFAULTS, 'resnet101', folder='elsewhere')
 
 
 def test_weights_are_known_by_their_content(networks, tmp_path):  # noqa: F811

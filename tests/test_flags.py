@@ -14,7 +14,7 @@ import eval as evaluation
 import opts
 import train
 from dataloader import Corpus
-from misc import checkpoint, machine, metrics
+from misc import checkpoint, filesets, machine, metrics
 from misc.cli import UsageError
 from misc.features import open_source, write_array
 from models.transformer import Captioner
@@ -322,9 +322,9 @@ def test_each_flag_of_running_does_what_it_says(runs, corpus, tmp_path, monkeypa
     assert (tmp_path / 'some' / 'where' / 'infos_where.pkl').exists()
 
     saves = []
-    plain = checkpoint.save_set
+    plain = filesets.save_set
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, 'save_set', lambda *given: (saves.append(1), plain(*given)))
+        patch.setattr(filesets, 'save_set', lambda *given: (saves.append(1), plain(*given)))
         runs('--save_checkpoint_every', 1, anew=True)
         assert len(saves) == 4  # after each of three steps, and with the validation at the end
         runs(anew=True)

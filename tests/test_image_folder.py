@@ -97,7 +97,8 @@ def test_a_single_picture_and_the_first_few_and_several_captions_of_each(own, tm
     assert alone['file_path'] == '115.jpg' and captions_of([alone]) == captions_of(every[3:])
     few = caption(own / 'run', tmp_path / 'pictures', '--num_images', 2, '--sample_n', 2, '--dump_images', 1)[1]
     assert captions_of(few) == captions_of(every[:2]) and [len(entry['beams']) for entry in few] == [2, 2]
-    assert read_page(tmp_path / 'here' / 'vis')[0]['names'] == ['112.jpg', '113.jpg']
+    listing, _ = read_page(tmp_path / 'here' / 'vis')
+    assert listing['names'] == ['112.jpg', '113.jpg'] and listing['title'] == 'tiny: pictures'
 
 
 def test_the_page_shows_a_turned_picture_upright_as_its_regions_were_found(own, tmp_path):

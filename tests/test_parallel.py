@@ -14,7 +14,7 @@ import torch
 import eval as evaluation
 import train
 from dataloader import Corpus
-from misc import checkpoint
+from misc import checkpoint, filesets
 from misc.cli import DataError
 from models.transformer import Captioner
 from tests import several, tiny
@@ -138,7 +138,7 @@ def full_disk(rank):
     """The main process cannot save."""
     def save_set(*_):
         raise OSError(28, 'No space left on device', 'model.pth')
-    checkpoint.save_set = save_set
+    filesets.save_set = save_set
 
 
 def broken_program(rank):
@@ -190,14 +190,14 @@ def test_the_images_that_are_named_are_those_of_all_processes(corpus, tmp_path):
 
 def test_a_signal_to_one_process_saves_once_and_stops_all(corpus, tmp_path):
     def prepare(rank):
-        plain, saves = train.Training._step, checkpoint.save_set
+        plain, saves = train.Training._step, filesets.save_set
 
         def step(self):
             if rank == 1 and self.iteration == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
             plain(self)
         train.Training._step = step
-        checkpoint.save_set = lambda *given: (print('saved'), saves(*given))
+        filesets.save_set = lambda *given: (print('saved'), saves(*given))
     flags = tiny.train_flags(corpus, tmp_path / 'run', '--max_epochs', -1)
     statuses, (text, silence) = several.run(2, train, flags, tmp_path / 'out', prepare)
     assert statuses == [128 + signal.SIGTERM] * 2 and not silence

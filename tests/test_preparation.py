@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import prepro_areas
+from misc import locks
 from misc.features import open_source, read_array
 from misc.grids import grid_vectors, relative_boxes
 from scripts import make_bu_data, pack_features, prepro_bbox_relative_coords, prepro_labels, prepro_ngrams
@@ -282,10 +283,9 @@ def test_interrupted_grid_vectors_go_on_where_they_stopped(run, boxes, tmp_path,
 
 
 def test_one_process_at_a_time_writes_into_a_folder(run, boxes, tmp_path, monkeypatch):
-    from misc import made
-    monkeypatch.setattr(made._locked.__wrapped__, '__defaults__', (0.1,))
+    monkeypatch.setattr(locks, 'PATIENCE', 0.1)
     (tmp_path / 'vec').mkdir()
-    with made._locked(str(tmp_path / 'vec')):
+    with locks.held_folder(tmp_path / 'vec', 'held'):
         status, said = areas(run, boxes)
     assert status == 2 and 'another process' in said
     assert areas(run, boxes)[0] == 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import train
-from misc import checkpoint, pickles
+from misc import checkpoint, filesets, pickles
 from misc.cli import DataError, UsageError
 from tests import tiny
 
@@ -153,34 +153,6 @@ def test_the_plateau_halves_the_rate_of_its_own_flag_alone(corpus, tmp_path, mon
     assert rates[10] == train.noam_rate(10, 16, 2000)
 
 
-def test_killed_in_the_middle_of_a_save_the_folder_is_the_old_set_or_the_new(tmp_path, monkeypatch):
-    old = {name: b'old' for name in ('model.pth', 'infos_x.pkl', 'optimizer.pth')}
-    new = {**{name: b'new' for name in old}, 'model-best.pth': b'new'}
-    plain = os.replace
-    for survived in range(1, 9):  # the save is cut before its n-th move
-        folder = tmp_path / str(survived)
-        checkpoint.save_set(str(folder), old)
-        moves = []
-
-        def cut(source, target):
-            moves.append(target)
-            if len(moves) == survived:
-                raise KeyboardInterrupt
-            plain(source, target)
-        with monkeypatch.context() as patch:
-            patch.setattr(os, 'replace', cut)
-            try:
-                checkpoint.save_set(str(folder), new)
-            except KeyboardInterrupt:
-                pass
-        checkpoint.finish_moves(str(folder))
-        found = {name: (folder / name).read_bytes() for name in os.listdir(folder)
-                 if not name.endswith('.part')}
-        assert found in (old, new)
-        checkpoint.save_set(str(folder), new)
-        assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == new
-
-
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(corpus, tmp_path, monkeypatch):
     plain = train.caption_loss
 
@@ -219,8 +191,8 @@ def saved_run(folder, run_id, *left_out):
     files = {'model.pth': checkpoint.tensor_bytes({'w': torch.zeros(1)}), 'optimizer.pth': b'',
              'model-best.pth': checkpoint.tensor_bytes({'w': torch.ones(1)}), f'infos_{run_id}.pkl': infos,
              f'infos_{run_id}-best.pkl': infos, f'histories_{run_id}.pkl': infos}
-    checkpoint.save_set(str(folder), {
-        name: content for name, content in files.items() if name not in left_out})
+    with filesets.only_writer(folder):
+        filesets.save_set(folder, {name: content for name, content in files.items() if name not in left_out})
     return str(folder)
 
 

@@ -303,7 +303,7 @@ def resumed(path):
                              '--losses_log_every', 10 ** 9)
     said = io.StringIO()
     with mock.patch.object(sys, 'argv', ['train.py', *map(str, flags)]), contextlib.redirect_stderr(said):
-        training = train.set_up()
+        training = train.set_up(*train.read_options())
     if 'start anew' in said.getvalue():
         training.batches.close()
         raise DataError(said.getvalue())
