@@ -168,7 +168,9 @@ def take_moments(optimiser, state):
 
 def is_moment(name, moment, shape):
     """Whether a parameter of `shape` can have the moment: a count of steps, numbers of the same shape, or none."""
-    if name == 'step':
+    if not isinstance(moment, (torch.Tensor, int, float, type(None))):
+        return False
+    if name == 'step' and moment is not None:
         moment = torch.as_tensor(moment)
         return moment.numel() == 1 and moment.is_floating_point() and bool(0 <= moment < float('inf'))
     return moment is None or (moment.shape == shape and moment.is_floating_point()

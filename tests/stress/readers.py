@@ -202,7 +202,7 @@ def is_number(value):
 
 
 def plain_pictures(path):
-    return {plain_id(image['id']): image['file_name'] for image in plainly.read_json(path)['images']
+    return {plain_id(image['id']): image['file_name'] for image in plainly.read_json(path).get('images', [])
             if isinstance(image, dict) and isinstance(image.get('file_name'), str) and 'id' in image}
 
 
