@@ -215,7 +215,8 @@ class Packed:
     def _contradicts(self, ids, rows):
         """Whether the rows that the images `ids` say they have are not the `rows` of the file."""
         images, counts = len(ids), np.diff(self.offsets)
-        return (len(counts) != images or len(set(ids)) != images or self.offsets[0] != 0 or self.offsets[-1] != rows
+        return (len(counts) != images or len(set(ids)) != images
+                or self.offsets[0] != 0 or self.offsets[-1] != rows
                 or (counts != 1 if self.kind == 'fc' else counts < 0).any()
                 or any(counts[i] != height * width for i, (height, width) in self.maps.items()))
 

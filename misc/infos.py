@@ -31,7 +31,7 @@ def problem(infos):
 
 def is_number(value):
     """Whether it is a real number, if not a finite one."""
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, complex, np.complexfloating))
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def is_finite(value):
@@ -54,8 +54,7 @@ def is_text(value):
 
 def is_options(value):
     """Whether options are named by text."""
-    return isinstance(value, (dict, argparse.Namespace)) and all(isinstance(name, str) for name in
-                                                                 (value if isinstance(value, dict) else vars(value)))
+    return is_told(vars(value) if isinstance(value, argparse.Namespace) else value) and value is not None
 
 
 def is_vocabulary(value):

@@ -100,7 +100,8 @@ def picture_files(input_json_path=None, coco_json_path=None):
     content, files = read_json(path, ANNOTATIONS), {}
     listed = content.get('images', []) if isinstance(content, dict) else None
     if not isinstance(listed, list):
-        raise DataError(f'{path} has no list of images, which says which file an image is; get it by: {ANNOTATIONS}')
+        raise DataError(f'{path} has no list of images, which says which file an image is; '
+                        f'get it by: {ANNOTATIONS}')
     for image in listed:
         if isinstance(image, dict) and isinstance(image.get(named), str) and 'id' in image:
             found = SUBFOLDER.match(image[named])

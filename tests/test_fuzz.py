@@ -82,8 +82,8 @@ def test_a_case_is_the_same_every_time_and_another_with_another_seed(whole):
 
 
 def test_the_summary_counts_and_tells_how_to_repeat_a_failure(capsys):
-    fuzz.print_summary({('labels', 3): (fuzz.FAILED, 'flipped', 'KeyError: x'), ('labels', 4): (fuzz.RIGHT, '', ''),
-                        ('gif', 0): (fuzz.REFUSED, 'cut', '')}, 7, 1.0)
+    fuzz.print_summary({('labels', 3): (fuzz.FAILED, 'flipped', 'KeyError: x'),
+                        ('labels', 4): (fuzz.RIGHT, '', ''), ('gif', 0): (fuzz.REFUSED, 'cut', '')}, 7, 1.0)
     said = capsys.readouterr().out
     assert '--seed 7 --only "labels" --case 3' in said and 'KeyError: x' in said
     assert '3 cases of 2 readers in 1 s: 1 read rightly, 1 refused by name, 1 FAILED' in said

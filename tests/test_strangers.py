@@ -84,7 +84,7 @@ PICKLES = {
     'an argument': pickle.dumps(Call(dict, [(Call(os.mkdir, CANARY), 1)]), 2),
     'an array of objects': pickle.dumps(np.array([Call(os.mkdir, CANARY)], object), 2),
     'a reconstructor of its own': b'cnumpy._core.multiarray\n_reconstruct\n(cos\nmkdir\n(I0\ntS\'b\'\ntR.',
-    'a reconstructor called': f"cnumpy.core.multiarray\n_reconstruct\n(cposix\nsystem\nS'touch {CANARY}'\ntR.".encode(),
+    'a reconstructor called': b'cnumpy.core.multiarray\n_reconstruct\n(cposix\nsystem\nS\'touch canary\'\ntR.',
     'a factory': b'ccollections\ndefaultdict\n(cos\ngetcwd\ntR.',
     'a state': b"cargparse\nNamespace\n)\x81}(S'__class__'\ncos\nsystem\nub.",
 }

@@ -124,7 +124,8 @@ def archive(path):
         try:
             columns = line.rstrip(b'\r\n').split(b'\t')
             image_id, width, height, count = (column.decode('ascii') for column in columns[:4])
-            boxes, features = (np.frombuffer(base64.b64decode(text, validate=True), '<f4').reshape(int(count), size)
+            boxes, features = (np.frombuffer(base64.b64decode(text, validate=True), '<f4')
+                               .reshape(int(count), size)
                                for text, size in zip(columns[4:], (4, 2048), strict=True))
             good = (image_id.isdigit() and len(image_id) < 19 and count.isdigit() and int(count)
                     and 0 < float(width) < math.inf and 0 < float(height) < math.inf
@@ -197,7 +198,8 @@ class Plain(pickle._Unpickler):
             'Namespace': argparse.Namespace, 'OrderedDict': collections.OrderedDict, 'encode': codecs.encode,
             'defaultdict': collections.defaultdict, 'float': float, 'int': int, 'list': list, 'dict': dict,
             'set': set, 'frozenset': frozenset, 'complex': complex, 'bytes': bytes, 'ndarray': None,
-            'object': object, '_reconstructor': lambda kind, base, state: kind(), 'dtype': Dtype, '_reconstruct': Array, '_rebuild_tensor_v2': self.tensor,
+            'object': object, '_reconstructor': lambda kind, base, state: kind(), 'dtype': Dtype,
+            '_reconstruct': Array, '_rebuild_tensor_v2': self.tensor,
             '_rebuild_parameter': lambda tensor, *_: tensor,
             '_frombuffer': lambda content, dtype, shape, order: array_of(content, dtype, shape, order),
             'scalar': lambda dtype, content=b'': array_of(content, dtype, (), 'C')[()]}

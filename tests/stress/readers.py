@@ -66,7 +66,8 @@ def same(one, other):
 
 def corpus(*flags):
     """The corpus as train.py opens it, with `flags` after the usual ones."""
-    options, _ = opts.parse(opts.train_parser(), [str(flag) for flag in tiny.train_flags(HERE, HERE / 'made', *flags)])
+    flags = map(str, tiny.train_flags(HERE, HERE / 'made', *flags))
+    options, _ = opts.parse(opts.train_parser(), list(flags))
     return Corpus(options)
 
 
@@ -136,7 +137,8 @@ def talk(path):
 
 def plain_talk(path):
     content = plainly.read_json(path)
-    return {'words': content['ix_to_word'], 'images': [(image['id'], image['split']) for image in content['images']],
+    return {'words': content['ix_to_word'],
+            'images': [(image['id'], image['split']) for image in content['images']],
             'captions': [image.get('captions') for image in content['images']]}
 
 
@@ -221,7 +223,8 @@ def plain_vocabulary(path):
 
 
 def plain_sizes(path):
-    return {image_id: (float(width), float(height)) for image_id, (width, height) in plainly.read_json(path).items()}
+    return {image_id: (float(width), float(height))
+            for image_id, (width, height) in plainly.read_json(path).items()}
 
 
 def own_pictures(path):
@@ -423,7 +426,8 @@ def archive(path):
             make_bu_data.main()
         sizes = image_sizes(f'{folder}/bu_box')
         return {name[:-4]: (sizes[name[:-4]], read_array(f'{folder}/bu_box/{name}'),
-                            read_array(f'{folder}/bu_att/{name[:-4]}.npz')) for name in os.listdir(f'{folder}/bu_box')}
+                            read_array(f'{folder}/bu_att/{name[:-4]}.npz'))
+                for name in os.listdir(f'{folder}/bu_box')}
 
 
 def read_events(path):
