@@ -4,6 +4,7 @@ With `torchrun --nproc_per_node N eval.py ...` N processes share the images; wha
 """
 
 import argparse
+import contextlib
 import os
 import re
 import zlib
@@ -14,7 +15,7 @@ import models
 import opts
 from dataloader import Corpus, caption_width, image_batches, image_path, worker_errors
 from misc import checkpoint, page_facts, parallel
-from misc.cli import DataError, UsageError, note, run_command
+from misc.cli import DataError, UsageError, note, plain_text, run_command
 from misc.evaluation import caption_images, mean_loss
 from misc.image_folder import ImageFolder
 from misc.images import read_rgb
@@ -29,24 +30,23 @@ LONGEST_NAME = 200  # bytes of ID in ID_SPLIT.json, which may have 255 and is lo
 
 def main():
     """Parse the options, check them and the files, caption, score, write."""
-    with parallel.processes():
-        found = parallel.together(set_up)
-        try:
-            results, loss = caption_split(found)
-            status = parallel.on_main(lambda: write_all(found, results, loss))
-            # One that fails ends the others, in the middle of the end.
-            return status if parallel.is_main() else 0
-        finally:
-            if found.own:
-                found.own.close()
+    with parallel.processes(), contextlib.ExitStack() as at_end:
+        found = parallel.together(lambda: set_up(at_end))
+        results, loss = caption_split(found)
+        status = parallel.on_main(lambda: write_all(found, results, loss))
+        # One that fails ends the others, in the middle of the end.
+        return status if parallel.is_main() else 0
 
 
-def set_up():
-    """What the command line describes, checked: a namespace of all that the later parts need."""
+def set_up(at_end):
+    """What the command line describes, checked: a namespace of all that the later parts need.  `at_end`, an
+    ExitStack, removes in the end what is not to stay."""
     options, given = opts.parse(opts.eval_parser())
     opts.check_decoding(options, options.sample_n)
     opts.check_image_folder(options, given)
-    own = ImageFolder(options) if options.image_folder else None
+    own = ImageFolder(options, at_end) if options.image_folder else None
+    if own:
+        vars(options).update(own.inputs())
     if options.dump_images and not options.image_root:
         raise UsageError('--dump_images 1 needs --image_root, the folder that holds train2014/ and val2014/')
     device = pick_device(options.device)
@@ -54,26 +54,21 @@ def set_up():
     infos = runs[0].infos
     options.id = options.id or joined_name([member.id for member in members])
     longest = infos['opt']['seq_length']
-
-    info = own and own.found(infos['vocab'], [run.infos for run in runs], device)
-    corpus = Corpus(reading(members), wants_labels=options.verbose_loss, info=info)
-    if corpus.vocabulary != infos['vocab']:
-        raise DataError(f'the vocabulary of {options.input_json} is not that of {options.infos_path[0]}; '
-                        'give the --input_json the model was trained with')
-    if options.verbose_loss and corpus.labels.longest > longest:
-        raise DataError(f'{options.input_label_h5} has captions of up to {corpus.labels.longest} words, the '
-                        f'model of up to {longest}; give the --input_label_h5 it was trained with')
     networks = [load_model(member, run, longest) for member, run in zip(members, runs)]
     model = (networks[0] if len(networks) == 1 else Ensemble(networks)).to(device)
+    if own and options.language_eval:   # refused before regions are looked for, which may take a day
+        split_references(options, own.pictures.files)
+    info = own and own.found(infos['vocab'], [run.infos for run in runs], device)
+    corpus = fitting_corpus(options, members, infos, info)
     corpus.want(model.needs)
     if options.dump_images:
         corpus.want_places()
-    rows = corpus.rows(options.split, train_only=True)
+    rows = corpus.rows('all' if own else options.split, train_only=True)
     if 0 <= options.num_images < len(rows):
         rows = rows[:options.num_images]
     corpus.check_files(rows)
     pictures = image_files(options, corpus, rows) if options.dump_images else []
-    references = split_references(options, corpus, rows) if options.language_eval else None
+    references = split_references(options, [corpus.ids[row] for row in rows]) if options.language_eval else None
 
     shown = options.beam_size if options.verbose_beam and options.sample_max else options.sample_n
     decode = models.build_decoder(options, longest, infos['vocab'], shown)
@@ -82,6 +77,19 @@ def set_up():
     return argparse.Namespace(
         options=options, members=members, corpus=corpus, rows=rows, model=model, decode=decode, device=device,
         vocabulary=infos['vocab'], pictures=pictures, references=references, own=own, seen=seen)
+
+
+def fitting_corpus(options, members, infos, info):
+    """The images, if their words are those of the model with these `infos`; `info` stands in for
+    --input_json where it is not None."""
+    corpus, longest = Corpus(reading(members), options.verbose_loss, info), infos['opt']['seq_length']
+    if corpus.vocabulary != infos['vocab']:
+        raise DataError(f'the vocabulary of {options.input_json} is not that of {options.infos_path[0]}; '
+                        'give the --input_json the model was trained with')
+    if options.verbose_loss and corpus.labels.longest > longest:
+        raise DataError(f'{options.input_label_h5} has captions of up to {corpus.labels.longest} words, the '
+                        f'model of up to {longest}; give the --input_label_h5 it was trained with')
+    return corpus
 
 
 def caption_split(found):
@@ -110,7 +118,7 @@ def write_all(found, results, loss):
         found.own.write_results(results, options.id)
     overall, per_image = {}, {}
     if options.language_eval or loss is not None:
-        overall, per_image = write_scores(options, found.members, results, found.references, loss)
+        overall, per_image = write_scores(found, results, loss)
     if options.dump_images:
         write_vis_page(found, results, overall, per_image)
     return found.own.finish() if found.own else 0
@@ -173,17 +181,17 @@ def load_model(options, run, longest):
     return model
 
 
-def split_references(options, corpus, rows):
-    """{image id: captions} of the images to be scored."""
+def split_references(options, ids):
+    """{image id: captions} of the images to be scored, those of `ids`."""
     from misc.references import load_references
     source = options.coco_json or options.input_json
     references = load_references(None if options.coco_json else options.input_json, options.coco_json)
-    missing = [corpus.ids[row] for row in rows if not references.get(corpus.ids[row])]
+    missing = [image_id for image_id in ids if not references.get(image_id)]
     if missing:
-        raise DataError(f'{len(missing)} of {len(rows)} images have no reference captions in {source}: '
+        raise DataError(f'{len(missing)} of {len(ids)} images have no reference captions in {source}: '
                         f'{", ".join(map(str, missing[:5]))}{", ..." if len(missing) > 5 else ""}\n'
                         'name a COCO caption-annotation file with --coco_json, or leave out --language_eval')
-    return {corpus.ids[row]: references[corpus.ids[row]] for row in rows}
+    return {image_id: references[image_id] for image_id in ids}
 
 
 def print_captions(results, every_beam, name='image_id'):
@@ -191,8 +199,8 @@ def print_captions(results, every_beam, name='image_id'):
     `name`."""
     for entry in results:
         for beam in entry['beams'] if every_beam else [entry]:
-            print(f'{entry[name]}: {beam["caption"]}'
-                  + (f'  ({beam["log_prob"]:.3f})' if every_beam else ''))
+            print(plain_text(f'{entry[name]}: {beam["caption"]}'
+                             + (f'  ({beam["log_prob"]:.3f})' if every_beam else '')))
 
 
 def image_files(options, corpus, rows):
@@ -239,10 +247,10 @@ def write_vis_page(found, results, overall, per_image):
     note('wrote vis/index.html')
 
 
-def write_scores(options, members, results, references, loss):
+def write_scores(found, results, loss):
     """Score the captions, print the table, write eval_results/ID_SPLIT.json; returns the overall scores and
     those of each image."""
-    overall, per_image = {}, {}
+    options, references, overall, per_image = found.options, found.references, {}, {}
     if options.language_eval:
         from misc.metrics import score
         overall, per_image, notes = score(
@@ -258,8 +266,10 @@ def write_scores(options, members, results, references, loss):
         print(f'loss: {loss:.4f}')
     path = os.path.join('eval_results', f'{options.id}_{options.split}.json')
     captions = {entry['image_id']: entry['caption'] for entry in results}
-    used = [{name: getattr(member, name) for name in opts.MODEL_OPTIONS} for member in members]
+    used = [{name: getattr(member, name) for name in opts.MODEL_OPTIONS} for member in found.members]
     told = {**vars(options), **(used[0] if len(used) == 1 else {'models': used})}
+    for name in found.own.passing if found.own else ():
+        del told[name]
     write_results(path, overall, image_rows(captions, per_image), told, loss)
     note(f'wrote {path}')
     return overall, per_image

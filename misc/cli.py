@@ -105,7 +105,7 @@ def run_command(main):
         status = main()
         sys.stdout.flush()
     except UserError as error:
-        print(f'{name}: {error}', file=sys.stderr)
+        print(f'{name}: {plain_lines(error)}', file=sys.stderr)
         status = error.status
     except KeyboardInterrupt:
         print(f'\n{name}: interrupted; what was finished is on disk', file=sys.stderr)
@@ -129,7 +129,17 @@ def say_everything():
 
 def note(message):
     """Print one line of news on standard error (standard output is kept for results)."""
-    print(message, file=sys.stderr, flush=True)
+    print(plain_lines(message), file=sys.stderr, flush=True)
+
+
+def plain_text(text):
+    """`text` with what no page and no terminal should be given replaced: control signs, halves of pairs."""
+    return ''.join(sign if sign.isprintable() else ' ' if sign.isspace() else '\ufffd' for sign in str(text))
+
+
+def plain_lines(text):
+    """The same of lines, which stay apart: messages name files, and whoever made those chose their names."""
+    return '\n'.join(map(plain_text, str(text).split('\n')))
 
 
 class Progress:

@@ -9,8 +9,8 @@ from typing import Callable
 import numpy as np
 
 from misc import bleu, meteor, significance
+from misc.cli import plain_text
 from misc.report import COLUMNS
-from misc.results import plain_text
 from misc.tokenizer import tokenize
 
 AS_SCORED = 5e-4    # how far BLEU from captions may lie from the file's: tokenizers differ in rare cases

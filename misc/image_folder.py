@@ -1,38 +1,53 @@
 """What `eval.py --image_folder` captions: from pictures to all that a `Corpus` reads, without any labels."""
 
 import os
+import signal
+import sys
 import tempfile
 
 from misc import parallel, provenance
 from misc.broken import Broken
 from misc.cli import DataError, UsageError, note
 from misc.machine import memory_errors
-from misc.own_images import OwnPictures, results_path
+from misc.own_images import OwnPictures, listed_name, results_path
 from misc.report import write_vis
 
 MOST_TOGETHER = 8   # pictures that the networks look at at a time, where --batch_size allows it
 
 
 class ImageFolder:
-    """The pictures of `--image_folder`.  Each of several processes has one; the main one does the work."""
+    """The pictures of `--image_folder`.  Each of several processes has one; the main one does the work.
 
-    def __init__(self, options):
-        """List the pictures, and set those `options` that say where regions and pictures lie."""
-        self.options, self.broken, self.temporary = options, Broken(), None
-        self.base = parallel.on_main(self._place)
+    pictures   an `OwnPictures`
+    passing    the options of `inputs` that name what is removed in the end
+    """
+
+    def __init__(self, options, at_end):
+        """List the pictures of the `options`; `at_end`, an ExitStack, removes the regions that are found, unless
+        they are to be kept."""
+        self.options, self.broken = options, Broken()
+        self.passing = () if options.regions_dir else ('input_img_feat_dir', 'input_box_dir')
+        self.base = parallel.on_main(lambda: self._place(at_end))
         self.pictures = parallel.on_main(lambda: OwnPictures(
             options.image_folder, self.base, self.broken, options.coco_json,
             None if options.num_images < 0 else options.num_images))
-        options.input_json = options.image_folder   # for messages; there is no such file
-        options.split, options.image_root = 'test', self.pictures.root
-        options.input_img_feat_dir, options.input_box_dir = f'{self.base}_att', f'{self.base}_box'
 
-    def _place(self):
+    def _place(self, at_end):
         """What the names of the regions' folders begin with."""
         if self.options.regions_dir:
             return os.path.normpath(self.options.regions_dir)
-        self.temporary = tempfile.TemporaryDirectory(prefix='regions_')
-        return os.path.join(self.temporary.name, 'own')
+        # SIGTERM alone would leave the folder behind.
+        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        at_end.callback(signal.signal, signal.SIGTERM, before)
+        return os.path.join(at_end.enter_context(tempfile.TemporaryDirectory(prefix='regions_')), 'own')
+
+    def inputs(self):
+        """The options that say where pictures and regions lie, {name: value}, and what the images are called:
+        by their list, and not as a split of the data set is, whose results have names of that form too."""
+        listed = f'_{listed_name(self.options.coco_json)}' if self.options.coco_json else ''
+        return {'input_json': self.options.image_folder,   # for messages; there is no such file
+                'split': f'pictures{listed}', 'image_root': self.pictures.root,
+                'input_img_feat_dir': f'{self.base}_att', 'input_box_dir': f'{self.base}_box'}
 
     def found(self, vocabulary, infos, device):
         """Find the regions of the pictures in the way that the models, by their `infos` (a list), were trained
@@ -51,7 +66,7 @@ class ImageFolder:
                 raise DataError(f'none of the {len(self.pictures.paths)} pictures of {options.image_folder} can '
                                 'be read, for the reasons above')
             return self.pictures.corpus(there, extraction.sizes, vocabulary)
-        return parallel.on_main(find)
+        return parallel.on_main(find, may_take_days=True)
 
     def _way(self, infos):
         """How regions are to be found."""
@@ -109,8 +124,3 @@ class ImageFolder:
     def finish(self):
         """List the pictures that could not be read; returns the exit status."""
         return self.broken.finish('the others are captioned; put whole pictures there and run the command again')
-
-    def close(self):
-        """Remove the regions, unless they are to be kept."""
-        if self.temporary is not None:
-            self.temporary.cleanup()

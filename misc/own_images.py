@@ -215,8 +215,12 @@ def listed_ids(coco_json, names, place, broken):
     return files, len(wanted)
 
 
+def listed_name(coco_json):
+    """What the images that `coco_json` lists are called: test2014 and the like, else as the file is."""
+    split = TEST_SPLIT.search(os.path.basename(coco_json))
+    return split.group() if split else os.path.splitext(os.path.basename(coco_json))[0]
+
+
 def results_path(coco_json, run_id):
     """The name under which COCO's server takes the captions of a run of the images in `coco_json`, in vis/."""
-    split = TEST_SPLIT.search(os.path.basename(coco_json))
-    split = split.group() if split else os.path.splitext(os.path.basename(coco_json))[0]
-    return os.path.join('vis', f'captions_{split}_{run_id}_results.json')
+    return os.path.join('vis', f'captions_{listed_name(coco_json)}_{run_id}_results.json')

@@ -21,6 +21,7 @@ from torch import distributed
 from misc.cli import UserError
 
 PATIENCE = datetime.timedelta(hours=2)  # of processes that wait while the main one scores or saves
+LONG_PATIENCE = datetime.timedelta(days=365)  # while its work may take days; one that dies is noticed at once
 
 
 def count():
@@ -58,8 +59,9 @@ def processes():
         distributed.destroy_process_group()
 
 
-def together(work):
-    """Run `work()` while the other processes run theirs -> what it returned here.
+def together(work, group=None):
+    """Run `work()` while the other processes run theirs -> what it returned here.  `group` (of all of them)
+    is what they tell one another by.
 
     Where it fails in some, all end: the first of them raises its error, the others leave without a word
     and with the same exit status.
@@ -70,14 +72,17 @@ def together(work):
     try:
         result = work()
     except Exception as failure:
+        if getattr(failure, 'agreed', False):   # in a `together` within this one: the others have left
+            raise
         error = failure
-    statuses = _numbers(0 if error is None else getattr(error, 'status', 1))
+    statuses = _numbers(0 if error is None else getattr(error, 'status', 1), group)
     failed = [number for number, status in enumerate(statuses) if status]
     if not failed:
         return result
     if rank() != failed[0]:
         raise SystemExit(statuses[failed[0]])
     _speak()
+    error.agreed = True
     raise error
 
 
@@ -92,9 +97,14 @@ def gathered(work):
     return results
 
 
-def on_main(work):
-    """Run `work()` in the main process -> what it returned, in all of them."""
-    result = together(work if is_main() else lambda: None)
+def on_main(work, may_take_days=False):
+    """Run `work()` in the main process -> what it returned, in all of them.  They wait for it `PATIENCE`
+    at most, or as long as it takes where it `may_take_days`."""
+    group = None
+    if may_take_days and count() > 1:
+        together(lambda: None)   # with one that failed on the way here there is no group to be made
+        group = distributed.new_group(timeout=LONG_PATIENCE, backend='gloo')
+    result = together(work if is_main() else lambda: None, group)
     if count() == 1:
         return result
     results = [result]
@@ -155,11 +165,11 @@ def mean_gradients(parameters, total, tokens):
     return joint[place]
 
 
-def _numbers(number):
+def _numbers(number, group=None):
     """The whole numbers of all processes, by rank."""
     numbers = [torch.zeros(1, dtype=torch.long) for _ in range(count())]
     with _company():
-        distributed.all_gather(numbers, torch.tensor([number]))
+        distributed.all_gather(numbers, torch.tensor([number]), group)
     return [int(one) for one in numbers]
 
 

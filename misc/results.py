@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 
-from misc.cli import DataError, UsageError
+from misc.cli import DataError, UsageError, plain_text
 from misc.files import read_json
 from misc.references import image_key
 
@@ -111,11 +111,6 @@ def numbers_of(values):
 def text_of(caption):
     """A caption that can be shown anywhere, None where there is none."""
     return plain_text(caption) if isinstance(caption, str) else None
-
-
-def plain_text(text):
-    """`text` with what no page and no terminal should be given replaced: control signs, halves of pairs."""
-    return ''.join(sign if sign.isprintable() else ' ' if sign.isspace() else '\ufffd' for sign in str(text))
 
 
 def shared_images(several, common=False):

@@ -1,9 +1,13 @@
 """Captioning pictures of one's own: `eval.py --image_folder`."""
 
 import json
+import os
 import shutil
+import signal
+import tempfile
 
 import pytest
+import torch
 from PIL import Image
 
 import eval as evaluation
@@ -14,7 +18,7 @@ from misc.features import Folder
 from misc.provenance import recorded_way
 from misc.regions import Finder
 from scripts import extract_regions
-from tests import tiny
+from tests import several, tiny
 from tests.networks import networks, photo, put_in_place, save_weights  # noqa: F401
 from tests.pages import read_page
 from tests.preparing import record, write_split
@@ -63,11 +67,15 @@ def own(whole, tmp_path, monkeypatch, networks):  # noqa: F811
     return whole
 
 
+def caption_flags(folder, place, *flags):
+    """The flags that caption the pictures at `place` with the run in `folder`."""
+    return ['--model', folder / 'model.pth', '--infos_path', folder / 'infos_tiny.pkl', '--image_folder', place,
+            '--device', 'cpu', '--num_workers', 0, *flags]
+
+
 def caption(folder, place, *flags):
     """Caption the pictures at `place` with the run in `folder` -> (exit status, vis/vis.json)."""
-    status = tiny.run(evaluation, [
-        '--model', folder / 'model.pth', '--infos_path', folder / 'infos_tiny.pkl', '--image_folder', place,
-        '--device', 'cpu', '--num_workers', 0, *flags])
+    status = tiny.run(evaluation, caption_flags(folder, place, *flags))
     with open('vis/vis.json', encoding='utf-8') as file:
         return status, json.load(file)
 
@@ -182,7 +190,7 @@ def test_with_cocos_list_the_captions_are_written_as_its_test_server_takes_them(
                         '--id', 'my')
     said = capsys.readouterr().err
     assert status == 1 and 'gone.jpg: there is no such file' in said and 'lists 3 images' in said
-    with open('eval_results/my_test.json', encoding='utf-8') as file:
+    with open('eval_results/my_pictures_val2014.json', encoding='utf-8') as file:
         assert len(json.load(file)['images']) == 2
     assert len(json.loads((tmp_path / 'here/vis/captions_val2014_my_results.json').read_text())) == 2
     for content, said in (({'images': [{'id': 3}]}, 'not a list of COCO'), (
@@ -190,6 +198,100 @@ def test_with_cocos_list_the_captions_are_written_as_its_test_server_takes_them(
         path.write_text(json.dumps(content))
         with pytest.raises(DataError, match=said):
             caption(own / 'run', tmp_path / 'pictures', '--coco_json', path)
+
+
+def write_annotations(path, numbers_of):
+    """A COCO annotation file with two captions of each picture, {file name: id}."""
+    path.write_text(json.dumps({
+        'images': [{'id': number, 'file_name': name} for name, number in numbers_of.items()],
+        'annotations': [{'image_id': number, 'caption': text} for number in numbers_of.values()
+                        for text in ('a red dog', 'a dog')]}))
+    return path
+
+
+def test_scores_of_own_pictures_lie_beside_those_of_the_test_split_and_name_only_what_stays(
+        own, tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', '')  # without Java: quick
+    tiny.run(evaluation, tiny.eval_flags(own, own / 'run', *BOXED, '--input_img_feat_dir', own / 'grid_att',
+                                         '--input_box_dir', own / 'grid_box', '--language_eval', 1))
+    results = tmp_path / 'here' / 'eval_results'
+    split = (results / 'tiny_test.json').read_text()
+    # A list named as a split is, too.
+    listed = write_annotations(tmp_path / 'test.json', {'112.jpg': 7, '113.jpg': 8})
+    for flags in ((), ('--regions_dir', tmp_path / 'kept')):
+        caption(own / 'run', tmp_path / 'pictures', '--coco_json', listed, '--language_eval', 1, *flags)
+        options = json.loads((results / 'tiny_pictures_test.json').read_text())['options']
+        assert ('input_box_dir' in options) == ('input_img_feat_dir' in options) == bool(flags)
+        assert options['image_folder'] == str(tmp_path / 'pictures')
+    assert options['input_box_dir'] == f'{tmp_path}/kept_box'
+    assert (results / 'tiny_test.json').read_text() == split
+
+
+def test_references_and_models_are_checked_before_regions_are_looked_for(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(Finder, '__call__', lambda self, pictures: pytest.fail('a picture was looked at'))
+    listed = tmp_path / 'image_info_test2014.json'
+    listed.write_text(json.dumps({'images': [{'id': 7, 'file_name': '112.jpg'}]}))
+    flags = ('--coco_json', listed, '--language_eval', 1)
+    with pytest.raises(DataError, match='not a COCO caption-annotation file'):
+        caption(own / 'run', tmp_path / 'pictures', *flags)
+    write_annotations(listed, {'112.jpg': 7, '113.jpg': 8})
+    content = json.loads(listed.read_text())
+    listed.write_text(json.dumps({**content, 'annotations': content['annotations'][:2]}))
+    with pytest.raises(DataError, match='1 of 2 images have no reference captions .*: 8'):
+        caption(own / 'run', tmp_path / 'pictures', *flags)
+    broken = tmp_path / 'broken'
+    shutil.copytree(own / 'run', broken)
+    weights = torch.load(broken / 'model.pth')
+    torch.save(dict(list(weights.items())[:-1]), broken / 'model.pth')
+    with pytest.raises(DataError, match=list(weights)[-1]):
+        caption(broken, tmp_path / 'pictures')
+
+
+def test_several_processes_caption_what_one_does_and_say_what_is_wrong_once(own, tmp_path):
+    entries = caption(own / 'run', tmp_path / 'pictures')[1]
+    vis = tmp_path / 'here' / 'vis' / 'vis.json'
+    vis.unlink()
+    statuses, texts = several.run(
+        2, evaluation, caption_flags(own / 'run', tmp_path / 'pictures', '--batch_size', 1), tmp_path / 'out')
+    assert statuses == [0, 0] and not texts[1] and captions_of(json.loads(vis.read_text())) == captions_of(entries)
+    strange = change_infos(own, tmp_path / 'strange', regions=None)
+    (tmp_path / 'none').mkdir()
+    for folder, place, status, said in (
+            (strange, 'pictures', 2, 'does not say how the regions'), (own / 'run', 'none', 1, 'holds no pictures'),
+            (own / 'run', 'nowhere', 2, 'no folder or file')):
+        statuses, texts = several.run(2, evaluation, caption_flags(folder, tmp_path / place), tmp_path / 'out')
+        assert statuses == [status] * 2 and said in texts[0] and 'without a word' not in texts[0]
+        assert not texts[1] and 'Traceback' not in texts[0]
+
+
+def test_a_run_that_is_ended_by_sigterm_leaves_no_regions_behind(own, tmp_path):
+    temporary = tmp_path / 'temporary'
+    temporary.mkdir()
+
+    def prepare(rank):
+        tempfile.tempdir = str(temporary)
+
+        def end(self, pictures):
+            assert list(temporary.glob('regions_*/own_att'))
+            os.kill(os.getpid(), signal.SIGTERM)
+        Finder.__call__ = end
+    statuses, _ = several.run(1, evaluation, caption_flags(own / 'run', tmp_path / 'pictures'), tmp_path / 'out',
+                              prepare)
+    assert statuses == [128 + signal.SIGTERM] and not list(temporary.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_file_names_of_any_bytes_are_captioned_and_no_control_sign_reaches_the_terminal(own, tmp_path, capsys):
+    folder = os.fsencode(tmp_path / 'pictures' / 'deep')
+    os.rename(os.path.join(folder, b'114.jpg'), os.path.join(folder, b'\xff\x1b[2J.jpg'))
+    (tmp_path / 'pictures' / 'deep' / '\x1b[7mbroken.jpg').touch()
+    status, entries = caption(own / 'run', tmp_path / 'pictures', '--dump_images', 1,
+                              '--regions_dir', tmp_path / 'kept')
+    shown = capsys.readouterr()
+    assert status == 1 and len(entries) == 4 and '\x1b' not in shown.out + shown.err
+    assert 'deep/\ufffd\ufffd[2J.jpg: ' in shown.out and 'deep/\ufffd[7mbroken.jpg: not a readable' in shown.err
+    again = caption(own / 'run', tmp_path / 'pictures', '--regions_dir', tmp_path / 'kept')[1]
+    assert captions_of(again) == captions_of(entries)
 
 
 def change_infos(own, folder, **changes):

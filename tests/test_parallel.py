@@ -1,5 +1,6 @@
 """A batch is the same training in parts and in processes, whatever the number of either."""
 
+import datetime
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -14,8 +16,8 @@ import torch
 import eval as evaluation
 import train
 from dataloader import Corpus
-from misc import checkpoint, filesets
-from misc.cli import DataError
+from misc import checkpoint, filesets, parallel
+from misc.cli import DataError, UsageError
 from models.transformer import Captioner
 from tests import several, tiny
 from tests.test_self_critical import corpus, phase_flags, without_java  # noqa: F401 (two are fixtures)
@@ -223,6 +225,53 @@ def test_evaluation_in_several_processes_writes_what_one_writes(corpus, tmp_path
     tiny.run(evaluation, [*given, '--batch_size', 4])
     again = json.loads(pathlib.Path('vis/vis.json').read_text())
     assert [entry['caption'] for entry in again] == [entry['caption'] for entry in found[0][0]]
+
+
+class InProcesses:
+    """A program for `several.run`: its `main` runs `work`, and prints what it returned."""
+
+    def __init__(self, work):
+        self.work, self.__name__ = work, 'work'
+
+    def main(self):
+        with parallel.processes():
+            print('found', self.work())
+
+
+@pytest.mark.parametrize('who', [0, 1])
+def test_an_error_within_an_agreement_within_another_is_told_once_by_the_process_that_has_it(tmp_path, who):
+    def fail():
+        if parallel.rank() == who:
+            raise UsageError('this is wrong')
+
+    def work():
+        return parallel.together(lambda: parallel.together(fail))
+    statuses, texts = several.run(2, InProcesses(work), [], tmp_path / 'out')
+    assert statuses == [2, 2]
+    assert texts[who].endswith('this is wrong\n') and texts[who].count('\n') == 1 and not texts[1 - who]
+
+
+def test_others_wait_longer_for_the_main_process_where_it_may_take_days(tmp_path):
+    def slow():
+        time.sleep(4)
+        return 'regions'
+
+    def prepare(rank):
+        parallel.PATIENCE = datetime.timedelta(seconds=2)
+    for may_take_days, expected in ((True, [0, 0]), (False, [1, 1])):
+        program = InProcesses(lambda: parallel.on_main(slow, may_take_days=may_take_days))
+        statuses, texts = several.run(2, program, [], tmp_path / 'out', prepare)
+        assert statuses == expected and ('found regions' in texts[0]) == may_take_days
+
+
+def test_a_process_that_failed_before_a_long_work_ends_the_others_at_once(tmp_path):
+    def work():
+        if parallel.rank() == 1:
+            raise UsageError('this is wrong')
+        return parallel.on_main(lambda: 'regions', may_take_days=True)
+    program = InProcesses(lambda: parallel.together(work))
+    statuses, texts = several.run(2, program, [], tmp_path / 'out', timeout=20)
+    assert statuses == [2, 2] and not texts[0] and 'this is wrong' in texts[1]
 
 
 def test_torchrun_starts_it_and_its_signal_saves(corpus, tmp_path):

@@ -350,12 +350,12 @@ def plain_moments(path):
 def evaluated_weights(path):
     """The weights that eval.py would caption with."""
     with mock.patch.object(sys, 'argv', ['eval.py', *map(str, tiny.eval_flags(HERE, HERE / 'run'))]):
-        return evaluation.set_up().model.state_dict()
+        return evaluation.set_up(contextlib.ExitStack()).model.state_dict()
 
 
 def evaluated_words(path):
     with mock.patch.object(sys, 'argv', ['eval.py', *map(str, tiny.eval_flags(HERE, HERE / 'run'))]):
-        return evaluation.set_up().vocabulary
+        return evaluation.set_up(contextlib.ExitStack()).vocabulary
 
 
 def plain_words(path):
