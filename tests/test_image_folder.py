@@ -155,6 +155,7 @@ def test_regions_are_kept_on_request_and_found_once(own, tmp_path, monkeypatch):
     monkeypatch.setattr('tempfile.tempdir', str(temporary))
     first = caption(own / 'run', tmp_path / 'pictures')[1]
     assert sum(seen) == 4 and not list(temporary.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL   # what tidies up is not there for ever
     flags = ('--regions_dir', tmp_path / 'kept' / 'mine')
     assert caption(own / 'run', tmp_path / 'pictures', *flags)[1] == first and sum(seen) == 8
     assert Folder(tmp_path / 'kept' / 'mine_att', 'att').ids() == {'1', '2', '3', '4'}
@@ -278,7 +279,6 @@ def test_a_run_that_is_ended_by_sigterm_leaves_no_regions_behind(own, tmp_path):
     statuses, _ = several.run(1, evaluation, caption_flags(own / 'run', tmp_path / 'pictures'), tmp_path / 'out',
                               prepare)
     assert statuses == [128 + signal.SIGTERM] and not list(temporary.iterdir())
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_file_names_of_any_bytes_are_captioned_and_no_control_sign_reaches_the_terminal(own, tmp_path, capsys):
