@@ -480,6 +480,7 @@ class Training:
 
     def _write(self, folder, files):
         """Save the set, or say what became of it and of the one before."""
+        self.events.flush()  # before the checkpoint counts: what comes later will be written again
         try:
             filesets.save_set(folder, files)
         except OSError as error:
@@ -489,7 +490,6 @@ class Training:
                        'nothing was saved before; put that right and start again')
             raise DataError(f'no checkpoint could be written at iteration {self.iteration}: '
                             f'{error.strerror or error}: {error.filename or folder}\n{way_out}') from None
-        self.events.flush()
 
     def _files(self, random, is_best):
         """What a checkpoint consists of, {name: bytes}; `random`: the processes' `random_state`s."""
