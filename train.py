@@ -41,7 +41,8 @@ HISTORIES = ('val_result_history', 'loss_history', 'lr_history', 'ss_prob_histor
 
 def main():
     """Parse the options, check them and the files, train."""
-    with parallel.processes(), contextlib.ExitStack() as held:
+    # The death of a process that reads is told wherever the training is at that moment.
+    with parallel.processes(), worker_errors(), contextlib.ExitStack() as held:
         options, given = parallel.together(read_options)
         parallel.on_main(lambda: held.enter_context(filesets.only_writer(options.checkpoint_path)))
         return parallel.together(lambda: set_up(options, given)).run()
@@ -190,8 +191,7 @@ class Training:
         before = {number: signal.signal(number, self._on_signal)
                   for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            # The death of a process that reads is told wherever the training is at that moment.
-            with memory_errors('--batch_size'), worker_errors():
+            with memory_errors('--batch_size'):
                 return self._loop()
         finally:
             self.batches.close()
@@ -474,6 +474,8 @@ class Training:
     def _save(self, is_best=False):
         """Write the run's folder as one set of files."""
         self._refuse(self.flags.settle())
+        # That of the last step would not be known to a run that is resumed and saves before it takes one.
+        set_rate(self.optimiser, self.learning_rate(self._epoch()))
         random = parallel.gathered(lambda: random_state(self.device))
         folder = self.options.checkpoint_path
         parallel.on_main(lambda: self._write(folder, self._files(random, is_best)))
