@@ -30,6 +30,12 @@ MATTERS_TO = {
 RATES = ('dropout', 'drop_prob_lm')  # what a run that older code began keeps
 # The options that say how a model's inputs are read; the models of an ensemble must agree on them.
 INPUT_OPTIONS = ('img_feat_size', 'norm_img_feat', 'num_grids', 'norm_box_feat')
+# The options that say where things lie, what is shown and kept and when, and what it runs on: whatever they
+# are, the training is the same.
+ASIDE = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_dir', 'input_grid_vec_dir',
+         'input_box_dir', 'input_rel_box_dir', 'cached_tokens', 'start_from', 'checkpoint_path', 'id', 'device',
+         'num_workers', 'losses_log_every', 'save_checkpoint_every', 'max_epochs', 'load_best_score',
+         'keeps_rates', 'vocab_size', 'seq_length')
 OPTIMISERS = ('adam', 'adamw', 'rmsprop', 'adagrad', 'sgd', 'sgdm', 'sgdmom')
 
 
@@ -460,6 +466,11 @@ def show(value):
 def matters(name, options):
     """Whether the option `name` has a meaning for the model that `options` describe."""
     return options.caption_model in MATTERS_TO.get(name, (options.caption_model,))
+
+
+def course(options):
+    """The options that decide how a model is trained, besides those of the model itself."""
+    return [name for name in vars(options) if name not in ASIDE + MODEL_OPTIONS and matters(name, options)]
 
 
 def unused(options, given):

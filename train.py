@@ -21,7 +21,7 @@ import torch
 import models
 import opts
 from dataloader import Corpus, TrainBatches, caption_width, image_batches, worker_errors
-from misc import checkpoint, filesets, parallel
+from misc import checkpoint, filesets, origin, parallel
 from misc.cli import DataError, UsageError, note, run_command
 from misc.draws import chances
 from misc.evaluation import caption_images, evaluating, mean_loss, sentence
@@ -33,7 +33,7 @@ from misc.machine import memory_errors, pick_device, precision
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
                         decayed_rate, noam_rate, sampling_probability, set_rate)
 from misc.provenance import recorded_way
-from misc.rewards import mean_statistics
+from misc.rewards import mean_statistics, table_path
 from models.decoding import sample
 
 HISTORIES = ('val_result_history', 'loss_history', 'lr_history', 'ss_prob_history')
@@ -62,8 +62,7 @@ def read_options():
 def set_up(options, given):
     """The `Training` that the options describe."""
     run = None
-    stays = bool(options.start_from) and os.path.realpath(options.start_from) == os.path.realpath(
-        options.checkpoint_path)
+    stays = bool(options.start_from) and is_folder(options.start_from, options.checkpoint_path)
     if options.start_from:
         run = checkpoint.find_run(options.start_from, options.id, caption_width(options.input_label_h5))
         opts.take_model_options(options, given, run.infos['opt'], run.infos_path)
@@ -85,6 +84,11 @@ def set_up(options, given):
     if unused:
         note(f'note: --caption_model {options.caption_model} makes no use of --{", --".join(unused)}')
     return Training(options, run)
+
+
+def is_folder(one, other):
+    """Whether two paths are of one folder."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 class Training:
@@ -114,6 +118,8 @@ class Training:
         self.references = self._references() if options.language_eval or has_rewards else None
         self.decode = models.build_decoder(options, self.longest, corpus.vocabulary)
         self._resume(run)
+        if parallel.is_main():
+            self._take_account(run, train_rows + self.val_rows)
         self.batches = TrainBatches(corpus, train_rows, options.batch_size, options.seq_per_img,
                                     options.seed, options.num_workers, run and run.infos.get('loader'),
                                     pin=self.device.type == 'cuda')
@@ -184,6 +190,18 @@ class Training:
             self.best_score, self.best_measure = infos.get('best_val_score'), infos.get('best_measure')
         restore_random(infos, options.seed, self.device)
         self._print(f'going on from {folder} at iteration {self.iteration}, epoch {infos["epoch"]}')
+
+    def _take_account(self, run, rows):
+        """Take down what the run is of, for the main process to write, and hold it against what `run` was of
+        (runs of older code do not say)."""
+        options = self.options
+        table = table_path(options.cached_tokens) if self.rewards else None
+        self.account = origin.account_of(self.corpus, rows, self.device, table)
+        before = run and run.infos.get('account')
+        if before is not None:
+            origin.check_data(before, self.account, vars(options), run.infos_path,
+                              stays=is_folder(options.start_from, options.checkpoint_path))
+            origin.note_changes(before, self.account, run.infos['opt'], vars(options), opts.course(options))
 
     def run(self):
         """Train to the last epoch, or until SIGINT or SIGTERM; returns the exit status."""
@@ -501,7 +519,8 @@ class Training:
                  'best_measure': self.best_measure, 'loader': loader, 'plateau': self.plateau.state(),
                  'random': random[0], 'random_of_others': random[1:], 'histories': self.histories,
                  'validations': self.validations, 'first_cider': self.first_cider,
-                 'reward': self.rewards and self.rewards.describe(), 'regions': self.regions}
+                 'reward': self.rewards and self.rewards.describe(), 'regions': self.regions,
+                 'account': self.account}
         weights, infos = checkpoint.tensor_bytes(self.model.state_dict()), checkpoint.pickle_bytes(infos)
         files = {'model.pth': weights, checkpoint.infos_name(options.id): infos,
                  'optimizer.pth': checkpoint.tensor_bytes(self.optimiser.state_dict()),
@@ -512,8 +531,11 @@ class Training:
         return files
 
     def _open_logs(self):
-        """TensorBoard events, and the clocks of the log lines."""
-        self.events = EventWriter(self.options.checkpoint_path if parallel.is_main() else None, self.iteration)
+        """TensorBoard events, the record of this start, and the clocks of the log lines."""
+        folder = self.options.checkpoint_path
+        self.events = EventWriter(folder if parallel.is_main() else None, self.iteration)
+        if parallel.is_main():
+            origin.write_start(folder, self.account, vars(self.options), self.iteration, self.options.start_from)
         self.started, self.paused = time.monotonic(), 0.0  # the latter: seconds of validations
         self.logged = self.validated = self._clock()
 

@@ -15,10 +15,13 @@ def replacing(path, mode='wb', durable=True):
 
     If the block raises, the neighbour is removed and `path` stays as it was; an `OSError` that names no
     file, as those of a full disk, then names this one.  `durable` also
-    waits for the disk, which a machine that loses power needs and a killed process does not;
-    leave it off where many small files are written that can be made again.
+    waits for the disk, which a machine that loses power needs and a killed process does not, and
+    removes what killed writers of `path` left; leave it off where many small files are written that
+    can be made again.
     """
     path = os.fspath(path)
+    if durable:
+        _remove_abandoned(path)
     part = f'{path}.{os.getpid()}{TEMPORARY}'
     try:
         with open(part, mode, **({} if 'b' in mode else {'encoding': 'utf-8'})) as file:
@@ -33,6 +36,30 @@ def replacing(path, mode='wb', durable=True):
         if isinstance(error, OSError) and error.filename is None:
             raise OSError(error.errno, error.strerror or str(error), path) from None
         raise
+
+
+def _remove_abandoned(path):
+    """Remove the neighbours of `path` whose writers were killed.  One that lives keeps its own."""
+    folder, start = os.path.dirname(path) or '.', os.path.basename(path) + '.'
+    with contextlib.suppress(OSError):   # what is wrong with the folder, the writer will say
+        for entry in os.scandir(folder):
+            if entry.name.startswith(start) and entry.name.endswith(TEMPORARY):
+                writer = entry.name[len(start):-len(TEMPORARY)]
+                if writer.isdecimal() and not _lives(int(writer)):
+                    os.unlink(entry.path)
+
+
+def _lives(number):
+    """Whether there is a process of that number on this machine, as far as can be told."""
+    if os.name != 'posix':
+        return True
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def remove_leftovers(folder):

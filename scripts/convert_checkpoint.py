@@ -10,6 +10,7 @@ import models
 import opts
 from misc import checkpoint, filesets, legacy
 from misc.cli import DataError, Parser, UsageError, note, number_in, run_command
+from misc.files import TEMPORARY
 from misc.optim import build_optimiser
 
 DESCRIPTION = """\
@@ -43,17 +44,31 @@ def main():
         raise UsageError('give --input_dir, or --model and --infos_path')
     options.checkpoint_path = options.output_dir
     opts.check_run(options, '--output_dir')
-    if os.path.isdir(options.output_dir) and os.listdir(options.output_dir):
-        raise UsageError(f'--output_dir {options.output_dir} is not empty; name another folder')
     run, best = old_runs(options)
     files = converted(run, options.id)
     if best is not None:
         files.update(converted(best, options.id, is_best=True))
+    if not is_free(options.output_dir, files):
+        raise UsageError(f'--output_dir {options.output_dir} is not empty; name another folder')
     with filesets.only_writer(options.output_dir):
         filesets.save_set(options.output_dir, files)
     names = 'model.pth', checkpoint.infos_name(options.id)
     paths = [os.path.join(options.output_dir, name) for name in names]
     print(f'wrote {options.output_dir}; evaluate with --model {paths[0]} --infos_path {paths[1]}')
+
+
+def is_free(folder, files):
+    """Whether nothing lies in `folder` but what this command, killed on its way to `files`, may have left."""
+    for name in filesets.listing(folder) if os.path.isdir(folder) else []:
+        if name in (filesets.LOCK, filesets.JOURNAL) or name.endswith(TEMPORARY):
+            continue
+        path = filesets.current(os.path.join(folder, name))
+        if name not in files or not os.path.isfile(path):
+            return False
+        with open(path, 'rb') as file:
+            if file.read() != files[name]:
+                return False
+    return True
 
 
 def old_runs(options):

@@ -24,11 +24,11 @@ def document_frequency(documents):
     """
     frequency = defaultdict(float)
     for captions in documents:
-        seen = set()
+        seen = {}   # in order, unlike a set: the same input gives the same file
         for caption in captions:
             for n in range(1, 5):
                 # zip of n shifted copies of the caption yields its n-grams as tuples
-                seen.update(zip(*(caption[start:] for start in range(n))))
+                seen.update(dict.fromkeys(zip(*(caption[start:] for start in range(n)))))
         for ngram in seen:
             frequency[ngram] += 1
     return frequency
