@@ -1,4 +1,4 @@
-"""A few of the kills of `tests.stress.kill_resume`, with which nothing is lost, and what it would see if it was."""
+"""A few of the kills of `tests.stress.kill_resume`, which lose nothing, and what it would see if they did."""
 
 import collections
 import json
@@ -20,7 +20,7 @@ def killed(tmp_path_factory):
 
 def test_runs_killed_at_any_moment_end_with_the_bits_of_one_that_nobody_touched(killed):
     _, tally, ended = killed
-    assert tally.total() == 6 and len(tally) > 2 and ended
+    assert tally.total() == 6 and ended
 
 
 def saved(killed, tmp_path, number):
@@ -74,9 +74,9 @@ def test_a_training_that_saves_without_a_journal_would_be_caught(killed, tmp_pat
         for name, content in files.items():
             with open(f'{folder}/{name}', 'wb') as file:
                 file.write(content)
-    course = kill_resume.Course('warm-up', killed[0] / 'corpus', [], tmp_path / 'course')
+    course = kill_resume.Course('short', killed[0] / 'corpus', [], tmp_path / 'course')
     monkeypatch.setattr(filesets, 'save_set', plain_save)
-    monkeypatch.setattr(kill_resume, 'AIMS', ['operation'])
+    monkeypatch.setattr(kill_resume, 'AIMS', ('operation',))
     with pytest.raises((Lost, checkpoint.DataError)):
         for number in range(5):
             course.suffer(tmp_path / f'run_{number}', 10, random.Random(number), collections.Counter())

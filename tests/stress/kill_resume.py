@@ -137,9 +137,9 @@ class Course:
     def suffer(self, run, kills, draw, tally):
         """Kill the run in the folder `run` so many times, or until it ends, and look at it after each; `tally`
         counts the kills by what they struck."""
-        saved = -1
-        for _ in range(kills):
-            aim, when = draw.choice(AIMS), draw.random() * max(0.2, 1 - saved / self.iterations)
+        saved, aims = -1, draw.sample(AIMS, len(AIMS))
+        for number in range(kills):
+            aim, when = aims[number % len(aims)], draw.random() * max(0.2, 1 - saved / self.iterations)
             start = self.start(run, die_at=1 + int(when * self.operations) if aim == 'operation' else None)
             if aim != 'operation':
                 self._strike(start, aim, when, draw)
@@ -163,9 +163,8 @@ class Course:
         else:
             moment = time.monotonic() + when * self.seconds
         if aim == 'reader':
-            readers = []
-            if start.wait(lambda: time.monotonic() > moment and readers.extend(children(start.process)) or readers):
-                start.kill(draw.choice(readers))
+            if start.wait(lambda: time.monotonic() > moment and children(start.process)):
+                start.kill(draw.choice(children(start.process) or [start.process]))
         elif start.wait(lambda: time.monotonic() > moment):
             start.kill(start.process)
 

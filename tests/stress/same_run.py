@@ -11,9 +11,10 @@ import torch
 from misc import checkpoint, filesets, pickles
 from misc.events import read_numbers
 
-# What may differ: where the run lies, that it was resumed, and what the clock says.
-NO_PART = {'checkpoint_path', 'start_from', 'keeps_rates', 'seconds', 'waited'}
+# What may differ: where the run lies, that it was resumed, the state of the code then, and what the clock says.
+NO_PART = {'checkpoint_path', 'start_from', 'keeps_rates', 'code', 'seconds', 'waited'}
 EVENTS = 'events.out.tfevents'
+STARTS = 'run.json'  # the account of all starts, each of which adds to it
 
 
 class Lost(Exception):
@@ -23,7 +24,7 @@ class Lost(Exception):
 def set_in(folder):
     """The names of the files of a run's set, as a reader finds them."""
     return [name for name in filesets.listing(folder) if not name.startswith(EVENTS)
-            and not name.endswith('.part') and name not in (filesets.LOCK, filesets.JOURNAL)]
+            and not name.endswith('.part') and name not in (filesets.LOCK, filesets.JOURNAL, STARTS)]
 
 
 def is_begun(folder):
@@ -90,6 +91,8 @@ def save_name(infos):
 def look(folder, saves, before):
     """Open the folder of a run that was killed as a reader does, change nothing, and hold it against the
     undisturbed run's `saves` -> the iteration of its checkpoint, or -1; `before` it was killed it had that."""
+    if (folder / STARTS).exists():
+        json.loads((folder / STARTS).read_text())
     if not is_begun(folder):
         left = set_in(folder) if folder.exists() else []
         if left or before >= 0:
@@ -108,7 +111,8 @@ def look(folder, saves, before):
 
 def end_difference(whole, folder):
     """How a run that ended differs from the undisturbed one in the folder `whole`, or ''."""
-    left = [name for name in os.listdir(folder) if name not in set_in(folder) and not name.startswith(EVENTS)]
+    left = [name for name in os.listdir(folder)
+            if name not in (*set_in(folder), STARTS) and not name.startswith(EVENTS)]
     if left:
         return f'{left} left behind'
     return (differences(content_of(whole), content_of(folder))
