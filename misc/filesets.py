@@ -28,11 +28,16 @@ def only_writer(folder):
     `DataError` where the folder cannot be written to."""
     is_new = not os.path.isdir(folder)
     try:
-        os.makedirs(folder, exist_ok=True)
-        with held_file(os.path.join(folder, LOCK), (
-                f'another process is training in {folder}; wait for it, end it, or name another folder')):
-            finish_moves(folder)
-            remove_leftovers(folder)
+        with contextlib.ExitStack() as held:
+            try:
+                os.makedirs(folder, exist_ok=True)
+                held.enter_context(held_file(os.path.join(folder, LOCK), (
+                    f'another process is training in {folder}; wait for it, end it, or name another folder')))
+                finish_moves(folder)
+                remove_leftovers(folder)
+            except OSError as error:
+                raise DataError(f'{folder} cannot be written to ({error.strerror}); name another folder, or put '
+                                'that right') from None
             yield
     finally:
         if is_new:
@@ -43,6 +48,7 @@ def only_writer(folder):
 def save_set(folder, files):
     """Replace files of `folder`, whose `only_writer` this process is, as one set: `files` is {name: bytes}.
     Raises `OSError` with the old set in place when the disk is full or read-only."""
+    os.makedirs(folder, exist_ok=True)  # it may have been removed meanwhile
     finish_moves(folder)
     try:
         for name, content in files.items():
