@@ -163,10 +163,10 @@ def test_what_was_saved_is_in_the_events_too_whatever_kills_the_run(corpus, tmp_
 def outputs(corpus, folder):
     """{name: (program, flags)} of the preparation scripts that write into `folder`."""
     return {
-        'areas': (prepro_areas, ['--input_dir', corpus / 'box', '--output_dir', folder / 'vec', '--num_grids', 2500,
-                                 '--num_workers', 1]),
-        'relative': (prepro_bbox_relative_coords, ['--input_box_dir', corpus / 'box', '--output_dir', folder / 'rel',
-                                                   '--num_workers', 1]),
+        'areas': (prepro_areas, ['--input_dir', corpus / 'box', '--output_dir', folder / 'vec',
+                                 '--num_grids', 2500, '--num_workers', 1]),
+        'relative': (prepro_bbox_relative_coords, ['--input_box_dir', corpus / 'box', '--output_dir',
+                                                   folder / 'rel', '--num_workers', 1]),
         'features': (make_bu_data, ['--downloaded_feats', corpus / 'archive', '--output_dir', folder / 'bu',
                                     '--num_workers', 1]),
         'labels': (prepro_labels, ['--input_json', corpus / 'split.json', '--output_json', folder / 'talk.json',
