@@ -246,6 +246,8 @@ def test_without_git_or_in_a_folder_of_another_project_no_commit_is_claimed(tmp_
         subprocess.run(['git', '-C', folder, '-c', 'user.name=a', '-c', 'user.email=a@b', *words], check=True,
                        capture_output=True)
     git(tmp_path / 'outer', 'init')
+    git(tmp_path / 'outer', 'add', '.')
+    git(tmp_path / 'outer', 'commit', '-m', 'of another')
     assert origin.code_state(str(project)) is None
     git(project, 'init')
     assert origin.code_state(str(project)) is None  # nothing was committed
