@@ -2,6 +2,7 @@
 OUT_box_sizes.json; and beside them how the regions were found (misc/provenance.py), OUT_att_regions.json."""
 
 import contextlib
+import itertools
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from misc.cli import DataError, Progress
 from misc.features import SUFFIX, write_array
 from misc.files import write_json
 from misc.grids import image_sizes
-from misc.images import read_size, read_upright
+from misc.images import read_size, read_upright, shrunk
 from misc.made import claimed, finished
 from misc.provenance import way_path
 from misc.regions import Finder
@@ -48,10 +49,10 @@ class Extraction:
                 self._forget(image_id)
             pictures.save()
             done = self.done()
-            todo = [(image_id, path) for image_id, path in paths.items() if image_id not in done]
-            with Progress(len(paths), 'regions', done=len(paths) - len(todo)) as display:
-                if todo:
-                    self._find(todo, Finder(self.way, device, weight_folder), batch_size, threads, display)
+            with Progress(len(paths), 'regions', done=len(done & set(paths))) as display:
+                if not done >= set(paths):
+                    finder = Finder(self.way, device, weight_folder)
+                    self._find(list(paths.items()), done, finder, batch_size, threads, display)
             there = self.done()
             self._write_sizes({image_id: size for image_id, size in self.sizes.items() if image_id in there})
         return there & set(paths)
@@ -76,49 +77,65 @@ class Extraction:
         self.sizes = sizes
         write_json(f'{self.folders["box"]}_sizes.json', sizes)
 
-    def _find(self, todo, finder, batch_size, threads, display):
-        """Find the regions of `todo`, [(id, path)]: one batch is looked at while threads read the next
-        pictures and pack the regions before."""
+    def _find(self, images, done, finder, batch_size, threads, display):
+        """Find the regions of `images`, [(id, path)], but for those `done`: one batch is looked at while threads
+        read the next pictures and pack the regions before."""
         pool, writing = ThreadPoolExecutor(threads), deque()
         try:
-            for start in range(0, len(todo), BATCH):
-                some = self._sized(todo[start:start + BATCH], display)
-                read = ahead(lambda image: read_upright(image[1], finder.way['longest_side']), some, pool,
-                             threads + 1)
-                for images, pictures in same_sizes(self._readable(read, display), batch_size):
-                    for image, regions in zip(images, self._regions(finder, images, pictures)):
-                        if regions is not None:
-                            writing.append(pool.submit(self._write, image[0], *regions))
+            for start in range(0, len(images), BATCH):
+                batches = self._batches(images[start:start + BATCH], done, batch_size, display)
+                read = ahead(lambda image: read_upright(image[1], finder.way['longest_side']),
+                             itertools.chain.from_iterable(batches), pool, threads + 1)
+                for batch in batches:
+                    for some, pictures in self._readable(itertools.islice(read, len(batch)), done):
+                        for image, regions in zip(some, self._regions(finder, some, pictures)):
+                            if regions is not None and image[0] not in done:
+                                writing.append(pool.submit(self._write, image[0], *regions))
                     while len(writing) > 2 * batch_size:
                         writing.popleft().result()
-                    display.update(len(images))
+                    display.update(sum(image_id not in done for image_id, _ in batch))
             for future in writing:
                 future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _sized(self, images, display):
-        """Those of `images`, [(id, path)], whose size can be read; the sizes are on disk then."""
-        good = []
+    def _batches(self, images, done, batch_size, display):
+        """The batches that have to be looked at for the regions of `images`, lists of [(id, path)]; the sizes of
+        their pictures are on disk then.
+
+        What shares a batch with a picture shows in the last bits of its features, so batches are those of all
+        the pictures, also where some are `done`: they do not tell where an earlier run stopped.
+        """
+        there = []
         for image_id, path in images:
             try:
-                self.sizes[image_id] = read_size(path, upright=True)
-                good.append((image_id, path))
+                if image_id not in done:
+                    self.sizes[image_id] = read_size(path, upright=True)
+                there.append((image_id, path))
             except DataError as error:
                 self.broken.add(error)
                 display.update()
         # Before the first boxes: without a size beside them they would be measured wrongly.
         self._write_sizes(self.sizes)
-        return good
+        shapes = [shrunk(self.sizes[image_id], self.way['longest_side']) for image_id, _ in there]
+        return [batch for batch in alike(there, shapes, batch_size)
+                if not all(image_id in done for image_id, _ in batch)]
 
-    def _readable(self, read, display):
-        """Yield ((id, path), pixels) of the pictures that can be read."""
+    def _readable(self, read, done):
+        """The pictures that could be read, by their shapes: [([(id, path)], [pixels])], one pair of lists but
+        where a file was replaced in between."""
+        found = {}
         for image, result in read:
             try:
-                yield image, result.result()[0]
+                pixels = result.result()[0]
             except DataError as error:
-                self.broken.add(error)
-                display.update()
+                if image[0] not in done:
+                    self.broken.add(error)
+                continue
+            images, pictures = found.setdefault(pixels.shape, ([], []))
+            images.append(image)
+            pictures.append(pixels)
+        return list(found.values())
 
     def _regions(self, finder, images, pictures):
         """What `finder` finds in each of `pictures`, scaled to the pixels of the file, or None where nothing
@@ -150,20 +167,14 @@ class Extraction:
         write_array(self.folders['box'], image_id, 'box', boxes.astype(np.float32))
 
 
-def same_sizes(pictures, batch_size):
-    """Yield (items, pixels), lists of up to `batch_size` pictures of one size, of ((item, pixels), ...).
+def alike(items, shapes, batch_size):
+    """Yield lists of up to `batch_size` of `items` whose `shapes` are equal.
 
-    Convolutions see what lies beside a picture, so pictures are never padded to share a batch.  No more
-    than four batches are held back at a time.
+    Convolutions see what lies beside a picture, so pictures are never padded to share a batch.
     """
-    waiting, held = {}, 0
-    for item, pixels in pictures:
-        batch = waiting.setdefault(pixels.shape, ([], []))
-        batch[0].append(item)
-        batch[1].append(pixels)
-        held += 1
-        if len(batch[0]) == batch_size or held > 4 * batch_size:
-            fullest = max(waiting, key=lambda shape: len(waiting[shape][0]))
-            held -= len(waiting[fullest][0])
-            yield waiting.pop(fullest)
+    waiting = {}
+    for item, shape in zip(items, shapes):
+        waiting.setdefault(shape, []).append(item)
+        if len(waiting[shape]) == batch_size:
+            yield waiting.pop(shape)
     yield from waiting.values()

@@ -55,12 +55,17 @@ def read_upright(path, longest):
                 image = image.reduce(max(image.size) // (2 * longest))
             image = image if turn is None else image.transpose(turn)
             image = _rgb(image)
-            scale = longest / max(size)
-            if scale < 1:
-                image = image.resize([max(1, round(side * scale)) for side in size], Image.Resampling.LANCZOS)
+            if max(size) > longest:
+                image = image.resize(shrunk(size, longest), Image.Resampling.LANCZOS)
             return np.array(image, dtype=np.uint8), size
     except _BROKEN as error:
         raise DataError(_reason(path, error)) from None
+
+
+def shrunk(size, longest):
+    """The (width, height) of the pixels that `read_upright` gives of a picture of `size`."""
+    scale = min(1, longest / max(size))
+    return tuple(max(1, round(side * scale)) for side in size)
 
 
 def read_size(path, upright=False):

@@ -10,10 +10,10 @@ from PIL import Image, ImageOps
 
 from misc import cnn, regions, weights
 from misc.cli import DataError
-from misc.extraction import Extraction, same_sizes
+from misc.extraction import Extraction, alike
 from misc.features import read_array
 from misc.grids import grid_vectors
-from misc.images import read_size, read_upright
+from misc.images import read_size, read_upright, shrunk
 from misc.own_images import numbered
 from misc.provenance import DEFAULTS, DETECTOR, recorded_way, way_path
 from scripts import extract_regions, make_bu_data, pack_features
@@ -357,13 +357,43 @@ def test_a_single_picture_is_a_folder_of_one(extract, tmp_path, pictures):
 
 
 def test_pictures_share_a_batch_only_with_those_of_their_size():
-    shapes = [(4, 6, 3)] * 5 + [(6, 4, 3)] + [(4, 6, 3)] * 2 + [(number, 5, 3) for number in range(3, 20)]
-    pictures = [(number, np.zeros(shape)) for number, shape in enumerate(shapes)]
-    batches = list(same_sizes(pictures, 3))
-    assert sorted(item for items, _ in batches for item in items) == list(range(len(shapes)))
-    for items, pixels in batches:
-        assert len(items) == len(pixels) <= 3 and len({one.shape for one in pixels}) == 1
-    assert sum(len(items) == 3 for items, _ in batches) == 2
+    shapes = [(6, 4)] * 5 + [(4, 6)] + [(6, 4)] * 2 + [(5, number) for number in range(3, 20)]
+    batches = list(alike(range(len(shapes)), shapes, 3))
+    assert sorted(item for items in batches for item in items) == list(range(len(shapes)))
+    for items in batches:
+        assert len(items) <= 3 and len({shapes[item] for item in items}) == 1
+    assert sum(len(items) == 3 for items in batches) == 2
+
+
+@pytest.mark.parametrize('longest', [640, 50, 7, 1])
+def test_the_shape_of_a_picture_is_known_before_it_is_read(tmp_path, longest):
+    for number, size in enumerate(((64, 48), (48, 64), (301, 150), (1, 90))):
+        photo(number, *size).save(tmp_path / 'a.jpg')
+        pixels, read = read_upright(str(tmp_path / 'a.jpg'), longest)
+        assert read == size and pixels.shape[1::-1] == shrunk(size, longest)
+
+
+def test_a_picture_is_looked_at_with_the_same_others_wherever_the_run_before_it_stopped(
+        extract, tmp_path, pictures, monkeypatch):
+    for number in range(9):
+        photo(number).save(pictures / f'e{number}.jpg')
+    seen, plain = [], regions.Finder._find
+
+    def look(finder, batch):
+        seen.append(batch.copy())
+        return plain(finder, batch)
+    monkeypatch.setattr(regions.Finder, '_find', look)
+    extract(batch_size=4)
+    whole, seen[:] = list(seen), []
+    before = arrays(tmp_path)
+    for kind in ('att', 'box'):
+        suffix = {'att': 'npz', 'box': 'npy'}[kind]
+        for image_id in (4, 5):
+            (tmp_path / f'out_{kind}' / f'{image_id}.{suffix}').unlink(missing_ok=True)
+    assert extract(batch_size=4)[0] == 0
+    assert 1 <= len(seen) < len(whole)
+    assert all(any(np.array_equal(one, other) for other in whole) for one in seen)
+    assert all(np.array_equal(value, before[key]) for key, value in arrays(tmp_path).items())
 
 
 def test_weights_are_looked_for_in_the_folder_or_data_and_torchvisions_cache(
