@@ -13,12 +13,11 @@ import threading
 import time
 from dataclasses import dataclass
 
-import h5py
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from misc import parallel
+from misc import hdf5, parallel
 from misc.cli import DataError
 from misc.features import open_source
 from misc.files import read_json
@@ -113,16 +112,12 @@ class Labels:
 
     def __init__(self, path, images, words):
         """Check the file against the number of `images` and of `words` of the vocabulary."""
-        try:
-            with h5py.File(path, 'r') as file:
-                self.labels, self.start, self.end = (
-                    np.asarray(file[name]) for name in ('labels', 'label_start_ix', 'label_end_ix'))
-        except FileNotFoundError:
-            raise DataError(f'--input_label_h5: there is no file {path}; make it with:\n'
-                            f'{LABELS_COMMAND}') from None
-        except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f'--input_label_h5: {path} is not a label file ({error}); make it again with:\n'
-                            f'{LABELS_COMMAND}') from None
+        if not os.path.exists(path):
+            raise DataError(f'--input_label_h5: there is no file {path}; make it with:\n{LABELS_COMMAND}')
+        with hdf5.reading(path, f'--input_label_h5: {path} is not a label file',
+                          f'make it again with:\n{LABELS_COMMAND}') as file:
+            self.labels, self.start, self.end = (
+                hdf5.array(file, name) for name in ('labels', 'label_start_ix', 'label_end_ix'))
         problem = self._problem(images, words)
         if problem:
             raise DataError(f'--input_label_h5: {path} does not fit: {problem}; make both again with:\n'
@@ -159,9 +154,9 @@ class Labels:
 def caption_width(path):
     """The words of the longest caption that a label file has room for, or None without such a file."""
     try:
-        with h5py.File(path, 'r') as file:
-            return file['labels'].shape[1]
-    except (OSError, LookupError, AttributeError):
+        with hdf5.reading(path, path, '') as file:
+            return hdf5.dataset(file, 'labels').shape[1]
+    except DataError:
         return None
 
 
@@ -372,11 +367,21 @@ def labels_file_problem(info):
         return 'it has no list of images with ix_to_word'
     if not all(isinstance(words.get(str(place)), str) for place in range(1, len(words) + 1)):
         return 'its ix_to_word does not count words from 1'
+    seen = {}
     for number, image in enumerate(images):
-        if not isinstance(image, dict) or type(image.get('id')) is not int \
+        if not isinstance(image, dict) or type(image.get('id')) is not int or abs(image['id']) >= 2 ** 63 \
                 or not isinstance(image.get('split'), str):
             return f'images[{number}] has no whole number as id, or no split'
+        if seen.setdefault(image['id'], number) != number:
+            return f'images[{number}] has the id {image["id"]} of images[{seen[image["id"]]}]'
+        if not is_captions(image.get('captions')):
+            return f'the captions of images[{number}] are not a list of texts'
     return ''
+
+
+def is_captions(captions):
+    """Whether an image's captions are texts, or it has none."""
+    return captions is None or isinstance(captions, list) and all(isinstance(text, str) for text in captions)
 
 
 def unit_rows(array):

@@ -172,12 +172,12 @@ class Training:
             return
         folder, infos = options.start_from, run.infos
         if infos['vocab'] != self.corpus.vocabulary:
-            raise DataError(f'the vocabulary of {options.input_json} is not that of the run in {folder}; '
+            raise DataError(f'the vocabulary of {options.input_json} is not that of {run.infos_path}; '
                             'give the --input_json it was trained with')
         if infos['opt']['seq_length'] != self.longest:
-            raise DataError(f'{options.input_label_h5} has captions of up to {self.longest} words, the run in '
-                            f"{folder} of up to {infos['opt']['seq_length']}; give the --input_label_h5 it was "
-                            'trained with')
+            raise DataError(f'{options.input_label_h5} has captions of up to {self.longest} words, the run of '
+                            f"{run.infos_path} of up to {infos['opt']['seq_length']}; give the --input_label_h5 "
+                            'it was trained with')
         checkpoint.take_weights(self.model, run)
         checkpoint.take_optimiser(self.optimiser, self.model, run)
         run.weights = None  # as large as the model

@@ -8,12 +8,12 @@ import io
 import os
 import pickle
 import re
-import struct
 from dataclasses import dataclass
 
 import torch
 
-from misc import filesets, legacy, pickles
+from misc import filesets, legacy, pickles, tensors
+from misc import infos as rules
 from misc.cli import DataError, note
 from misc.optim import take_moments
 
@@ -32,18 +32,8 @@ def pickle_bytes(value):
 
 def read_tensors(path):
     """A state dict, with weights only: nothing in the file is run.  Raises `DataError`."""
-    try:
-        with filesets.opened(path) as file:
-            return torch.load(file, map_location='cpu', weights_only=True)
-    except FileNotFoundError:
-        raise DataError(f'there is no file {path}; train.py writes it') from None
-    except IsADirectoryError:
-        raise DataError(f'{path} is a folder; give the file model.pth in it') from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError,
-            AttributeError, AssertionError, ArithmeticError, MemoryError, ImportError, struct.error) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
-        raise DataError(f'{path} is not a whole file of tensors alone; nothing of it was used ({reason})\n'
-                        'take model-best.pth or another copy, or train again') from None
+    return tensors.load(path, 'take model-best.pth or another copy, or train again', 'train.py writes it',
+                        filesets.opened)
 
 
 def read_infos(path):
@@ -63,6 +53,10 @@ def read_any_infos(path):
         raise DataError(f'{path} is not an infos file: it has no opt and vocab; give the infos_ID.pkl that '
                         'train.py writes beside model.pth')
     infos['opt'] = dict(opt)
+    problem = rules.problem(infos)
+    if problem:
+        raise DataError(f'{path} is not a whole infos file: {problem}; take infos_ID-best.pkl and '
+                        'model-best.pth, another copy, or train again')
     infos['vocab'] = {str(index): word for index, word in infos['vocab'].items()}
     return infos
 
@@ -200,13 +194,13 @@ def take_weights(model, run):
     """Load the weights of a `Run` into the model; `DataError` names what does not fit, as its file
     names it."""
     if run.names is None:
-        return load_weights(model, run.weights, run.model_path)
+        return load_weights(model, run.weights, run.model_path, run.infos_path)
     state = {name: value for name, value in run.weights.items() if name not in legacy.IGNORED}
     own = run.names.theirs(model.state_dict())
     # Files of PyTorch before 0.4.1 do not count batches, and nothing depends on that count.
     state.update({name: value for name, value in own.items()
                   if name.endswith('num_batches_tracked') and name not in state})
-    check_weights(own, state, run.model_path)
+    check_weights(own, state, run.model_path, run.infos_path)
     model.load_state_dict(run.names.ours(state))
 
 
@@ -238,23 +232,25 @@ def take_state(optimiser, model, run, state):
     return take_moments(optimiser, state)
 
 
-def load_weights(model, state, path):
+def load_weights(model, state, path, infos_path='its infos file'):
     """Load a state dict into the model; `DataError` names the keys or shapes that do not fit."""
     if not is_state_dict(state):
         raise DataError(f'{path} is not a state dict of tensors; give the model.pth of a run')
-    check_weights(model.state_dict(), state, path)
+    check_weights(model.state_dict(), state, path, infos_path)
     model.load_state_dict(state)
 
 
-def check_weights(own, state, path):
-    """Raise `DataError` unless `state` has the names and shapes of `own` and holds finite numbers."""
+def check_weights(own, state, path, infos_path):
+    """Raise `DataError` unless `state` has the names, shapes and kinds of `own` and holds finite numbers."""
     problems = [f'{name} is missing' for name in own if name not in state]
     problems += [f'{name} is not known' for name in state if name not in own]
     problems += [f'{name} is {tuple(value.shape)}, not {tuple(own[name].shape)}'
                  for name, value in state.items() if name in own and value.shape != own[name].shape]
+    problems += [f'{name} is of {value.dtype}' for name, value in state.items()
+                 if name in own and value.is_floating_point() != own[name].is_floating_point()]
     if problems:
         more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
-        raise DataError(f'{path} does not fit the model that its infos file describes: '
+        raise DataError(f'{path} does not fit the model that {infos_path} describes: '
                         f'{"; ".join(problems[:3])}{more}')
     broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if broken:

@@ -100,6 +100,7 @@ def run_command(main):
     short message on standard error and a non-zero status, never in a traceback.
     """
     name = os.path.basename(sys.argv[0])
+    say_everything()
     try:
         status = main()
         sys.stdout.flush()
@@ -118,6 +119,12 @@ def run_command(main):
         print(f'{name}: {error.strerror or error}{place}', file=sys.stderr)
         status = 1
     sys.exit(status or 0)
+
+
+def say_everything():
+    """Let standard output take every letter: as an escape where its encoding lacks it, as ASCII lacks é."""
+    if hasattr(sys.stdout, 'reconfigure'):
+        sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def note(message):

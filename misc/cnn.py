@@ -7,14 +7,13 @@ one in the layout of the other give features that look like features and are wro
 """
 
 import os
-import pickle
 
 import numpy as np
 import torch
 import torchvision
 from torch.nn import functional
 
-from misc import weights
+from misc import tensors, weights
 from misc.cli import DataError
 from misc.provenance import LAYOUTS
 
@@ -77,12 +76,9 @@ def lay_out(network, layout):
 
 def fitting_weights(network, path):
     """The state dict at `path`, read without running code, if it is one of `network`."""
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or ['broken'])[0][:120]
-        raise DataError(f'{path} is not a file of weights ({reason}); fetch it again') from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    state = tensors.load(path, 'fetch it again')
+    if not isinstance(state, dict) or not all(
+            isinstance(name, str) and torch.is_tensor(value) for name, value in state.items()):
         raise DataError(f'{path} is not a state dict (tensors by name); fetch it again')
     expected = network.state_dict()
     state = {name: value for name, value in state.items() if not name.startswith('fc.')}

@@ -92,6 +92,8 @@ def read_events(path):
     checksum (4)."""
     from google.protobuf.message import DecodeError
     from tensorboardX.proto.event_pb2 import Event
+    if os.path.isdir(path):
+        raise DataError(f'{path} is a folder, not a TensorBoard events file; remove it')
     with open(path, 'rb') as file:
         while len(head := file.read(12)) == 12:
             size, = struct.unpack('<Q', head[:8])

@@ -35,18 +35,20 @@ Whatever the type on disk, arrays are float32 once they are read.
 """
 
 import contextlib
+import io
 import os
 import zipfile
 
-import h5py
 import numpy as np
 
+from misc import hdf5
 from misc.cli import DataError
 from misc.files import replacing
 
 SUFFIX = {'att': '.npz', 'fc': '.npy', 'box': '.npy', 'rel': '.npy', 'grid': '.npy'}
 PACK_COMMAND = ('python scripts/pack_features.py --input_img_feat_dir data/cocobu_att '
                 '--input_box_dir data/cocobu_box --output_file data/cocobu.h5')
+LARGEST = 1 << 30  # bytes of an image's array
 AGAIN = 'remove it and run the command that made its folder again'
 
 
@@ -67,13 +69,21 @@ def read_array(path):
     objects, or holds something that is not finite numbers.
     """
     with _naming(path):
-        array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            with array as archive:
-                array = archive['feat'] if 'feat' in archive.files else None
+        array = _read_npz(path) if path.endswith('.npz') else np.load(path, allow_pickle=False)
     if array is None:
         raise DataError(f'{path} has no array named feat; {AGAIN}')
     return checked(array, path)
+
+
+def _read_npz(path):
+    """The array under the key `feat` of an `.npz` file, or None."""
+    with zipfile.ZipFile(path) as archive:
+        if 'feat.npy' not in archive.namelist():
+            return None
+        member = archive.getinfo('feat.npy')
+        if member.file_size > LARGEST:  # a few megabytes unpack to gigabytes of zeros
+            raise ValueError(f'{member.file_size} bytes are said to be packed in it')
+        return np.lib.format.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
 
 
 def read_shape(path):
@@ -186,24 +196,27 @@ class Packed:
             if 'ids' not in file or kind not in kinds:
                 raise DataError(f'--{flag}: {path} holds no packed arrays of kind {kind} (it holds '
                                 f'{", ".join(kinds) or "none"}); pack it again, or give the folder of arrays')
-            ids, self.offsets = file['ids'][:].tolist(), file[f'{kind}/offsets'][:].tolist()
-            rows = file[f'{kind}/rows']
-            maps = file[f'{kind}/maps'][:].tolist() if f'{kind}/maps' in file else []
+            ids, self.offsets = (hdf5.array(file, name, 'iu', 1).tolist() for name in ('ids', f'{kind}/offsets'))
+            rows = hdf5.dataset(file, f'{kind}/rows')
+            maps = hdf5.array(file, f'{kind}/maps', 'iu', 2).tolist() if f'{kind}/maps' in file else []
             self.maps = {i: (height, width) for i, (height, width) in enumerate(maps) if height}
             self.width, self.dtype = rows.shape[1], rows.dtype
             # None for chunked rows; counted from the end of a user block, which nobody has.
             self.base = rows.id.get_offset() if self.dtype.kind in 'fiu' and not file.userblock_size else None
-            if self._contradicts(len(ids), len(rows)):
+            if self._contradicts(ids, len(rows)):
                 raise DataError(f'--{flag}: {path} lacks rows of its {len(ids)} images; pack it again, or '
                                 'give the folder of arrays')
-            there = file['state'][:] > 0 if 'state' in file and not unwritten else np.ones(len(ids), bool)
+            there = np.ones(len(ids), bool)
+            if 'state' in file and not unwritten:
+                there = hdf5.array(file, 'state', axes=1) > 0
             self.places = {str(image_id): i for i, image_id in enumerate(ids) if there[i]}
         self.file, self.process = None, None
 
-    def _contradicts(self, images, rows):
-        """Whether the rows that `images` images say they have are not the `rows` of the file."""
-        counts = np.diff(self.offsets)
-        return (len(counts) != images or self.offsets[0] != 0 or self.offsets[-1] != rows
+    def _contradicts(self, ids, rows):
+        """Whether the rows that the images `ids` say they have are not the `rows` of the file."""
+        images, counts = len(ids), np.diff(self.offsets)
+        return (len(counts) != images or len(set(ids)) != images
+                or self.offsets[0] != 0 or self.offsets[-1] != rows
                 or (counts != 1 if self.kind == 'fc' else counts < 0).any()
                 or any(counts[i] != height * width for i, (height, width) in self.maps.items()))
 
@@ -252,13 +265,13 @@ class Packed:
                 # By position: another thread may be reading from the same open file.
                 if os.preadv(self.file.fileno(), [array], self.byte(image_id)) != array.nbytes:
                     raise OSError('the file ends before it')
-        except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        except (LookupError, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
             raise DataError(f'{self.where(image_id)} cannot be read ({error}); pack it again') from None
         return checked(array, self.where(image_id))
 
     def _open(self):
         """Open the file for this process: its bytes, or the data set where HDF5 has to be asked."""
-        self.file = (h5py.File(self.path, 'r')[f'{self.kind}/rows'] if self.base is None
+        self.file = (hdf5.open_file(self.path)[f'{self.kind}/rows'] if self.base is None
                      else open(self.path, 'rb', buffering=0))
         self.process = os.getpid()
 
@@ -268,7 +281,8 @@ def packed_sizes(path):
     with reading_packed(path, path) as file:
         if 'sizes' not in file:
             return {}
-        pairs = zip(file['ids'][:].tolist(), file['sizes'][:].tolist(), strict=True)
+        pairs = zip(hdf5.array(file, 'ids', 'iu', 1).tolist(), hdf5.array(file, 'sizes', axes=2).tolist(),
+                    strict=True)
         return {str(image_id): tuple(size) for image_id, size in pairs if all(size)}
 
 
@@ -276,8 +290,5 @@ def packed_sizes(path):
 def reading_packed(path, place, way_out='pack it again, or give the folder of arrays'):
     """The packed file `path`, open in HDF5; what it raises is a `DataError` that begins with `place` and
     ends with `way_out`."""
-    try:
-        with h5py.File(path, 'r') as file:
-            yield file
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise DataError(f'{place} is not a whole packed HDF5 file ({error}); {way_out}') from None
+    with hdf5.reading(path, f'{place} is not a whole packed HDF5 file', way_out) as file:
+        yield file

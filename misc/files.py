@@ -88,6 +88,6 @@ def read_json(path, made_by):
         raise DataError(f'there is no file {path}; make it with: {made_by}') from None
     except IsADirectoryError:
         raise DataError(f'{path} is a folder, not a JSON file') from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:  # of letters, of JSON, of endless numbers
         raise DataError(f'{path} is not a whole JSON file ({error}); '
                         f'make it again with: {made_by}') from None

@@ -118,9 +118,9 @@ def _object(path, made_by):
 def _size(size, image_id, where):
     """`size` as a pair of floats, if it is two positive finite numbers."""
     try:
-        width, height = float(size[0]), float(size[1])
-        good = len(size) == 2 and 0 < width < float('inf') and 0 < height < float('inf')
-    except (TypeError, ValueError, IndexError, KeyError):
+        width, height = map(float, size)
+        good = not isinstance(size, str) and 0 < width < float('inf') and 0 < height < float('inf')
+    except (TypeError, ValueError, OverflowError):
         good = False
     if not good:
         raise DataError(f'{where}: the size of image {image_id} is {size!r}, not a width and a height')

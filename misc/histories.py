@@ -120,7 +120,7 @@ def read_history(path, name):
         for attribute, key in NAMED.items():
             setattr(history, attribute, {int(iteration): numbers_in(values)
                                          for iteration, values in content.get(key, {}).items()})
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f'{path} is not the histories of a run ({error}); remove it, and train.py writes it '
                         f'again with the next checkpoint ({VALIDATIONS} alone is drawn without it)') from None
     return history
@@ -132,12 +132,14 @@ def read_validations(path):
     Raises `DataError` that names the line.
     """
     validations = []
+    if os.path.isdir(path):
+        raise DataError(f'{path} is a folder, not a file of validations; remove it')
     with filesets.opened(path, 'r', encoding='utf-8', errors='replace') as file:
         for number, line in enumerate(file, 1):
             try:
                 record = json.loads(line)
                 validations.append((int(record['iteration']), numbers_in(record)))
-            except (ValueError, TypeError, LookupError, RecursionError) as error:
+            except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
                 raise DataError(f'{path}: line {number} is not the JSON of a validation ({error!r}); remove '
                                 'the line: train.py writes the file anew when the run goes on') from None
     return validations

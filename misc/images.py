@@ -47,10 +47,11 @@ def read_upright(path, longest):
     """
     try:
         with _opened(path) as image:
-            turn = _turn(image)
-            size = image.size if turn is None or _keeps_sides(turn) else image.size[::-1]
+            size = image.size
             image.draft(None, (2 * longest, 2 * longest))   # JPEG: read at half, a quarter or an eighth
-            image.load()
+            image.load()   # before the orientation: of a PNG that loads too, and its errors say nothing
+            turn = _turn(image)
+            size = size if turn is None or _keeps_sides(turn) else size[::-1]
             if image.mode in REDUCIBLE and max(image.size) >= 4 * longest:
                 image = image.reduce(max(image.size) // (2 * longest))
             image = image if turn is None else image.transpose(turn)

@@ -56,7 +56,7 @@ def _image(record, key, captions, name_broken):
     image_id = record.get(key)
     if isinstance(image_id, str) and image_id.isascii() and image_id.isdigit():
         image_id = int(image_id)
-    if not isinstance(image_id, int) or isinstance(image_id, bool) or image_id < 0:
+    if not isinstance(image_id, int) or isinstance(image_id, bool) or not 0 <= image_id < 2 ** 63:
         raise ValueError(f'{key} is {image_id!r}, not an image id')
     image = {'id': image_id, 'file_path': file_path(record), 'split': record.get('split'), 'sentences': []}
     if not captions:

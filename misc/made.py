@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 
-from misc.cli import UsageError
+from misc.cli import DataError, UsageError
 from misc.files import read_json, remove_leftovers, write_json
 from misc.locks import held_folder
 
@@ -75,7 +75,9 @@ def _agreed(output_dir, command, options, inputs, folders, files):
             raise UsageError(f'{filled[0]} is not empty, but no {path} says what it was made from;\n'
                              f'{way_out}')
         old = read_json(path, f'removing it and {" and ".join(filled)} and running the command again')
-        if not isinstance(old, dict) or old.get('made_by') != command:
+        if not is_record(old):
+            raise DataError(f'{path} does not say what {" and ".join(filled)} was made from;\n{way_out}')
+        if old['made_by'] != command:
             raise UsageError(f'{path} says that what is there was not made by {command};\n{way_out}')
         for flag in {**old.get('options', {}), **options}:
             was, now = old.get('options', {}).get(flag), options.get(flag)
@@ -93,6 +95,16 @@ def _agreed(output_dir, command, options, inputs, folders, files):
     return {**old, **record}
 
 
+def is_record(value):
+    """Whether it has the form of a record: what made the outputs, and {flag: {item: {part: value}}} of inputs."""
+    return (isinstance(value, dict) and isinstance(value.get('made_by'), str)
+            and isinstance(value.get('options', {}), dict) and isinstance(value.get('inputs', {}), dict)
+            and isinstance(value.get('by_extent', []), list)
+            and all(isinstance(one, str) for one in value.get('by_extent', []))
+            and all(isinstance(items, dict) and all(isinstance(item, dict) for item in items.values())
+                    for items in value.get('inputs', {}).values()))
+
+
 class Files:
     """Input files, known by their names; each may since have grown at its end, and others may have come."""
 
@@ -104,7 +116,8 @@ class Files:
         now = {os.path.basename(path): describe_file(path) for path in self.paths}
         for path in self.paths:
             old = recorded.get(os.path.basename(path))
-            if old and describe_file(path, old['size']) != old:
+            if old and (type(old.get('size')) is not int or old['size'] < 0
+                        or describe_file(path, old['size']) != old):
                 return now, f'{path} is not the file of that name that was read before'
         if recorded and not set(recorded) & set(now):
             return now, f'{", ".join(sorted(recorded))} was read before and is not there'
@@ -142,7 +155,7 @@ class Sample:
                 continue
             seen += 1
             for part, value in old.items():
-                if value is not None and new[part] is not None and new[part] != value:
+                if value is not None and new.get(part) is not None and new[part] != value:
                     return now, f'the {part} of image {item} is not what it was'
             now[item] = {part: old.get(part) if value is None else value for part, value in new.items()}
         if recorded and not seen:

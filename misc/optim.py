@@ -146,7 +146,8 @@ def set_rate(optimiser, rate):
 def take_moments(optimiser, state):
     """Load `state` of an earlier optimiser's moments; rates, betas and eps stay this one's.
 
-    Returns False, and takes nothing, where the state is of another kind of optimiser or model.
+    Returns False, and takes nothing, where the state is of another kind of optimiser or model, or not of
+    finite numbers.
     """
     own = optimiser.state_dict()
     shapes = [p.shape for group in optimiser.param_groups for p in group['params']]
@@ -154,10 +155,23 @@ def take_moments(optimiser, state):
         fits = [len(group['params']) for group in state['param_groups']] == [
             len(group['params']) for group in own['param_groups']] and all(
             set(group) == set(other) for group, other in zip(state['param_groups'], own['param_groups']))
-        fits = fits and all(moment.shape == shapes[place] for place, moments in state['state'].items()
-                            for name, moment in moments.items() if torch.is_tensor(moment) and moment.dim())
+        kinds = {frozenset(moments) for moments in [*own['state'].values(), *state['state'].values()]}
+        fits = fits and len(kinds) < 2 and set(state['state']) <= set(range(len(shapes))) and all(
+            is_moment(name, moment, shapes[place]) for place, moments in state['state'].items()
+            for name, moment in moments.items())
     except (KeyError, TypeError, AttributeError, IndexError):
         fits = False
     if fits:
         optimiser.load_state_dict({'state': state['state'], 'param_groups': own['param_groups']})
     return fits
+
+
+def is_moment(name, moment, shape):
+    """Whether a parameter of `shape` can have the moment: a count of steps, numbers of the same shape, or none."""
+    if not isinstance(moment, (torch.Tensor, int, float, type(None))):
+        return False
+    if name == 'step' and moment is not None:
+        moment = torch.as_tensor(moment)
+        return moment.numel() == 1 and moment.is_floating_point() and bool(0 <= moment < float('inf'))
+    return moment is None or (moment.shape == shape and moment.is_floating_point()
+                              and bool(torch.isfinite(moment).all()))

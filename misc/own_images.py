@@ -60,7 +60,9 @@ class OwnPictures:
             return {}
         content = read_json(self.listing, 'scripts/extract_regions.py')
         try:
-            return {int(number): {'file': str(entry['file']), 'bytes': entry['bytes']}
+            if not all(isinstance(entry['file'], str) for entry in content.values()):
+                raise TypeError('a file name that is no text')
+            return {int(number): {'file': entry['file'], 'bytes': entry['bytes']}
                     for number, entry in content.items()}
         except (AttributeError, LookupError, TypeError, ValueError):
             raise DataError(f'{self.listing} does not say which picture is which; remove it and the folders '
@@ -191,6 +193,10 @@ def listed_ids(coco_json, names, place, broken):
         wanted = {image['file_name']: image['id'] for image in content['images']}
         if not wanted or not all(type(number) is int for number in wanted.values()):
             raise TypeError('no images with whole numbers as ids')
+        if not all(isinstance(name, str) for name in wanted):
+            raise TypeError('a file name that is no text')
+        if not len(set(wanted.values())) == len(wanted) == len(content['images']):
+            raise TypeError('an id or a file name is there twice')
     except (TypeError, KeyError) as error:
         raise DataError(f'--coco_json: {coco_json} is not a list of COCO\'s images ({error!r}); it needs '
                         '"images" with id and file_name each') from None

@@ -15,6 +15,7 @@ import re
 
 import numpy as np
 
+from misc import nesting
 from misc.cli import DataError
 from misc.files import replacing
 
@@ -32,6 +33,8 @@ def load(path, made_by='', opened=open):
     again = f'; make it with: {made_by}' if made_by else ''
     try:
         with opened(path, 'rb') as file:
+            nesting.check(file)
+            file.seek(0)
             unpickler = PlainUnpickler(file, encoding='latin-1')
             value = unpickler.load()
             return settled(value, {}) if unpickler.asked_for_numpy else value
@@ -39,6 +42,8 @@ def load(path, made_by='', opened=open):
         raise DataError(f'there is no file {path}{again}') from None
     except IsADirectoryError:
         raise DataError(f'{path} is a folder, not a pickle file{again}') from None
+    except OSError as error:
+        raise DataError(f'{path} cannot be read ({error.strerror}){again}') from None
     except Refused as error:
         raise DataError(f'{path} asks for {error}, which was refused and not run: only plain containers, '
                         'numbers, strings, NumPy arrays and argparse.Namespace are read') from None

@@ -60,7 +60,9 @@ def checked_way(way, where):
     numbers = SETTINGS.get(detector, ()) if isinstance(detector, str) else ()
     marks = ('cnn_weights', 'detector_weights')[:1 + (detector == 'fasterrcnn')]
     if not (numbers and all(type(way.get(name)) in (int, float)
-                            and RANGES[name][0] <= way[name] <= RANGES[name][1] for name in numbers)
+                            and RANGES[name][0] <= way[name] <= RANGES[name][1]
+                            and (name == 'min_confidence' or way[name] == int(way[name])) for name in numbers)
+            and way.get('min_regions', 0) <= way.get('max_regions', 1000)
             and way.get('cnn_model') in MODELS and way.get('cnn_layout') in LAYOUTS
             and all(is_mark(way.get(mark)) for mark in marks)):
         raise DataError(f'{where} does not say how regions were found, or says what cannot be; make it again '
@@ -72,7 +74,7 @@ def checked_way(way, where):
 def is_mark(mark):
     """Whether `mark` says which weights there are."""
     kind, _, value = mark.partition(' ') if isinstance(mark, str) else (None, None, '')
-    return kind == DIGEST or kind == RANDOM and value.isdigit() and int(value) < 2 ** 63
+    return kind == DIGEST or kind == RANDOM and value.isascii() and value.isdigit() and len(value) < 19
 
 
 def told(way):

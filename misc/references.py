@@ -34,8 +34,10 @@ def load_references(input_json_path=None, coco_json_path=None, split=None):
     try:
         for image in content['images']:
             if image.get('captions') and split in (None, image['split']):
+                if image_key(image['id']) in references:
+                    raise TypeError(f'image {str(image["id"])[:40]} is there twice')
                 references[image_key(image['id'])] = captions_of(image['captions'])
-        known = {image['split'] for image in content['images']}
+        known = {str(image['split']) for image in content['images']}
     except (TypeError, KeyError, AttributeError) as error:
         raise DataError(f'{input_json_path} is not of the form that prepro_labels.py writes ({error!r}); '
                         f'make it with: {made_by} --output_h5 data/cocotalk') from None
@@ -95,8 +97,12 @@ def picture_files(input_json_path=None, coco_json_path=None):
     """{image id: its file, relative to the folder of all pictures}, of the images for which a file is named in
     `cocotalk.json`, or in a COCO caption-annotation file where `coco_json_path` names one."""
     path, named = (coco_json_path, 'file_name') if coco_json_path else (input_json_path, 'file_path')
-    files = {}
-    for image in read_json(path, ANNOTATIONS).get('images', []):
+    content, files = read_json(path, ANNOTATIONS), {}
+    listed = content.get('images', []) if isinstance(content, dict) else None
+    if not isinstance(listed, list):
+        raise DataError(f'{path} has no list of images, which says which file an image is; '
+                        f'get it by: {ANNOTATIONS}')
+    for image in listed:
         if isinstance(image, dict) and isinstance(image.get(named), str) and 'id' in image:
             found = SUBFOLDER.match(image[named])
             files[image_key(image['id'])] = f'{found[1]}/{image[named]}' if found else image[named]

@@ -35,7 +35,7 @@ def decode_record(line):
     if len(columns) != 6:
         raise DataError(f'image {image_id}: the line has {len(columns)} columns, not 6 (is it cut off?)')
     count = columns[3].decode('ascii', 'replace')
-    if not count.isdigit() or int(count) == 0:
+    if not count.isdigit() or len(count) > 9 or int(count) == 0:
         raise DataError(f'image {image_id}: num_boxes is {count[:20]!r}')
     arrays = []
     for name, text, width in (('boxes', columns[4], 4), ('features', columns[5], FEATURES)):
@@ -59,7 +59,7 @@ def decode_head(line):
     try:
         image_id, width, height = (column.decode('ascii') for column in columns[:3])
         width, height = float(width), float(height)
-        good = image_id.isdigit() and 0 < width < float('inf') and 0 < height < float('inf')
+        good = image_id.isdigit() and len(image_id) < 19 and 0 < width < float('inf') and 0 < height < float('inf')
     except ValueError:
         good = False
     if not good:

@@ -50,8 +50,10 @@ def read_vocabulary(path):
     """{word: index as a string} of the labels file at `path`.  Raises `DataError`."""
     content = read_json(path, 'python scripts/prepro_labels.py')
     ix_to_word = content.get('ix_to_word') if isinstance(content, dict) else None
-    if not isinstance(ix_to_word, dict) or not ix_to_word:
-        raise DataError(f'{path} has no ix_to_word; make it with: python scripts/prepro_labels.py')
+    if not isinstance(ix_to_word, dict) or not ix_to_word or not all(
+            isinstance(word, str) for word in ix_to_word.values()):
+        raise DataError(f'{path} has no ix_to_word that gives words; make it with: '
+                        'python scripts/prepro_labels.py')
     index = {word: position for position, word in ix_to_word.items()}
     if len(index) < len(ix_to_word):
         raise DataError(f'{path}: a word has two indices; make it with: python scripts/prepro_labels.py')

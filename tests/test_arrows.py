@@ -29,7 +29,7 @@ OF_SCRIPTS = {'scripts/check_setup.py': {'scripts.make_bu_data'}}
 # Library: the files that may import it.  HDF5 is read and written in these alone.
 LIBRARIES = {
     'pycocoevalcap': {'misc/metrics.py'},
-    'h5py': {'dataloader.py', 'misc/features.py', 'misc/packed.py', 'scripts/prepro_labels.py'},
+    'h5py': {'misc/hdf5.py', 'misc/packed.py', 'scripts/prepro_labels.py'},
 }
 # What may stand in a module besides imports, definitions, constants and the call of its main.
 SHORT_SPINNING = "os.environ.setdefault('GOMP_SPINCOUNT', '2000')"

@@ -1,0 +1,310 @@
+"""Seeded damage to files: to their bytes, and to what they say.
+
+A mutation is a function (random, value) -> value, `random` a `random.Random`.  Those of bytes know nothing of
+the form; those of values keep the file whole and change what is in it.
+"""
+
+import argparse
+import copy
+import io
+import json
+import math
+import pickle
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+
+DEEP, DIGITS = '@deep@', '@digits@'  # in JSON: nested a hundred thousand deep; a number of 5000 digits
+
+
+def flipped(random, content):
+    """One to eight bits are others."""
+    content = bytearray(content)
+    for _ in range(random.randint(1, 8)):
+        content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    return bytes(content)
+
+
+def cut(random, content):
+    """The end is missing."""
+    return content[:random.randrange(len(content))]
+
+
+def beheaded(random, content):
+    """The beginning is missing."""
+    return content[random.randint(1, len(content)):]
+
+
+def zeroed(random, content):
+    """A run of bytes is zero, as after a crash of a file system."""
+    start, length = random.randrange(len(content)), 1 << random.randint(0, 12)
+    return content[:start] + bytes(len(content[start:start + length])) + content[start + length:]
+
+
+def noisy(random, content):
+    """A run of bytes is noise."""
+    start, length = random.randrange(len(content)), random.randint(1, 64)
+    return content[:start] + random.randbytes(len(content[start:start + length])) + content[start + length:]
+
+
+def _block(random, content):
+    start = random.randrange(len(content))
+    return start, start + random.randint(1, max(1, len(content) // 4))
+
+
+def doubled(random, content):
+    """A block is there twice."""
+    start, end = _block(random, content)
+    return content[:end] + content[start:end] + content[end:]
+
+
+def moved(random, content):
+    """A block is at another place."""
+    start, end = _block(random, content)
+    rest, place = content[:start] + content[end:], random.randint(0, len(content) - len(content[start:end]))
+    return rest[:place] + content[start:end] + rest[place:]
+
+
+def longer(random, content):
+    """Something is appended: noise, zeros, or the file itself."""
+    return content + random.choice([random.randbytes(random.randint(1, 999)), bytes(512), content])
+
+
+def extreme(random, content):
+    """A number of 1 to 8 bytes, most often in the head or at the end, is as small or large as can be."""
+    size = random.choice([1, 2, 4, 8])
+    last = max(1, len(content) - size)
+    place = random.choice([random.randrange(last), random.randrange(min(last, 256)),
+                           last - 1 - random.randrange(min(last, 256))])
+    value = random.choice([b'\0' * size, b'\xff' * size, b'\xff' * (size - 1) + b'\x7f',
+                           b'\0' * (size - 1) + b'\x80', b'\x01' + b'\0' * (size - 1)])
+    return content[:place] + value + content[place + size:]
+
+
+def emptied(random, content):
+    """The file has 0 bytes."""
+    return b''
+
+
+BYTES = (flipped, flipped, flipped, cut, beheaded, zeroed, noisy, doubled, moved, longer, extreme, extreme,
+         extreme, emptied)
+
+
+def places_in(value):
+    """All (container, key) of lists, dicts and namespaces in `value`, at any depth."""
+    found, waiting = [], [value]
+    while waiting:
+        container = waiting.pop()
+        container = vars(container) if isinstance(container, argparse.Namespace) else container
+        if isinstance(container, (dict, list)):
+            keys = list(container) if isinstance(container, dict) else range(len(container))
+            found += [(container, key) for key in keys]
+            waiting += [container[key] for key in keys]
+    return found
+
+
+def odd_values(random, old, more=()):
+    """A value that does not belong where `old` was."""
+    number = old if isinstance(old, (int, float)) else 1
+    return random.choice([
+        None, True, False, 0, 1, -1, -number, number + 1, number + 0.5, 2 ** 31, 2 ** 63, 10 ** 30, 1e308, -1e308,
+        math.nan, math.inf, -math.inf, '', '0', str(old), 'x' * 5000, '\ud800', '\0', '../../up', 'größe 数据',
+        '\u202e', [], {}, [old], [old, old], {'a': old}, [[[]]], *more])
+
+
+def changed(random, value, more=()):
+    """A copy of `value` (dicts, lists and what is in them) with one to three things out of place."""
+    value = copy.deepcopy(value)
+    for _ in range(random.choice([1, 1, 1, 2, 3])):
+        places = places_in(value)
+        if not places or random.random() < 0.02:
+            return odd_values(random, value, more)
+        container, key = random.choice(places)
+        action = random.choice(['drop', 'odd', 'odd', 'odd', 'twin', 'swap', 'key'])
+        if action == 'drop':
+            del container[key]
+        elif action == 'odd':
+            container[key] = odd_values(random, container[key], more)
+        elif action == 'twin' and isinstance(container, list):
+            container.insert(random.randint(0, len(container)), copy.deepcopy(container[key]))
+        elif action == 'swap':
+            other, place = random.choice(places)
+            container[key] = copy.deepcopy(other.get(place) if isinstance(other, dict) else None)
+        elif action == 'key' and isinstance(container, dict):
+            name = random.choice(['', '0', '-1', '01', 'x' * 300, '\ud800', str(key) + ' ', '9' * 30])
+            container[name] = container.pop(key)
+    return value
+
+
+def json_value(random, content):
+    """A JSON file that says something else."""
+    text = json.dumps(changed(random, json.loads(content), (DEEP, DIGITS)), ensure_ascii=random.random() < 0.5)
+    text = text.replace(f'"{DEEP}"', '[' * 100000 + ']' * 100000).replace(f'"{DIGITS}"', '9' * 5000)
+    return text.encode('utf-8', 'surrogatepass')
+
+
+def json_lines(random, content):
+    """A file of a JSON value a line, one of which says something else, or is there twice, or is gone."""
+    lines = content.splitlines()
+    place = random.randrange(len(lines))
+    lines[place:place + 1] = random.choice([[], [lines[place]] * 2, [b''], [json_value(random, lines[place])] * 1,
+                                            [json_value(random, lines[place])]])
+    return b'\n'.join(lines) + random.choice([b'', b'\n'])
+
+
+def pickled_value(random, content):
+    """A pickle that holds something else, all of it plain."""
+    from misc import pickles
+    more = (np.float64(math.nan), np.arange(3), np.zeros((2, 2), np.uint8), b'\xff', (1, 2), {1}, np.int64(-5),
+            argparse.Namespace(a=1), 3 + 4j, np.array('a'), np.bool_(True))
+    path = io.BytesIO(content)
+    unpickler = pickles.PlainUnpickler(path, encoding='latin-1')
+    value = pickles.settled(unpickler.load(), {})
+    return pickle.dumps(changed(random, value, more), protocol=random.choice([0, 2, 2, 4]))
+
+
+def odd_arrays(random, array):
+    """An array that is not what it was, and may be what it should not be."""
+    array = np.array(array)
+    flat = array.reshape(-1)
+    with np.errstate(all='ignore'):
+        if flat.size and flat.dtype.kind in 'fiu' and random.random() < 0.5:
+            values = [math.nan, math.inf, -math.inf, 1e38, -1.0, 0.0, 1e-40] if flat.dtype.kind == 'f' else [
+                0, 1, int(flat.max()) + 1, np.iinfo(flat.dtype).max, np.iinfo(flat.dtype).min]
+            flat[random.randrange(flat.size)] = np.array(random.choice(values)).astype(flat.dtype)
+            return array
+        return random.choice([
+            lambda: array.astype(np.float64), lambda: array.astype(np.float16), lambda: array.astype('>f4'),
+            lambda: array.astype(np.int64), lambda: array.astype(complex), lambda: array.astype(str),
+            lambda: array.astype(object), lambda: array.astype(bool), lambda: array.astype(np.float64) * 1e300,
+            lambda: array.astype('M8[s]'), lambda: array.astype([('a', 'f4')]), lambda: array.reshape(-1),
+            lambda: array[None], lambda: np.float32(1), lambda: array[:-1], lambda: array[:0],
+            lambda: np.concatenate([array, array]), lambda: np.asfortranarray(array), lambda: array[..., ::-1],
+            lambda: array[..., :-1], lambda: -array, lambda: array * 0, lambda: np.zeros((0, 0, 3)),
+            lambda: array.T, lambda: array.astype(np.longdouble)])()
+
+
+def npy(random, content):
+    """An .npy file of another array."""
+    file = io.BytesIO()
+    np.save(file, odd_arrays(random, np.load(io.BytesIO(content))))
+    return file.getvalue()
+
+
+def npz(random, content):
+    """An .npz file of another array, or under another name, or with more beside it."""
+    array, file = np.load(io.BytesIO(content))['feat'], io.BytesIO()
+    odd = odd_arrays(random, array)
+    held = random.choice([{'feat': odd}, {'feat': odd}, {'feat': odd}, {'other': array},
+                          {'a': odd, 'feat': array}, {}])
+    random.choice([np.savez, np.savez_compressed])(file, **held)
+    return file.getvalue()
+
+
+def hdf5(random, content):
+    """An HDF5 file with one data set that is gone, or is something else."""
+    file = io.BytesIO(content)
+    with h5py.File(file, 'r+') as inside:
+        names = []
+        inside.visit(names.append)
+        name = random.choice(names)
+        old = inside[name]
+        array = old[()] if isinstance(old, h5py.Dataset) else np.zeros((2, 3))
+        del inside[name]
+        random.choice([
+            lambda: None,
+            lambda: inside.create_group(name),
+            lambda: inside.__setitem__(name, h5py.SoftLink('/nowhere')),
+            lambda: inside.__setitem__(name, h5py.SoftLink(f'/{name}')),
+            lambda: inside.__setitem__(name, h5py.ExternalLink('absent.h5', '/x')),
+            lambda: inside.__setitem__(name, 'a word'),
+            lambda: inside.create_dataset(name, data=h5py.Empty('f4')),
+            lambda: inside.create_dataset(name, (1 << 40, 4), 'f4', chunks=(1024, 4)),
+            lambda: inside.create_dataset(name, (1 << 62,), 'u1', chunks=(1024,)),
+            *[lambda: inside.__setitem__(name, storable(odd_arrays(random, array)))] * 12])()
+    return file.getvalue()
+
+
+def storable(array):
+    """`array`, or its text where HDF5 has no such type."""
+    return array if np.asarray(array).dtype.kind in 'fiub' else np.array([b'text'])
+
+
+def odd_tensors(random, tensor):
+    """A tensor of another type, shape or value."""
+    values = tensor.detach().clone()
+    if values.numel() and values.is_floating_point() and random.random() < 0.5:
+        values.reshape(-1)[random.randrange(values.numel())] = random.choice([
+            math.nan, math.inf, -math.inf, 1e38, -1.0, 0.0])
+        return values
+    return random.choice([
+        lambda: values.double(), lambda: values.half(), lambda: values.to(torch.int64), lambda: values.bool(),
+        lambda: values.to(torch.complex64), lambda: values.reshape(-1), lambda: values[None],
+        lambda: values.reshape(-1)[:-1].clone(), lambda: torch.zeros(0), lambda: torch.zeros(1).expand(1 << 40),
+        lambda: values.t() if values.dim() == 2 else values, lambda: torch.tensor(1.0),
+        lambda: values.to_sparse() if values.dim() else values,
+        lambda: torch.nn.Parameter(values.float()), lambda: values.to(torch.bfloat16)])()
+
+
+def tensors(random, content):
+    """A .pth file, of today's form or the older one, of other tensors."""
+    value = torch.load(io.BytesIO(content), weights_only=True)
+    places = [(container, key) for container, key in places_in(value) if torch.is_tensor(container[key])]
+    if places and random.random() < 0.6:
+        container, key = random.choice(places)
+        container[key] = odd_tensors(random, container[key])
+    else:
+        value = changed(random, value, (torch.zeros(2), torch.tensor(math.nan), np.float64(2), (1,)))
+    file = io.BytesIO()
+    torch.save(value, file, _use_new_zipfile_serialization=random.random() < 0.6)
+    return file.getvalue()
+
+
+def tsv(random, content):
+    """A file of columns in which a line has something else in a column, or is there twice, or is gone."""
+    lines = content.splitlines(keepends=True)
+    place = random.randrange(len(lines))
+    columns = lines[place].split(b'\t')
+    column = random.randrange(len(columns))
+    odd = random.choice([b'', b'0', b'-1', b'nan', b'inf', b'1e308', b'9' * 30, b'9' * 5000, b'x', b'\xff', b'1_0',
+                         columns[random.randrange(len(columns))], columns[column] + b'=', b' ' + columns[column]])
+    other = b'\t'.join([*columns[:column], odd, *columns[column + 1:]])
+    gone = b'\t'.join(columns[:column] + columns[column + 1:])
+    lines[place:place + 1] = random.choice([[other], [other], [other], [gone], [], [lines[place]] * 2,
+                                            [lines[place], other], [other, lines[place]]])
+    return b''.join(lines)
+
+
+def picture(random, content):
+    """A picture of another size, mode or format."""
+    image, file = Image.open(io.BytesIO(content)), io.BytesIO()
+    mode = random.choice(['L', 'RGB', 'RGBA', 'CMYK', 'P', '1', 'I', 'F', 'I;16', 'LA', 'YCbCr'])
+    size = random.choice([(1, 1), (1, 90), (2, 2), image.size])
+    form = random.choice(['PNG', 'JPEG', 'GIF', 'TIFF', 'WEBP', 'BMP'])
+    try:
+        image.convert(mode).resize(size).save(file, form)
+    except (OSError, ValueError):  # a mode that the format does not have
+        return flipped(random, content)
+    return flipped(random, file.getvalue()) if random.random() < 0.5 else file.getvalue()
+
+
+VALUES = {'json': json_value, 'json lines': json_lines, 'pickle': pickled_value, 'npy': npy, 'npz': npz,
+          'hdf5': hdf5, 'tensors': tensors, 'tsv': tsv, 'picture': picture, 'bytes': None}
+
+
+def mutated(random, content, form):
+    """`content`, a whole file of a `form` (one of `VALUES`), damaged; and the name of what was done to it.
+
+    None in place of the bytes is a folder where the file was.
+    """
+    if random.random() < 0.01:
+        return None, 'folder'
+    of_value = VALUES[form] is not None and random.random() < 0.5
+    mutation = VALUES[form] if of_value else random.choice(BYTES)
+    damaged = mutation(random, content)
+    if not of_value and damaged and random.random() < 0.2:
+        second = random.choice(BYTES)
+        return second(random, damaged), f'{mutation.__name__}, {second.__name__}'
+    return damaged, mutation.__name__

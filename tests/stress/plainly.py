@@ -1,0 +1,306 @@
+"""Plain readers of the project's files: short, without any care, and independent of those that they are held
+against.  They raise whatever they raise on what is not whole."""
+
+import argparse
+import ast
+import base64
+import codecs
+import collections
+import io
+import json
+import math
+import pickle
+import struct
+import zipfile
+
+import h5py
+import numpy as np
+from PIL import Image, ImageOps
+
+MAGIC = 0x1950a86a20f9469cfc6c  # with which files of PyTorch before 1.6 begin
+STORAGES = {'FloatStorage': 'f4', 'DoubleStorage': 'f8', 'HalfStorage': 'f2', 'LongStorage': 'i8',
+            'IntStorage': 'i4', 'ShortStorage': 'i2', 'CharStorage': 'i1', 'ByteStorage': 'u1',
+            'BoolStorage': '?', 'ComplexFloatStorage': 'c8', 'BFloat16Storage': 'u2'}
+
+
+def npy(content):
+    """The array of an .npy file: numbers, all finite as float32."""
+    header, start = npy_header(content)
+    dtype = np.dtype(header['descr'])
+    if dtype.kind not in 'fiu':
+        raise ValueError('no numbers')
+    count = math.prod(header['shape'])
+    array = np.frombuffer(content[start:start + count * dtype.itemsize], dtype)
+    with np.errstate(all='ignore'):
+        array = array.reshape(header['shape'], order='F' if header['fortran_order'] else 'C').astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError('not finite')
+    return array
+
+
+def npy_header(content):
+    """The dict in the head of an .npy file, and where the head ends."""
+    if content[:6] != b'\x93NUMPY':
+        raise ValueError('no .npy file')
+    size, = struct.unpack('<H', content[8:10]) if content[6] == 1 else struct.unpack('<I', content[8:12])
+    start = 10 if content[6] == 1 else 12
+    return ast.literal_eval(content[start:start + size].decode('latin-1').strip()), start + size
+
+
+def npz(path):
+    """The array under the key `feat` of an .npz file."""
+    with zipfile.ZipFile(path) as archive:
+        return npy(archive.read('feat.npy'))
+
+
+def npz_shape(path):
+    """Its shape, from the first bytes alone."""
+    with zipfile.ZipFile(path) as archive, archive.open('feat.npy') as file:
+        return npy_header(file.read(256))[0]['shape']
+
+
+def packed(path, kind):
+    """{id: array} of a packed file."""
+    with h5py.File(path) as file:
+        offsets, rows, arrays = file[f'{kind}/offsets'][:], file[f'{kind}/rows'][:].astype(np.float32), {}
+        maps = file[f'{kind}/maps'][:].tolist() if f'{kind}/maps' in file else [[0, 0]] * len(file['ids'])
+        state = file['state'][:] if 'state' in file else np.ones(len(file['ids']))
+        for image_id, start, end, (height, width), written in zip(
+                file['ids'][:].tolist(), offsets[:-1], offsets[1:], maps, state, strict=True):
+            if written > 0:
+                one = rows[start:end]
+                arrays[str(image_id)] = one.reshape(height, width, -1) if height else one
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise ValueError('not finite')
+        return arrays
+
+
+def packed_sizes(path):
+    """{id: (width, height)} of a packed file."""
+    with h5py.File(path) as file:
+        pairs = zip(file['ids'][:].tolist(), file['sizes'][:].tolist()) if 'sizes' in file else ()
+        return {str(image_id): tuple(size) for image_id, size in pairs if all(size)}
+
+
+def labels(path):
+    """[captions of an image, as lists of words] of a label file."""
+    with h5py.File(path) as file:
+        rows = file['labels'][:].tolist()
+        return [[[word for word in row if word] for row in rows[int(start) - 1:int(end)]]
+                for start, end in zip(file['label_start_ix'][:], file['label_end_ix'][:], strict=True)]
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def split_images(path):
+    """The whole records of a split file: [(id, split, [tokens])]."""
+    images, seen = [], set()
+    records = read_json(path)['images']
+    key = 'cocoid' if any(isinstance(one, dict) and one.get('cocoid') is not None for one in records) else 'imgid'
+    for record in records:
+        try:
+            image_id = record[key]
+            if isinstance(image_id, str) and image_id.isascii() and image_id.isdigit():
+                image_id = int(image_id)
+            sentences = [one['tokens'] for one in record['sentences']
+                         if isinstance(one, dict) and isinstance(one.get('tokens'), list) and one['tokens']
+                         and all(isinstance(word, str) and word for word in one['tokens'])]
+            whole = (type(image_id) is int and 0 <= image_id < 2 ** 63 and isinstance(record['split'], str)
+                     and record['split'] and isinstance(record['sentences'], list) and sentences)
+            if whole and image_id not in seen:
+                images.append((image_id, record['split'], sentences))
+                seen.add(image_id)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            continue
+    return images
+
+
+def archive(path):
+    """{id: (size, boxes, features)} of the whole lines of an archive's file; of two, the first counts."""
+    found = {}
+    for line in path.read_bytes().split(b'\n'):
+        try:
+            columns = line.rstrip(b'\r\n').split(b'\t')
+            image_id, width, height, count = (column.decode('ascii') for column in columns[:4])
+            boxes, features = (np.frombuffer(base64.b64decode(text, validate=True), '<f4')
+                               .reshape(int(count), size)
+                               for text, size in zip(columns[4:], (4, 2048), strict=True))
+            good = (image_id.isdigit() and len(image_id) < 19 and count.isdigit() and int(count)
+                    and 0 < float(width) < math.inf and 0 < float(height) < math.inf
+                    and np.isfinite(boxes).all() and np.isfinite(features).all()
+                    and (boxes[:, :2] <= boxes[:, 2:]).all())
+            if good:
+                found.setdefault(str(int(image_id)), ((float(width), float(height)), boxes, features))
+        except ValueError:
+            continue
+    return found
+
+
+def events(path):
+    """{tag: {step: number}} of a file of TensorBoard events."""
+    from tensorboardX.proto.event_pb2 import Event
+    content, place, numbers = path.read_bytes(), 0, {}
+    while place + 12 <= len(content):
+        size, = struct.unpack('<Q', content[place:place + 8])
+        if place + 16 + size > len(content):
+            break
+        event = Event.FromString(content[place + 12:place + 12 + size])
+        place += 16 + size
+        for value in event.summary.value:
+            if value.HasField('simple_value'):
+                numbers.setdefault(value.tag, {})[event.step] = value.simple_value
+    return numbers
+
+
+class Array:
+    """What a pickle rebuilds a NumPy array from."""
+
+    def __init__(self, *about):
+        self.about = about
+
+    def __setstate__(self, state):
+        self.about = state[1:]
+
+    def value(self):
+        """The array."""
+        shape, dtype, fortran, content = self.about
+        content = content.encode('latin-1') if isinstance(content, str) else content
+        return np.frombuffer(content, dtype.value()).reshape(shape, order='F' if fortran else 'C')
+
+
+class Dtype:
+    """What a pickle rebuilds a NumPy type from."""
+
+    def __init__(self, name, *_):
+        self.name, self.order = name, '='
+
+    def __setstate__(self, state):
+        self.order = state[1]
+
+    def value(self):
+        """The type."""
+        return np.dtype(self.name).newbyteorder(self.order)
+
+
+class Storage(tuple):
+    """The bytes behind tensors: (their key, the name of their type)."""
+
+
+class Plain(pickle._Unpickler):
+    """The unpickler that is written in Python, for plain values, arrays, and tensors of `storage(key, dtype)`."""
+
+    storage = None
+
+    def find_class(self, module, name):
+        known = {
+            'Namespace': argparse.Namespace, 'OrderedDict': collections.OrderedDict, 'encode': codecs.encode,
+            'defaultdict': collections.defaultdict, 'float': float, 'int': int, 'list': list, 'dict': dict,
+            'set': set, 'frozenset': frozenset, 'complex': complex, 'bytes': bytes, 'ndarray': None,
+            'object': object, '_reconstructor': lambda kind, base, state: kind(), 'dtype': Dtype,
+            '_reconstruct': Array, '_rebuild_tensor_v2': self.tensor,
+            '_rebuild_parameter': lambda tensor, *_: tensor,
+            '_frombuffer': lambda content, dtype, shape, order: array_of(content, dtype, shape, order),
+            'scalar': lambda dtype, content=b'': array_of(content, dtype, (), 'C')[()]}
+        if module.startswith('torch') and name in STORAGES:
+            return name
+        return known[name]
+
+    def persistent_load(self, pid):
+        kind, storage, key, _, size, *_ = pid
+        return Storage((key, storage, size))
+
+    def tensor(self, storage, offset, shape, strides, *_):
+        """The array of a tensor."""
+        return Tensor(storage, offset, shape, strides)
+
+
+class Tensor:
+    """A tensor whose storage is read later."""
+
+    def __init__(self, *about):
+        self.about = about
+
+    def value(self, storages):
+        """Its array; `storages` {key: bytes}."""
+        (key, kind, _), offset, shape, strides = self.about
+        flat = np.frombuffer(storages[str(key)], '<' + STORAGES[kind])
+        if kind == 'BFloat16Storage':
+            flat = (flat.astype(np.uint32) << 16).view(np.float32)
+        places = offset + sum((np.arange(size).reshape(-1, *[1] * (len(shape) - axis - 1)) * stride
+                               for axis, (size, stride) in enumerate(zip(shape, strides))), np.zeros((), int))
+        if np.size(places) and (np.min(places) < 0 or np.max(places) >= len(flat)):
+            raise ValueError('a tensor outside its storage')
+        return flat[places]
+
+
+def array_of(content, dtype, shape, order):
+    content = content.encode('latin-1') if isinstance(content, str) else bytes(content)
+    return np.frombuffer(content, dtype.value()).reshape(shape, order=order)
+
+
+def settled(value, storages=None):
+    """`value` with its arrays and tensors in their places."""
+    if isinstance(value, Tensor):
+        return value.value(storages)
+    if isinstance(value, (Array, Dtype)):
+        return value.value()
+    if isinstance(value, argparse.Namespace):
+        return {name: settled(one, storages) for name, one in vars(value).items()}
+    if isinstance(value, dict):
+        return {key: settled(one, storages) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(settled(one, storages) for one in value)
+    return value
+
+
+def pickled(path):
+    """What is pickled in a file, namespaces as dicts."""
+    return settled(Plain(io.BytesIO(path.read_bytes()), encoding='latin-1').load())
+
+
+def tensors(path):
+    """What is in a .pth file of either layout, tensors as arrays."""
+    content = path.read_bytes()
+    if content[:4] == b'PK\x03\x04':
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith('/data.pkl'))
+            folder = name.removesuffix('data.pkl')
+            value = Plain(io.BytesIO(archive.read(name)), encoding='utf-8').load()
+            return settled(value, {inner.removeprefix(f'{folder}data/'): archive.read(inner)
+                                   for inner in archive.namelist() if inner.startswith(f'{folder}data/')})
+    file = io.BytesIO(content)
+    magic, _, _, value, keys = (Plain(file, encoding='utf-8').load() for _ in range(5))
+    if magic != MAGIC:
+        raise ValueError('no magic')
+    sizes, storages = {}, {}
+    note_sizes(value, sizes)
+    for key in keys:
+        count, = struct.unpack('<q', file.read(8))
+        storages[str(key)] = file.read(count * np.dtype(STORAGES[sizes[str(key)]]).itemsize)
+    return settled(value, storages)
+
+
+def note_sizes(value, sizes):
+    """Put {key: the name of its type} of all storages in `value` into `sizes`."""
+    if isinstance(value, Tensor):
+        sizes[str(value.about[0][0])] = value.about[0][1]
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        note_sizes(one, sizes)
+
+
+def picture(path, upright=False):
+    """The pixels of a picture, red, green, blue."""
+    with Image.open(path) as image:
+        image.load()
+        image = ImageOps.exif_transpose(image) if upright else image
+        if image.mode.startswith('I'):
+            return np.repeat(np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+                             .astype(np.uint8)[:, :, None], 3, 2)
+        if image.mode in ('RGBA', 'RGBa', 'LA', 'La', 'PA') or 'transparency' in image.info:
+            image = image.convert('RGBA')
+            image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+        if image.mode == 'F':
+            raise ValueError('no range')
+        return np.array(image.convert('RGB'))

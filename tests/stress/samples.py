@@ -1,0 +1,122 @@
+"""A whole file of every form that the project reads, small, under one folder."""
+
+import argparse
+import collections
+import contextlib
+import io
+import json
+import pickle
+import shutil
+
+import h5py
+import numpy as np
+import torch
+
+import train
+from misc import made
+from misc.features import open_source
+from tests import networks, old_code, preparing, tiny
+
+IDS = range(100, 116)
+WAY = {'detector': 'grid', 'grid_size': 7, 'longest_side': 640, 'cnn_model': 'resnet101',
+       'cnn_layout': 'torchvision', 'cnn_weights': 'random 3'}
+
+
+def write_samples(root):
+    """Write all of them under `root`."""
+    tiny.write_corpus(root)
+    write_packed(root)
+    write_jsons(root)
+    write_pictures(root)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        tiny.run(train, tiny.train_flags(root, root / 'run', '--max_epochs', 1))
+    events, = (root / 'run').glob('events.out.tfevents.*')
+    events.rename(root / 'run' / 'events.out.tfevents.1')
+    shutil.copytree(root / 'run', root / 'saved')
+    (root / 'saved' / 'replacing.json').write_text('["model.pth", "infos_tiny.pkl"]')
+    write_old_run(root)
+    write_legacy_layout(root)
+    (root / 'archive').mkdir()
+    (root / 'archive' / 'small.tsv').write_bytes(b''.join(
+        preparing.random_line(image_id, regions=1) for image_id in (7, 8)))
+
+
+def write_packed(root):
+    """Features and boxes in a packed file, and in one whose rows HDF5 has compressed."""
+    arrays = {kind: {image_id: open_source(str(root / folder), kind, '').read(image_id)
+                     for image_id in map(str, IDS)} for kind, folder in (('att', 'att'), ('box', 'box'))}
+    sizes = json.loads((root / 'box_sizes.json').read_text())
+    tiny.write_packed(root / 'packed.h5', arrays, sizes)
+    with h5py.File(root / 'packed.h5') as whole, h5py.File(root / 'chunked.h5', 'w') as chunked:
+        for name in ('ids', 'att/offsets'):
+            chunked[name] = whole[name][:]
+        chunked.create_dataset('att/rows', data=whole['att/rows'][:], chunks=(8, 4), compression='gzip')
+
+
+def write_jsons(root):
+    """Split file, annotations, captions, results, and what commands leave beside their outputs."""
+    contents = {
+        'split.json': {'dataset': 'coco', 'images': [
+            preparing.record(image_id, 'train', 'a red dog', 'the größe cat') for image_id in (1, 2, 3)]},
+        'coco.json': {
+            'images': [{'id': image_id, 'file_name': f'{image_id}.jpg', 'width': 9, 'height': 9}
+                       for image_id in (100, 101, 102)],
+            'annotations': [{'id': number, 'image_id': 100 + number // 2, 'caption': 'a red dog'}
+                            for number in range(6)]},
+        'predictions.json': [{'image_id': image_id, 'caption': 'a dog'} for image_id in (100, 101, 102)],
+        'results.json': {
+            'overall': {'CIDEr': 1.5, 'Bleu_4': 0.25}, 'loss': 2.5, 'options': {'split': 'test', 'id': 'a'},
+            'images': [{'image_id': image_id, 'caption': 'a dog', 'CIDEr': 1.0} for image_id in (100, 101)]},
+        'mine_att_regions.json': WAY,
+        'mine_images.json': {str(number): {'file': f'{number}.png', 'bytes': 10} for number in (1, 2)},
+        'made/vec_made.json': {
+            'made_by': 'prepro_areas.py', 'options': {'num_grids': 9}, 'by_extent': [],
+            'inputs': {'input_dir': {'100': {'boxes': 'a' * 24, 'size': [10.0, 20.0]}}}},
+        'made/bu_made.json': {
+            'made_by': 'make_bu_data.py', 'options': {},
+            'inputs': {'downloaded_feats': {'packed.h5': made.describe_file(root / 'packed.h5')}}},
+    }
+    for folder in ('made/vec', 'made/bu', 'mine'):
+        (root / folder).mkdir(parents=True)
+        (root / folder / '100.npy').write_bytes(b'there')
+    for name, content in contents.items():
+        (root / name).write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
+
+
+def write_pictures(root):
+    """Pictures of several formats, one of which says how it is to be turned."""
+    image = networks.photo(1)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(root / 'plain.jpg', quality=90)
+    image.save(root / 'turned.jpg', quality=90, exif=exif)
+    image.save(root / 'plain.png')
+    image.convert('P').save(root / 'palette.gif')
+    image.save(root / 'plain.webp')
+    image.save(root / 'plain.tif', compression='tiff_lzw')
+    (root / 'pics').mkdir()
+    for number in (1, 2):
+        image.save(root / 'pics' / f'{number}.png')
+
+
+def write_old_run(root):
+    """A checkpoint of older code."""
+    folder = root / 'old'
+    folder.mkdir()
+    options = argparse.Namespace(
+        caption_model='transformer', num_layers=2, input_encoding_size=16, vocab_size=10, seq_length=6, id='old',
+        ff_size=20, heads=2, img_feat_size=12, num_grids=9, enc_pos_embedding=1, enc_pos_type='gxg',
+        cross_attn='xlinear', norm_img_feat=0, norm_box_feat=0, use_grid=True, dropout=0.2, norm='layer',
+        ff_activation='RELU', rnn_size=20)
+    torch.save(dict(old_code.spatial_weights()), folder / 'model.pth')
+    (folder / 'infos.pkl').write_bytes(pickle.dumps(
+        {'opt': options, 'vocab': {str(index): f'word{index}' for index in range(1, 11)}, 'iter': 7, 'epoch': 2,
+         'best_val_score': 0.5, 'split_ix': {'train': [3, 1]}}, protocol=2))
+
+
+def write_legacy_layout(root):
+    """Weights in the layout of PyTorch before 1.6, of the run and of a small ResNet."""
+    weights = torch.load(root / 'run' / 'model.pth', weights_only=True)
+    torch.save(weights, root / 'legacy.pth', _use_new_zipfile_serialization=False)
+    torch.save(collections.OrderedDict(
+        (f'layer{place}.weight', torch.randn(3, place)) for place in (1, 2, 3)), root / 'resnet.pth')
