@@ -204,7 +204,7 @@ def test_a_run_without_an_account_goes_on_and_nothing_is_said(root, capsys):
     assert 'note' not in capsys.readouterr().err and [one['iteration'] for one in record(root)['starts']] == [3]
 
 
-@pytest.mark.parametrize('account', [[], {'data': 3, 'machine': [], 'code': 'x'}, {'data': {'input_json': 3}}])
+@pytest.mark.parametrize('account', [{}, {'data': 3, 'machine': [], 'code': 'x'}, {'data': {'input_json': 3}}])
 def test_an_account_that_is_none_is_passed_over(root, account):
     infos = infos_of(root / 'run')
     infos['account'], infos['opt']['seed'] = account, [1]
