@@ -13,6 +13,7 @@ import prepro_areas
 import train
 from misc import checkpoint, files
 from misc.cli import run_command
+from misc.events import EventWriter, read_numbers
 from scripts import (make_bu_data, pack_features, prepro_bbox_relative_coords, prepro_labels,
                      prepro_ngrams)
 from tests import tiny
@@ -151,13 +152,21 @@ def test_events_that_no_longer_fit_end_with_a_line_and_the_training_goes_on(corp
 
 
 def test_what_was_saved_is_in_the_events_too_whatever_kills_the_run(corpus, tmp_path, monkeypatch):
-    from misc.events import read_numbers
     told = []
     plain = train.filesets.save_set
     monkeypatch.setattr(train.filesets, 'save_set', lambda folder, made: (
         told.append(sorted(read_numbers(folder)['train_loss'])), plain(folder, made)))
     tiny.run(train, tiny.train_flags(corpus, tmp_path, '--save_checkpoint_every', 2))
     assert told == [[1, 2], [1, 2, 3, 4], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]]
+
+
+def test_starts_within_one_second_keep_the_events_of_one_another(tmp_path, monkeypatch):
+    monkeypatch.setattr('time.time', lambda: 1.7e9)
+    for tag in ('first', 'second'):
+        writer = EventWriter(tmp_path, 12)
+        writer.add_scalar(tag, 0.5, 12)
+        writer.close()
+    assert read_numbers(tmp_path) == {'first': {12: 0.5}, 'second': {12: 0.5}}
 
 
 def outputs(corpus, folder):
