@@ -195,7 +195,7 @@ def test_bleu_is_not_counted_where_a_caption_is_missing():
 
 
 @pytest.mark.parametrize('scores, overall, whole', [
-    ([0.12345, 0.2], 0.1617, True), ([1.23456, 1.3], 1.267, True), ([123.456, 130.0], 126.7, True),
+    ([0.12345, 0.2], 0.1617, True), ([1.23456, 1.3], 1.267, True), ([123.456, 130.0], 126.7, True), ([0.01234, 0.01236], 0.0123, True),
     ([0.12345, 0.2], 0.1620, False), ([0.0001, 0.0002], 0.0003, False)])
 def test_a_mean_that_was_rounded_is_still_one_and_another_number_is_not(scores, overall, whole):
     run = Results('a', 'a.json', {'M': overall}, {1: 'a', 2: 'a'}, {'M': dict(zip([1, 2], scores))})
@@ -228,7 +228,7 @@ def test_the_fewest_draws_that_may_tell_a_difference_are_taken():
 def test_a_difference_that_only_rounding_sets_apart_is_as_large():
     assert 0.1 + 0.2 > 0.3
     assert significance.p_value(0.1 + 0.2, np.array([0.3, -0.3, 0.29, 0.31])) == 4 / 5
-    assert significance.p_value(0.0, np.array([1e-17, -1e-17, 0.0])) == 1
+    assert significance.p_value(1e-17, np.array([0.0, -1e-18, 0.5])) == 1
 
 
 def test_wins_and_losses_are_the_largest_and_never_ties():

@@ -170,6 +170,8 @@ def test_no_pickle_is_opened_and_curves_come_from_events(tmp_path, monkeypatch):
     writer = SummaryWriter(str(folder))
     for step in range(10, 60, 10):
         writer.add_scalar('train_loss', 5.0 - step / 100, step)
+    for step in (34, 35, 36):
+        writer.add_scalar('learning_rate', 0.5, step)
     writer.close()
     again = SummaryWriter(str(folder), purge_step=35, filename_suffix='.later')  # resumed from iteration 34
     for step in (35, 45):
@@ -178,6 +180,7 @@ def test_no_pickle_is_opened_and_curves_come_from_events(tmp_path, monkeypatch):
     again.close()
     history = read_logged(folder)
     assert history.losses == pytest.approx({10: 4.9, 20: 4.8, 30: 4.7, 35: -0.5, 45: -0.5})
+    assert history.rates == {34: 0.5}
     assert history.self_critical_after == 30 and history.scores[30]['CIDEr'] == 0.5
     last = sorted(folder.glob('events*'))[-1]
     last.write_bytes(last.read_bytes()[:-3])  # as a run that is being trained may leave it
@@ -191,6 +194,17 @@ def test_no_pickle_is_opened_and_curves_come_from_events(tmp_path, monkeypatch):
         read_logged(tmp_path / 'empty')
     with pytest.raises(DataError, match='there is no folder'):
         read_logged(tmp_path / 'gone')
+
+
+def test_a_validation_of_no_iteration_is_named(tmp_path, two):
+    run = write_run(tmp_path / 'run', 'a', records=[record(5), record(10 ** 400)])
+    with pytest.raises(DataError, match='validations.jsonl: line 2 .*an iteration is from 0 to'):
+        report(tmp_path, *two, '--runs', run)
+    (run / 'validations.jsonl').write_text(json.dumps(record(5, loss=1e308)) + '\n' + json.dumps(
+        record(9, loss=-1e308, CIDEr=0.5)) + '\n')
+    page = report(tmp_path, *two, '--runs', run)  # what cannot be drawn stands in the table alone
+    assert 'cross-entropy loss' not in page and 'CIDEr: a' in page.replace('run, last', 'a, last')
+    assert '-1e+308' in page
 
 
 def nasty_page(folder):
@@ -250,7 +264,8 @@ def contrast(**changes):
 
 def on(*contrasts):
     """A `Report` on these alone."""
-    return report_page.Report(comparison.Comparison(['A', 'B'], 'A', IMAGES, ['CIDEr'], {}, list(contrasts), []), [])
+    return report_page.Report(comparison.Comparison(
+        ['A', 'B'], 'A', IMAGES, ['CIDEr'], {}, list(contrasts), []), [])
 
 
 @pytest.mark.parametrize('changes, told', [
@@ -308,7 +323,8 @@ def test_control_signs_of_an_image_id_reach_neither_terminal_nor_page(tmp_path, 
     evil = '\x1b]0;owned\x07'
     ids = [f'{evil}{image}' for image in IMAGES]
     runs = [write_results(tmp_path, name, overall={'CIDEr': shift}, images=[
-        {'image_id': image, 'caption': 'a', 'CIDEr': shift} for image in ids]) for name, shift in (('A', 1), ('B', 2))]
+        {'image_id': image, 'caption': 'a', 'CIDEr': shift} for image in ids])
+            for name, shift in (('A', 1), ('B', 2))]
     with pytest.raises(DataError, match='11 for one') as error:
         report(tmp_path, *runs, '--input_json', write_references(tmp_path))
     assert '\x1b' not in str(error.value)
