@@ -587,13 +587,19 @@ def quiet_worker(_):
 
 @contextlib.contextmanager
 def worker_errors():
-    """Turn the death of a worker process into a `DataError`."""
+    """Turn the death of a worker process into a `DataError`.
+
+    It interrupts whatever runs at that moment, which may answer with an error of its own.
+    """
     try:
         yield
-    except RuntimeError as error:
-        if 'DataLoader worker' not in str(error):
+    except Exception as error:
+        first = error
+        while first is not None and 'DataLoader worker' not in str(first):
+            first = first.__context__
+        if first is None or isinstance(error, DataError):
             raise
-        raise DataError(f'a process that reads features died ({str(error).splitlines()[0][:150]}); it may have '
+        raise DataError(f'a process that reads features died ({str(first).splitlines()[0][:150]}); it may have '
                         'run out of memory, or of room in /dev/shm: lower --num_workers (0 reads without)') \
             from None
 

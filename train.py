@@ -41,7 +41,8 @@ HISTORIES = ('val_result_history', 'loss_history', 'lr_history', 'ss_prob_histor
 
 def main():
     """Parse the options, check them and the files, train."""
-    with parallel.processes(), contextlib.ExitStack() as held:
+    # The death of a process that reads is told wherever the training is at that moment.
+    with parallel.processes(), worker_errors(), contextlib.ExitStack() as held:
         options, given = parallel.together(read_options)
         parallel.on_main(lambda: held.enter_context(filesets.only_writer(options.checkpoint_path)))
         return parallel.together(lambda: set_up(options, given)).run()
@@ -209,8 +210,7 @@ class Training:
         before = {number: signal.signal(number, self._on_signal)
                   for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            # The death of a process that reads is told wherever the training is at that moment.
-            with memory_errors('--batch_size'), worker_errors():
+            with memory_errors('--batch_size'):
                 return self._loop()
         finally:
             self.batches.close()
@@ -500,12 +500,15 @@ class Training:
     def _save(self, is_best=False):
         """Write the run's folder as one set of files."""
         self._check_last_step()
+        # That of the last step would not be known to a run that is resumed and saves before it takes one.
+        set_rate(self.optimiser, self.learning_rate(self._epoch()))
         random = parallel.gathered(lambda: random_state(self.device))
         folder = self.options.checkpoint_path
         parallel.on_main(lambda: self._write(folder, self._files(random, is_best)))
 
     def _write(self, folder, files):
         """Save the set, or say what became of it and of the one before."""
+        self.events.flush()  # before the checkpoint counts: what comes later will be written again
         try:
             filesets.save_set(folder, files)
         except OSError as error:
@@ -515,7 +518,6 @@ class Training:
                        'nothing was saved before; put that right and start again')
             raise DataError(f'no checkpoint could be written at iteration {self.iteration}: '
                             f'{error.strerror or error}: {error.filename or folder}\n{way_out}') from None
-        self.events.flush()
 
     def _files(self, random, is_best):
         """What a checkpoint consists of, {name: bytes}; `random`: the processes' `random_state`s."""

@@ -1,10 +1,17 @@
 """How every command of the project talks to its user: errors, exit statuses, progress."""
 
 import argparse
+import errno
 import math
 import os
 import sys
 import time
+
+# What to do when the system refuses a file; what is not listed speaks for itself.
+WAYS_OUT = {errno.ENOSPC: 'make room on that disk, or write to another, and give the command again',
+            errno.EDQUOT: 'make room under your quota, or write to another disk, and give the command again',
+            errno.EROFS: 'write to another folder: that disk can only be read',
+            errno.EACCES: 'write to (or read from) a folder of your own, or have the permissions changed'}
 
 
 class UserError(Exception):
@@ -116,7 +123,10 @@ def run_command(main):
         status = 141
     except OSError as error:
         place = f': {error.filename}' if error.filename else ''
-        print(f'{name}: {error.strerror or error}{place}', file=sys.stderr)
+        reason = (error.strerror or str(error)).splitlines() or [type(error).__name__]
+        print(f'{name}: {reason[0][:300]}{place}', file=sys.stderr)
+        if error.errno in WAYS_OUT:
+            print(WAYS_OUT[error.errno], file=sys.stderr)
         status = 1
     sys.exit(status or 0)
 

@@ -26,9 +26,9 @@ class EventWriter:
             return
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog
-        # The rest of the name says the second.  Another start within it, from a later checkpoint, is told
-        # apart by the iteration.
-        self.file = EventsWriter(os.path.join(folder, 'events'), f'.{iteration:09d}')
+        # The rest of the name says the second, within which a run that is killed may be started again.
+        before = sum(name.startswith('events.out.tfevents.') for name in os.listdir(folder))
+        self.file = EventsWriter(os.path.join(folder, 'events'), f'.{before:06d}')
         if iteration:
             self._write(step=iteration + 1, session_log=SessionLog(status=SessionLog.START))
 

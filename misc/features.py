@@ -114,7 +114,8 @@ def _naming(path):
     try:
         yield
     except FileNotFoundError:
-        raise DataError(f'there is no file {path}') from None
+        raise DataError(f'there is no file {path}; put it back, or run the command that made its folder '
+                        'again') from None
     except Exception as error:  # a damaged file makes NumPy, zip and zlib raise a dozen kinds of it
         raise DataError(f'{path} cannot be read ({str(error)[:120]}); {AGAIN}') from None
 

@@ -1,6 +1,7 @@
 """Writing files so that a reader sees the old one or the new one, never half of one."""
 
 import contextlib
+import errno
 import json
 import os
 
@@ -34,8 +35,16 @@ def replacing(path, mode='wb', durable=True):
         with contextlib.suppress(OSError):
             os.unlink(part)
         if isinstance(error, OSError) and error.filename is None:
-            raise OSError(error.errno, error.strerror or str(error), path) from None
+            raise _named(error, path) from None
         raise
+
+
+def _named(error, path):
+    """An `OSError` about `path`.  NumPy and HDF5 say in words of their own that a disk is full."""
+    number, text = error.errno, error.strerror or str(error)
+    if number is None and ('requested and' in text or os.strerror(errno.ENOSPC) in text):
+        number = errno.ENOSPC
+    return OSError(number, text if number is None else os.strerror(number), path)
 
 
 def _remove_abandoned(path):

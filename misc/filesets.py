@@ -28,11 +28,16 @@ def only_writer(folder):
     `DataError` where the folder cannot be written to."""
     is_new = not os.path.isdir(folder)
     try:
-        os.makedirs(folder, exist_ok=True)
-        with held_file(os.path.join(folder, LOCK), (
-                f'another process is training in {folder}; wait for it, end it, or name another folder')):
-            finish_moves(folder)
-            remove_leftovers(folder)
+        with contextlib.ExitStack() as held:
+            try:
+                os.makedirs(folder, exist_ok=True)
+                held.enter_context(held_file(os.path.join(folder, LOCK), (
+                    f'another process is training in {folder}; wait for it, end it, or name another folder')))
+                finish_moves(folder)
+                remove_leftovers(folder)
+            except OSError as error:
+                raise DataError(f'{folder} cannot be written to ({error.strerror}); name another folder, or put '
+                                'that right') from None
             yield
     finally:
         if is_new:
@@ -43,6 +48,7 @@ def only_writer(folder):
 def save_set(folder, files):
     """Replace files of `folder`, whose `only_writer` this process is, as one set: `files` is {name: bytes}.
     Raises `OSError` with the old set in place when the disk is full or read-only."""
+    os.makedirs(folder, exist_ok=True)  # it may have been removed meanwhile
     finish_moves(folder)
     try:
         for name, content in files.items():
@@ -60,7 +66,7 @@ def save_set(folder, files):
 
 def finish_moves(folder):
     """Finish a save that was interrupted after its journal was written.  For the `only_writer` alone."""
-    for name in _journal(folder):
+    for name in _journal(folder)[1]:
         with contextlib.suppress(FileNotFoundError):  # it was moved before
             os.replace(os.path.join(folder, name + NEW), os.path.join(folder, name))
     with contextlib.suppress(FileNotFoundError):
@@ -69,28 +75,20 @@ def finish_moves(folder):
 
 def listing(folder):
     """The names of the files in `folder`, as they are when an interrupted save is finished."""
-    coming = [name for name in _journal(folder) if os.path.exists(os.path.join(folder, name + NEW))]
+    coming = [name for name in _journal(folder)[1] if os.path.exists(os.path.join(folder, name + NEW))]
     return sorted({*os.listdir(folder), *coming})
 
 
 def exists(path):
     """Whether the file is there, or will be when an interrupted save is finished."""
-    return os.path.exists(current(path)) or os.path.exists(path)  # it may be moved in between
-
-
-def current(path):
-    """Where the content of the file `path` lies now."""
-    folder, name = os.path.split(path)
-    is_coming = name in _journal(folder or '.') and os.path.exists(path + NEW)
-    return path + NEW if is_coming else path
+    with contextlib.suppress(OSError):
+        return _where_it_lies(path, os.stat) is not None
+    return False
 
 
 def opened(path, mode='rb', **more):
     """Open the file `path` to read it, wherever its content lies now."""
-    try:
-        return open(current(path), mode, **more)
-    except FileNotFoundError:
-        return open(path, mode, **more)  # it was moved in between
+    return _where_it_lies(path, lambda place: open(place, mode, **more))
 
 
 def stamp(paths):
@@ -98,9 +96,27 @@ def stamp(paths):
     found = []
     for path in paths:
         with contextlib.suppress(OSError):
-            status = os.stat(current(path))
+            status = _where_it_lies(path, os.stat)
             found.append((path, status.st_dev, status.st_ino, status.st_mtime_ns))
     return found
+
+
+def _where_it_lies(path, use):
+    """What `use(place)` makes of the place where the content of `path` lies now."""
+    folder, name = os.path.split(path)
+    folder = folder or '.'
+    while True:
+        journal, names = _journal(folder)
+        place = path + NEW if name in names and os.path.exists(path + NEW) else path
+        try:
+            result = use(place)
+        except FileNotFoundError:
+            if place == path:
+                raise
+            continue  # it was moved in between
+        # Under another journal, or none, the new file may be one of the save after, which does not count yet.
+        if place == path or _journal(folder)[0] == journal:
+            return result
 
 
 def read_as_one(paths, read):
@@ -120,16 +136,15 @@ def read_as_one(paths, read):
 
 
 def _journal(folder):
-    """The names of the files of a save that is not finished."""
+    """The journal of a save that is not finished -> (what tells it from others, the names of its files); None
+    and no names where there is none."""
     journal = os.path.join(folder, JOURNAL)
     try:
         with open(journal, encoding='utf-8') as file:
-            names = [os.path.basename(name) for name in json.load(file)]
-            if b'\0' in os.fsencode(''.join(names)):
-                raise ValueError('a name that no file has')
-            return names
+            status = os.fstat(file.fileno())
+            return (status.st_ino, status.st_mtime_ns), [os.path.basename(name) for name in json.load(file)]
     except (FileNotFoundError, NotADirectoryError):
-        return []
-    except (ValueError, TypeError, RecursionError, IsADirectoryError) as error:
+        return None, []
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f'{journal} is not the list of files that a save leaves ({error}); remove it, '
                         f'and *{NEW} with it') from None

@@ -62,10 +62,10 @@ def is_free(folder, files):
     for name in filesets.listing(folder) if os.path.isdir(folder) else []:
         if name in (filesets.LOCK, filesets.JOURNAL) or name.endswith(TEMPORARY):
             continue
-        path = filesets.current(os.path.join(folder, name))
-        if name not in files or not os.path.isfile(path):
+        path = os.path.join(folder, name)
+        if name not in files or os.path.isdir(path):
             return False
-        with open(path, 'rb') as file:
+        with filesets.opened(path) as file:
             if file.read() != files[name]:
                 return False
     return True

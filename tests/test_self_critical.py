@@ -1,6 +1,8 @@
 """The self-critical phase: its gradient, its rate, its guards, its resumption."""
 
 import json
+import os
+import signal
 import types
 
 import numpy as np
@@ -91,6 +93,29 @@ def test_resumed_in_the_middle_of_the_phase_it_is_the_same_run_bit_for_bit(corpu
     assert losses_of(whole) == losses_of(parts)
     assert (whole / 'validations.jsonl').read_text().count('\n') == (
         parts / 'validations.jsonl').read_text().count('\n') == 2  # the phase's start, and the end
+
+
+@pytest.mark.parametrize('where', ['_self_critical_loss', '_language_scores'])
+def test_a_signal_in_the_phase_saves_and_the_run_goes_on_as_if_there_was_none(
+        corpus, tmp_path, monkeypatch, capsys, where):
+    from tests.test_train import infos_of, same_weights, weights_of
+    every = ['--max_epochs', 3, '--perform_validation_every', 5, '--self_critical_after', 1]
+    whole, run = tmp_path / 'whole', tmp_path / 'run'
+    tiny.run(train, phase_flags(corpus, whole, *every))
+    plain = getattr(train.Training, where)
+
+    def asked(self, *given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, *given)
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Training, where, asked)
+        assert tiny.run(train, phase_flags(corpus, run, *every)) == 128 + signal.SIGTERM
+    assert f'--start_from {run}' in capsys.readouterr().out
+    assert infos_of(run)['iter'] == 4 and infos_of(run)['first_cider'] is not None
+    assert tiny.run(train, phase_flags(corpus, run, *every, '--start_from', run)) == 0
+    for name in ('model.pth', 'model-best.pth'):
+        assert same_weights(weights_of(whole, name), weights_of(run, name))
+    assert losses_of(whole) == losses_of(run)
 
 
 def test_the_second_phase_has_its_own_rate_from_its_first_step(corpus, tmp_path, capsys):

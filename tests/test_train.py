@@ -120,6 +120,27 @@ def test_a_signal_saves_and_says_how_to_go_on(corpus, tmp_path, workers, to_grou
     assert infos_of(tmp_path / 'run')['iter'] >= 20
 
 
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_validation_saves_after_it_and_the_run_goes_on_as_if_there_was_none(
+        corpus, tmp_path, monkeypatch, capsys, number):
+    every = ['--max_epochs', 3, '--perform_validation_every', 4]
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'whole', *every))
+    run, plain = tmp_path / 'run', train.mean_loss
+
+    def asked(*given):
+        os.kill(os.getpid(), number)
+        return plain(*given)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, 'mean_loss', asked)
+        status = tiny.run(train, tiny.train_flags(corpus, run, *every))
+    assert status == 128 + number and infos_of(run)['iter'] == 4
+    assert f'stopped by {number.name} after iteration 4; saved' in capsys.readouterr().out
+    assert len((run / 'validations.jsonl').read_text().splitlines()) == 1 and (run / 'model-best.pth').exists()
+    assert tiny.run(train, tiny.train_flags(corpus, run, *every, '--start_from', run)) == 0
+    assert same_weights(weights_of(tmp_path / 'whole'), weights_of(run))
+    assert infos_of(tmp_path / 'whole')['histories'] == infos_of(run)['histories']
+
+
 def test_a_run_that_was_killed_in_its_last_validation_validates_when_it_goes_on(corpus, tmp_path, monkeypatch):
     def killed(*_):
         raise Interrupt

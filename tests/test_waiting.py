@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import train
-from dataloader import Ahead
+from dataloader import Ahead, worker_errors
 from misc import parallel
 from misc.cli import DataError
 from misc.finite import LateFlags, guarded_step
@@ -165,3 +165,16 @@ def test_nothing_is_saved_before_the_last_flag_was_looked_at(end):
     with pytest.raises(AttributeError):  # it has nothing to save
         getattr(train.Training, end)(self)
     assert told == ['a step']
+
+
+def test_the_death_of_a_reader_is_told_also_where_it_broke_something_else():
+    def interrupted():
+        try:
+            raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.')
+        finally:
+            {}.pop('a thread that was being started')
+    with pytest.raises(DataError, match='a process that reads features died .*pid 7'), worker_errors():
+        interrupted()
+    for other in (KeyError('a word'), RuntimeError('a shape'), DataError('a file')):
+        with pytest.raises(type(other), match=other.args[0]), worker_errors():
+            raise other
