@@ -3,18 +3,21 @@
 N images, R draws, C columns of statistics (see misc/significance.py).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
 
 from misc import bleu, meteor, significance
-from misc.cli import plain_text
-from misc.report import COLUMNS
+from misc.cli import UsageError, plain_text
+from misc.report import COLUMNS, sign_of
 from misc.tokenizer import tokenize
 
 AS_SCORED = 5e-4    # how far BLEU from captions may lie from the file's: tokenizers differ in rare cases
-AS_MEAN = 1e-6      # how far the mean of image scores may lie from a score that is that mean
+# How far the mean of image scores may lie from a score that is that mean: files may hold four decimals of it.
+AS_MEAN = {'rel_tol': 5e-4, 'abs_tol': 6e-5}
+FEWEST = 10         # images that an interval is made from: of fewer, draws are too much alike
 
 
 @dataclass
@@ -49,8 +52,9 @@ class Contrast:
     """A run against the baseline by one score.
 
     `before`, `after`: the scores of the baseline and of the run (`whole`, or else the means of image scores);
-    `low`, `high`: the interval of their difference; `p`, and `adjusted` for all the contrasts of the report;
-    `better`, `worse`: images with a higher, a lower score than the baseline's, None where they have none.
+    `low`, `high`: the interval of their difference, None of few images; `p`, and `adjusted` for all the
+    contrasts of the report; `better`, `worse`: images with a better, a worse score than the baseline's, None
+    where they have none.
     """
 
     run: str
@@ -69,14 +73,21 @@ class Contrast:
     def difference(self):
         return self.after - self.before
 
+    @property
+    def gain(self):
+        """By how much the run is better, negative where it is worse."""
+        return self.difference * sign_of(self.measure)
+
 
 @dataclass
 class Example:
-    """An image that one run captions better than the other, by their scores of it."""
+    """An image that one run captions better than the other, by their scores of it; the `gain` is negative
+    where it is the baseline that does better."""
 
     image: object
     before: float
     after: float
+    gain: float
 
 
 @dataclass
@@ -102,13 +113,20 @@ def compare(several, images, baseline, counted=(), draws=10000, seed=1, confiden
     """The `Comparison` of `Results` on `images`, all of which they have, against the one named `baseline`.
 
     Scores that are not means over images come from counts, if `counted` has them: see `families_of`.  For
-    intervals images are drawn, and for p-values coins are tossed, `draws` times from `seed`.
+    intervals images are drawn, and for p-values coins are tossed, `draws` times from `seed`.  Raises
+    `UsageError` where so few `draws` could tell no difference from chance.
     """
     families, notes = families_of(several, images, counted)
+    check_draws(draws, confidence, sum(
+        len(family.names) for family in families for results in several
+        if results.name != baseline and {baseline, results.name} <= family.statistics.keys()))
     met = dict.fromkeys(name for results in several for name in results.overall)
     met.update(dict.fromkeys(name for family in families for name in family.names))
     measures = [name for name in COLUMNS if name in met] + [name for name in met if name not in COLUMNS]
-    drawn = bootstrap(families, draws, seed)
+    drawn = bootstrap(families, draws, seed) if len(images) >= FEWEST else {}
+    if families and not drawn:
+        notes.append(f'Intervals are left out: {len(images)} image{"s" * (len(images) != 1)} cannot show how far '
+                     f'a score would move on others; it takes {FEWEST} at least, and better hundreds.')
     cells = {results.name: cells_of(results, images, families, drawn, confidence) for results in several}
     contrasts = []
     for results in several:
@@ -120,6 +138,15 @@ def compare(several, images, baseline, counted=(), draws=10000, seed=1, confiden
     for contrast, adjusted in zip(contrasts, significance.holm([contrast.p for contrast in contrasts])):
         contrast.adjusted = adjusted
     return Comparison([results.name for results in several], baseline, images, measures, cells, contrasts, notes)
+
+
+def check_draws(draws, confidence, count):
+    """Raise `UsageError` where none of `count` differences could be told from chance, however large."""
+    level = significance.level_of(confidence)
+    if significance.smallest_p(draws, count) > level:
+        raise UsageError(f'--draws {draws} is too few for {count} differences at --confidence {confidence:g}: '
+                         f'corrected for their number, no p could be as small as {level:g}. Give --draws '
+                         f'{significance.draws_for(level, count)}, a lower --confidence, or fewer runs')
 
 
 def families_of(several, images, counted=()):
@@ -196,7 +223,7 @@ def captioned(several, names):
 def is_mean(results, name):
     """Whether a score of the whole file is the mean of its images' scores."""
     values = list(results.each[name].values())
-    return name in results.overall and abs(np.mean(values) - results.overall[name]) <= AS_MEAN
+    return name in results.overall and math.isclose(np.mean(values), results.overall[name], **AS_MEAN)
 
 
 def bootstrap(families, draws, seed):
@@ -224,7 +251,8 @@ def cells_of(results, images, families, drawn, confidence):
             found = family.scores(family.statistics[results.name].sum(0))
             for name, score in zip(family.names, map(float, found)):
                 cell = cells.setdefault(name, Cell(score if family.whole else None))
-                cell.low, cell.high = significance.interval(drawn[results.name, name], confidence)
+                if drawn:
+                    cell.low, cell.high = significance.interval(drawn[results.name, name], confidence)
                 cell.mean = None if family.whole else score
     return cells
 
@@ -239,8 +267,9 @@ def contrasts_of(baseline, results, images, families, drawn, draws, seed, confid
             swapped = [family.scores(sums) for sums in significance.swapped_sums(*pair, draws, seed)]
             for place, name in enumerate(family.names):
                 low, high = significance.interval(
-                    drawn[results.name, name] - drawn[baseline.name, name], confidence)
-                moved = [after - before for before, after in image_scores(baseline, results, name, images)]
+                    drawn[results.name, name] - drawn[baseline.name, name], confidence) if drawn else (None, None)
+                moved = [sign_of(name) * (after - before)
+                         for before, after in image_scores(baseline, results, name, images)]
                 chance = swapped[1][:, place] - swapped[0][:, place]
                 contrasts.append(Contrast(
                     results.name, name, float(before[place]), float(after[place]), low, high,
@@ -259,11 +288,11 @@ def image_scores(baseline, results, name, images):
 
 def examples(baseline, results, name, images, number):
     """The `number` largest wins and the largest losses of a run by one score, two lists of `Example`."""
-    every = [Example(image, *scores) for image, scores in zip(
+    every = [Example(image, before, after, sign_of(name) * (after - before)) for image, (before, after) in zip(
         images, image_scores(baseline, results, name, images))]
-    every.sort(key=lambda example: example.before - example.after)
-    wins = [example for example in every[:number] if example.after > example.before]
-    losses = [example for example in every[::-1][:number] if example.after < example.before]
+    every.sort(key=lambda example: -example.gain)
+    wins = [example for example in every[:number] if example.gain > 0]
+    losses = [example for example in every[::-1][:number] if example.gain < 0]
     return wins, losses
 
 

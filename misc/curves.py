@@ -1,6 +1,5 @@
 """The curves of a run: which panels they make, and what is drawn in each."""
 
-import math
 from collections import Counter
 
 import numpy as np
@@ -13,6 +12,7 @@ LOSS, RATE = 'cross-entropy loss', 'learning rate'
 LOGARITHMIC = (LOSS, RATE)    # panels whose numbers may lie far apart
 SELF_CRITICAL = ('self-critical loss', 'reward of sampled captions')
 ORDER = (LOSS, RATE, *SELF_CRITICAL, *SCORES.values())    # of the panels on the page
+LARGEST = 1e30    # no loss or score is larger, and sums and differences of such numbers are finite
 SPREAD = 4    # a logarithmic scale helps from this ratio of the largest to the smallest value on
 
 
@@ -46,7 +46,7 @@ def named(records, name):
 
 def finite(curve):
     """The points of a curve that can be drawn, by iteration."""
-    return {iteration: curve[iteration] for iteration in sorted(curve) if math.isfinite(curve[iteration])}
+    return {iteration: curve[iteration] for iteration in sorted(curve) if abs(curve[iteration]) <= LARGEST}
 
 
 def reach_of(curve):
@@ -64,7 +64,7 @@ def running_mean(values, reach):
 
 def spread_out(values):
     """Whether a logarithmic scale helps to see `values`."""
-    return min(values) > 0 and max(values) >= SPREAD * min(values)
+    return min(values) > 1 / LARGEST and max(values) >= SPREAD * min(values)
 
 
 def names(histories):

@@ -17,6 +17,7 @@ HISTORIES = re.compile(r'histories(?:_(.+))?\.pkl')
 # In histories_ID.pkl: numbers by iteration, and named numbers by iteration.
 NUMBERS = {'losses': 'loss_history', 'rates': 'lr_history'}
 NAMED = {'scores': 'val_result_history', 'rewards': 'reward_history'}
+LAST = 1 << 53    # the largest iteration that is told apart from its neighbours as a float
 LOGGED = ('train_loss', 'learning_rate')  # the tags of losses and rates in TensorBoard's events
 
 
@@ -115,10 +116,10 @@ def read_history(path, name):
     history = History(name, os.path.dirname(path))
     try:
         for attribute, key in NUMBERS.items():
-            setattr(history, attribute, {int(iteration): float(value)
+            setattr(history, attribute, {iteration_of(iteration): float(value)
                                          for iteration, value in content.get(key, {}).items()})
         for attribute, key in NAMED.items():
-            setattr(history, attribute, {int(iteration): numbers_in(values)
+            setattr(history, attribute, {iteration_of(iteration): numbers_in(values)
                                          for iteration, values in content.get(key, {}).items()})
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f'{path} is not the histories of a run ({error}); remove it, and train.py writes it '
@@ -138,11 +139,19 @@ def read_validations(path):
         for number, line in enumerate(file, 1):
             try:
                 record = json.loads(line)
-                validations.append((int(record['iteration']), numbers_in(record)))
+                validations.append((iteration_of(record['iteration']), numbers_in(record)))
             except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
                 raise DataError(f'{path}: line {number} is not the JSON of a validation ({error!r}); remove '
                                 'the line: train.py writes the file anew when the run goes on') from None
     return validations
+
+
+def iteration_of(value):
+    """`value` as an iteration.  Raises `ValueError` where there can be none of that number."""
+    iteration = int(value)
+    if not 0 <= iteration <= LAST:
+        raise ValueError(f'an iteration is from 0 to {LAST:,}')
+    return iteration
 
 
 def numbers_in(values):

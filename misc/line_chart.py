@@ -9,6 +9,7 @@ from misc.markup import element
 
 WIDTH, HEIGHT = 460, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 34
+SMALLEST = 1e-30   # numbers that differ by less stand at one height
 POINTS = 600  # of a line at most: more than there are pixels
 
 
@@ -46,7 +47,7 @@ class Axis:
     def __init__(self, low, high, start, end, logarithmic=False, margin=0.0):
         self.logarithmic = logarithmic
         low, high = self.scaled(low), self.scaled(high)
-        room = (high - low) * margin or (0 if high > low else max(abs(low) * 0.1, 1e-9))
+        room = (high - low) * margin if high - low > SMALLEST else max(abs(low) * 0.1, 1e-9)
         self.bottom, self.top, self.start, self.end = low - room, high + room, start, end
         self.low, self.high = (10 ** self.bottom, 10 ** self.top) if logarithmic else (self.bottom, self.top)
 

@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 
@@ -28,6 +29,8 @@ from misc.thumbnails import make_pictures, remove_others
 
 FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page_files')
 SHARD = 50  # images
+# Folders of data that earlier pages left: whole ones, and what killed writers of one left behind.
+STALE = re.compile(rf'[0-9a-f]{{16}}|new\.[0-9]+{re.escape(TEMPORARY)}')
 
 
 @dataclass
@@ -74,7 +77,7 @@ def write_page(folder, facts, entries, regions, workers=1, read=read_rgb):
         file.write(page)
     remove_others(folder, {one[0] for one in shown if one})
     for entry in os.scandir(os.path.join(folder, 'data')):
-        if entry.is_dir() and entry.name != key:
+        if entry.is_dir(follow_symlinks=False) and STALE.fullmatch(entry.name) and entry.name != key:
             shutil.rmtree(entry.path, ignore_errors=True)
     return broken
 

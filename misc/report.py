@@ -6,6 +6,12 @@ from misc.files import write_json
 
 # The usual order of columns; other names come after these as they are met.
 COLUMNS = ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr', 'SPICE']
+LOWER_IS_BETTER = ('loss', 'mBLEU_4')  # of all others more is better
+
+
+def sign_of(measure):
+    """1 for a score of which more is better, -1 for one of which less is."""
+    return -1 if measure in LOWER_IS_BETTER else 1
 
 
 def score_table(rows):

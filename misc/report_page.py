@@ -11,14 +11,16 @@ import os
 import string
 from dataclasses import dataclass, field
 
+from misc.cli import plain_text
 from misc.comparison import differing, examples
 from misc.curves import COLOURS, ORDER, curves
 from misc.line_chart import panel
 from misc.markup import Markup, element, joined
+from misc.report import sign_of
+from misc.significance import level_of
 
 FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'report_files')
 TITLES = {**{f'Bleu_{order}': f'BLEU-{order}' for order in range(1, 5)}, 'ROUGE_L': 'ROUGE-L'}
-LOWER_IS_BETTER = ('loss', 'mBLEU_4')
 ON_DARK = {'#0072b2': '#4ba3e3', '#000000': '#ffffff'}  # colours that a dark page would swallow
 
 
@@ -49,7 +51,7 @@ class Report:
     @property
     def level(self):
         """A corrected p-value up to this is a difference."""
-        return round(1 - self.confidence / 100, 10)
+        return level_of(self.confidence)
 
     @property
     def colours(self):
@@ -140,6 +142,7 @@ def table(caption, heads, rows, name=None):
 
 
 def row_head(content):
+    """The cell that says what a row is of."""
     return element('th', content, scope='row', class_='text')
 
 
@@ -151,6 +154,8 @@ def scores_section(report):
         cells = [score_cell(comparison.cells[name].get(measure), best[measure]) for measure in comparison.measures]
         rows.append([row_head(name_of(report, name)), *cells])
     heads = [('run', 'text'), *((title_of(measure), 'number') for measure in comparison.measures)]
+    if all(cell.low is None for cells in comparison.cells.values() for cell in cells.values()):
+        return [element('h2', 'Scores'), table('Scores; the best in bold', heads, rows)]
     return [element('h2', 'Scores'),
             element('p', f'In brackets, between which numbers a score lies in {report.confidence:g} % of '
                     f'{report.draws:,} sets of images drawn with replacement from these: how far it might move on '
@@ -165,7 +170,7 @@ def best_of(comparison, measure):
               if measure in cells and cells[measure].score is not None]
     if len(scores) < 2:
         return None
-    return min(scores) if measure in LOWER_IS_BETTER else max(scores)
+    return max(scores, key=lambda score: sign_of(measure) * score)
 
 
 def score_cell(cell, best):
@@ -184,7 +189,7 @@ def verdict(report, contrast):
     """'better', 'worse', or '' where chance may do as much."""
     if contrast.adjusted > report.level:
         return ''
-    return 'better' if contrast.difference > 0 else 'worse'
+    return 'better' if contrast.gain > 0 else 'worse'
 
 
 def contrasts_section(report):
@@ -201,8 +206,9 @@ def contrasts_section(report):
     tables = []
     for name in dict.fromkeys(contrast.run for contrast in comparison.contrasts):
         rows = [contrast_row(report, contrast) for contrast in comparison.contrasts if contrast.run == name]
+        intervals = comparison.contrasts[0].low is not None
         caption = [name_of(report, name), ' against ', name_of(report, comparison.baseline),
-                   f', with {report.confidence:g} % intervals of the difference']
+                   f', with {report.confidence:g} % intervals of the difference' if intervals else None]
         tables.append(table(caption, heads, rows, f'{name} against {comparison.baseline}'))
     count = len(comparison.contrasts)
     return [element('h2', 'Differences, and whether they are more than chance'),
@@ -222,11 +228,10 @@ def contrast_row(report, contrast):
     counts = element('td', '–') if contrast.better is None else element(
         'td', f'{contrast.better}, {contrast.worse}', data_value=contrast.better - contrast.worse, class_='nowrap')
     means = None if contrast.whole else element('small', ' mean of images')
+    interval = None if contrast.low is None else element('small', f'[{contrast.low:+.3f}, {contrast.high:+.3f}]')
     return [row_head([title_of(contrast.measure), means]),
             number_cell(contrast.before, '.3f'), number_cell(contrast.after, '.3f'),
-            element('td', f'{contrast.difference:+.3f}',
-                    element('small', f'[{contrast.low:+.3f}, {contrast.high:+.3f}]'),
-                    data_value=contrast.difference),
+            element('td', f'{contrast.difference:+.3f}', interval, data_value=contrast.difference),
             element('td', '–' if share is None else f'{share:+.1f} %', span(report, contrast, told),
                     data_value=share),
             counts, element('td', f'{contrast.adjusted:.4f}', element('small', f'alone {contrast.p:.4f}'),
@@ -235,12 +240,13 @@ def contrast_row(report, contrast):
 
 
 def number_cell(value, form):
+    """A cell that shows a number in a `form` as of `format`, and is sorted by all its digits."""
     return element('td', format(value, form), data_value=value)
 
 
 def span(report, contrast, told):
     """The interval of a difference as a bar beside zero, in per cent of the baseline; one scale for all."""
-    every = [one for one in report.comparison.contrasts if one.before > 1e-9]
+    every = [one for one in report.comparison.contrasts if one.before > 1e-9 and one.low is not None]
     if contrast not in every:
         return None
     reach = max(max(abs(one.low), abs(one.high)) / one.before for one in every) or 1.0
@@ -282,7 +288,8 @@ def examples_section(report):
 
 def pair(report, contrast, wins, losses):
     """The wins and the losses of a run by one score."""
-    title = title_of(contrast.measure)
+    title, falls = title_of(contrast.measure), sign_of(contrast.measure) < 0
+    (more, higher), (less, lower) = (('more', 'higher'), ('less', 'lower'))[::-1 if falls else 1]
 
     def side(text, several, none):
         return element('div', element('h4', text), element('ol', [
@@ -290,8 +297,8 @@ def pair(report, contrast, wins, losses):
 
     return element(
         'section', element('h3', name_of(report, contrast.run), f': {title}'),
-        side(f'Wins: images with more {title}', wins, 'No image has a higher score.'),
-        side(f'Losses: images with less {title}', losses, 'No image has a lower score.'), class_='pair',
+        side(f'Wins: images with {more} {title}', wins, f'No image has a {higher} score.'),
+        side(f'Losses: images with {less} {title}', losses, f'No image has a {lower} score.'), class_='pair',
         data_run=report.comparison.names.index(contrast.run), data_measure=contrast.measure)
 
 
@@ -303,12 +310,12 @@ def card(report, run, example):
     marked, scores = marked_words(*captions), (example.before, example.after)
     number = list(report.pictures).index(example.image) if example.image in report.pictures else None
     picture = None if number is None else element(
-        'div', class_=f'picture p{number}', role='img', aria_label=f'image {example.image}')
+        'div', class_=f'picture p{number}', role='img', aria_label=f'image {plain_text(example.image)}')
     references = report.references.get(example.image)
     return element(
         'li', picture, element(
             'div', element('strong', f'{example.after - example.before:+.3f}'),
-            element('span', f' image {example.image}', class_='soft'),
+            element('span', f' image {plain_text(example.image)}', class_='soft'),
             element('dl', [[element('dt', name_of(report, name), f' {score:.3f}'), element('dd', text, dir='auto')]
                            for name, score, text in zip((baseline, run), scores, marked)]),
             element('details', element('summary', f'{len(references)} references'), element('ul', [

@@ -22,7 +22,7 @@ class Results:
     each       {name of a score: {image id: number}}, of scores that every image has
     split      the split, '' where the file does not say
     options    {name: value} of the evaluation
-    notes      what of the file could not be used, a line each
+    notes      what of the file could not be used, a line each, to follow the name
     """
 
     name: str
@@ -79,7 +79,7 @@ def read_results(path):
     keep_scores(results, scored)
     silent = sum(caption is None for caption in captions.values())
     if silent:
-        results.notes.append(f'{results.name} has no caption for {silent} of {len(rows)} images')
+        results.notes.append(f'has no caption for {silent} of {len(rows)} images')
     return results
 
 
@@ -95,11 +95,11 @@ def keep_scores(results, scored):
         if len(values) == len(scored):
             results.each[plain_text(name)] = values
         else:
-            results.notes.append(f'{results.name}: {plain_text(name)} is left out of the comparison of images, '
-                                 f'since {len(scored) - len(values)} of {len(scored)} images lack it')
+            results.notes.append(f'has no {plain_text(name)} for {len(scored) - len(values)} of {len(scored)} '
+                                 'images, so that it is left out of the comparison of images')
     if not results.each:
-        results.notes.append(f'{results.name} has no scores per image, so nothing of it can be compared image '
-                             f'by image; make it with: {MADE_BY}')
+        results.notes.append('has no scores per image, so nothing of it can be compared image by image; make '
+                             f'it with: {MADE_BY}')
 
 
 def numbers_of(values):

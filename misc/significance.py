@@ -4,6 +4,8 @@ N images, R draws, C columns of statistics: a score is a function of the sums of
 images (of the image scores, or of BLEU's counts), so that drawing images again is one product of matrices.
 """
 
+import math
+
 import numpy as np
 
 BLOCK = 1 << 21  # numbers that are drawn at a time: some tens of MB
@@ -57,6 +59,21 @@ def p_value(observed, drawn):
     """
     threshold = abs(observed) * (1 - 1e-9) - 1e-12
     return float((1 + np.count_nonzero(np.abs(drawn) >= threshold)) / (1 + len(drawn)))
+
+
+def level_of(confidence):
+    """Up to which p a difference counts at a `confidence` in per cent."""
+    return max(round(1 - confidence / 100, 10), 1e-10)
+
+
+def smallest_p(draws, count):
+    """What `p_value` of `draws` coins gives at least, corrected by `holm` for `count` differences."""
+    return count / (1 + draws)
+
+
+def draws_for(level, count):
+    """How many draws make the `smallest_p` of `count` differences less than a level."""
+    return math.ceil(count / level)
 
 
 def holm(p_values):

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import os
 import re
-import shutil
 
 from PIL import Image
 
@@ -15,17 +14,17 @@ from misc.made import digest
 from misc.workers import Workers
 
 SIDES = {'thumbs': 384, 'imgs': 1000}  # folder: the longer side of its pictures, at most, in pixels
-QUALITY = {'thumbs': 78, 'imgs': 86}
+QUALITY = {'thumbs': 78, 'imgs': 90}
 NAME = re.compile(r'[0-9a-f]{24}\.jpg')
-TURNED = 0x0112  # the EXIF tag that says how to turn a picture
 
 
 def make_pictures(folder, paths, workers=1, read=read_rgb):
     """Make `folder`/thumbs/NAME and `folder`/imgs/NAME of every picture of `paths`, where they are not there.
 
     `read(path)` gives an array (height, width, 3); pictures stand as it gives them, the way the regions were
-    found.  Returns {path: (NAME, width, height)}, the size that of the larger one, without the pictures that
-    cannot be read; and a list of what is wrong with those.
+    found, and nothing else of their files, such as where a photograph was taken, goes along.  Returns {path:
+    (NAME, width, height)}, the size that of the larger one, without the pictures that cannot be read; and a
+    list of what is wrong with those.
     """
     for name in SIDES:
         os.makedirs(os.path.join(folder, name), exist_ok=True)
@@ -61,11 +60,7 @@ def make_picture(folder, read, path):
         return None, str(error)
     for kind, place in places.items():
         with replacing(place, durable=False) as file:
-            if kind == 'imgs' and is_fit_to_show(path):
-                with open(path, 'rb') as source:
-                    shutil.copyfileobj(source, file)
-            else:
-                scaled(image, SIDES[kind]).save(file, 'JPEG', quality=QUALITY[kind])
+            scaled(image, SIDES[kind]).save(file, 'JPEG', quality=QUALITY[kind])
     return (name, *read_size(places['imgs'])), ''
 
 
@@ -77,13 +72,6 @@ def picture_name(path, read):
         raise DataError(f'{path}: {error.strerror}') from None
     made = (os.path.abspath(path), state.st_mtime_ns, state.st_size, read.__name__, SIDES, QUALITY)
     return f'{digest(repr(made).encode("utf-8", "surrogateescape"))}.jpg'
-
-
-def is_fit_to_show(path):
-    """Whether a picture can be shown as it is: a JPEG, not too large, that a browser would not turn."""
-    with Image.open(path) as image:
-        return (image.format == 'JPEG' and image.mode in ('RGB', 'L') and max(image.size) <= SIDES['imgs']
-                and image.getexif().get(TURNED, 1) == 1)
 
 
 def scaled(image, side):

@@ -9,10 +9,11 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from PIL import Image
 
 from misc import comparison, curves, report_page
-from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, progress, run_command
+from misc.cli import (
+    DataError, Parser, UsageError, boolean, note, number_in, plain_text, progress, run_command)
 from misc.files import replacing
 from misc.histories import read_logged
-from misc.images import read_rgb
+from misc.images import read_upright
 from misc.metrics import meteor_counts
 from misc.references import load_references, picture_files
 from misc.report import score_table
@@ -56,7 +57,8 @@ def arguments():
     parser.add_argument('--confidence', type=number_in(float, low=50, below=100), default=95.0, metavar='PERCENT',
                         help='of the intervals; what is left of 100 is the level at which a corrected p counts')
     parser.add_argument('--draws', type=number_in(int, low=100), default=10000, metavar='N',
-                        help='how often images are drawn and coins are tossed; p can be as small as about 1 / N')
+                        help='how often images are drawn and coins are tossed; no p is smaller than 1 / (N + 1), '
+                        'which is then corrected for the number of differences')
     parser.add_argument('--use_java', type=boolean, nargs='?', const=True, default=True, metavar='0|1',
                         help='0 leaves Java alone: quicker by a minute, but it is the mean of the image scores of '
                         'METEOR that has an interval then (default: 1)')
@@ -87,7 +89,8 @@ def main():
         pictures, missing = small_pictures(options, report_page.shown_images(compared, several, options.examples))
     report = report_page.Report(
         compared, several, histories, references or {}, pictures, options.examples, options.confidence,
-        options.draws, options.seed, notes + [line for results in several for line in results.notes] + missing)
+        options.draws, options.seed,
+        notes + [f'{results.name} {line}' for results in several for line in results.notes] + missing)
     write(options.output, report_page.page(report))
     print_summary(report)
     note(f'wrote {options.output}')
@@ -111,8 +114,8 @@ def read_references(options, several):
         missing = [image for image in results.captions if image not in references]
         if missing:
             raise DataError(f'{len(missing)} of {len(results.captions)} images of {results.path} have no '
-                            f'reference captions in {source}, {missing[0]} for one; name the file of their own '
-                            'data set')
+                            f'reference captions in {source}, {plain_text(missing[0])} for one; name the file of '
+                            'their own data set')
     return references
 
 
@@ -139,7 +142,7 @@ def small_pictures(options, images):
                 raise DataError(f'{options.coco_json or options.input_json} names no file of image {image}')
             pictures[image] = small(os.path.join(options.image_root, files[image]))
         except DataError as error:
-            wrong.append(str(error))
+            wrong.append(plain_text(error))
     if images and not pictures:
         raise DataError(f'--image_root {options.image_root}: none of {len(images)} pictures can be shown '
                         f'({wrong[0]}); it is the folder that holds train2014/ and val2014/')
@@ -147,10 +150,9 @@ def small_pictures(options, images):
 
 
 def small(path):
-    """The picture in `path` as the bytes of a JPEG of at most `SIDE` pixels a side."""
-    picture, content = Image.fromarray(read_rgb(path)), io.BytesIO()
-    picture.thumbnail((SIDE, SIDE))
-    picture.save(content, 'JPEG', quality=80)
+    """The picture in `path`, upright, as the bytes of a JPEG of at most `SIDE` pixels a side."""
+    content = io.BytesIO()
+    Image.fromarray(read_upright(path, SIDE)[0]).save(content, 'JPEG', quality=80)
     return content.getvalue()
 
 
@@ -168,8 +170,9 @@ def print_summary(report):
                        for name, cells in compared.cells.items()}))
     for contrast in compared.contrasts:
         means = '' if contrast.whole else ' (mean of images)'
-        print(f'{contrast.run} - {compared.baseline}: {contrast.measure}{means} {contrast.difference:+.4f} '
-              f'[{contrast.low:+.4f}, {contrast.high:+.4f}], corrected p {contrast.adjusted:.4f}, '
+        interval = '' if contrast.low is None else f' [{contrast.low:+.4f}, {contrast.high:+.4f}]'
+        print(f'{contrast.run} - {compared.baseline}: {contrast.measure}{means} {contrast.difference:+.4f}'
+              f'{interval}, corrected p {contrast.adjusted:.4f}, '
               f'{report_page.verdict(report, contrast) or "not told apart"}')
     for line in report.notes + compared.notes:
         note(f'note: {line}')

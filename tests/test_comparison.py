@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from misc import bleu, comparison, meteor, metrics, significance
+from misc.cli import UsageError
 from misc.results import Results
 from misc.tokenizer import tokenize
 
@@ -127,7 +128,8 @@ def scored(name, captions):
                    {score: {image: row[score] for image, row in each.items()} for score in overall})
 
 
-def test_bleu_of_the_set_has_the_interval_where_there_are_references_and_else_the_mean_of_images():
+def test_bleu_of_the_set_has_the_interval_where_there_are_references_and_else_the_mean_of_images(monkeypatch):
+    monkeypatch.setattr(comparison, 'FEWEST', 4)
     a = scored('a', {1: 'a red dog', 2: 'two cats sit', 3: 'a bus', 4: 'birds fly'})
     b = scored('b', {1: 'a red dog runs', 2: 'blue cats sit', 3: 'a big bus parked', 4: 'a flock of birds'})
     images = [1, 2, 3, 4]
@@ -149,12 +151,13 @@ def test_bleu_of_the_set_has_the_interval_where_there_are_references_and_else_th
     assert told.measures == ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr']
 
     other = {**REFERENCES, 1: ['something else entirely']}
-    told = comparison.compare([a, b], images, 'a', [comparison.bleu_counts([a, b], other)], draws=100)
+    told = comparison.compare([a, b], images, 'a', [comparison.bleu_counts([a, b], other)], draws=200)
     assert 'Give the references that the files were scored with' in told.notes[0]
     assert told.cells['b']['Bleu_2'].mean is not None
 
 
-def test_meteor_of_the_set_has_an_interval_where_its_counts_are_known():
+def test_meteor_of_the_set_has_an_interval_where_its_counts_are_known(monkeypatch):
+    monkeypatch.setattr(comparison, 'FEWEST', 4)
     table = meteor.counts(METEOR_LINES)
     each = dict(zip(REFERENCES, METEOR_SCORES))
     runs = [Results(name, f'{name}.json', {'METEOR': METEOR_OF_ALL}, dict.fromkeys(REFERENCES, 'a'),
@@ -171,6 +174,61 @@ def test_meteor_of_the_set_has_an_interval_where_its_counts_are_known():
         assert cell.score == METEOR_OF_ALL and cell.mean == mean and told.contrasts[0].p == 1
     assert list(asked[0][0]) == [(run, image) for run in 'ab' for image in each]
     assert asked[0][1]['b', 3] == REFERENCES[3]
+
+
+@pytest.mark.parametrize('off, computed', [(4e-4, True), (0.01, False), (-0.01, False)])
+def test_counts_stand_for_a_file_only_where_they_give_its_scores(off, computed):
+    a = scored('a', {1: 'a red dog', 2: 'two cats sit', 3: 'a bus', 4: 'birds fly'})
+    a.overall['Bleu_2'] += off
+    families, notes = comparison.families_of([a], [1, 2, 3, 4], [comparison.bleu_counts([a], REFERENCES)])
+    assert (families[0].names == list(bleu.NAMES)) == computed
+    assert any('Bleu_2 was not computed anew' in line for line in notes) != computed
+
+
+def test_bleu_is_not_counted_where_a_caption_is_missing():
+    a, b = (scored(name, {1: 'a red dog', 2: 'two cats sit', 3: 'a bus', 4: 'birds fly'}) for name in 'ab')
+    b.captions[3] = None
+    names, tables, _ = comparison.bleu_counts([a, b], REFERENCES)
+    assert names == bleu.NAMES and tables == {}
+    families, _ = comparison.families_of([a, b], [1, 2, 3, 4], [comparison.bleu_counts([a, b], REFERENCES)])
+    assert all(len(family.names) == 1 for family in families)
+
+
+@pytest.mark.parametrize('scores, overall, whole', [
+    ([0.12345, 0.2], 0.1617, True), ([1.23456, 1.3], 1.267, True), ([123.456, 130.0], 126.7, True), ([0.01234, 0.01236], 0.0123, True),
+    ([0.12345, 0.2], 0.1620, False), ([0.0001, 0.0002], 0.0003, False)])
+def test_a_mean_that_was_rounded_is_still_one_and_another_number_is_not(scores, overall, whole):
+    run = Results('a', 'a.json', {'M': overall}, {1: 'a', 2: 'a'}, {'M': dict(zip([1, 2], scores))})
+    (family,), notes = comparison.families_of([run], [1, 2])
+    assert family.whole == whole == (not notes)
+    other = of_means('b', {1: 0.5, 2: 0.7})
+    (family,), _ = comparison.families_of([run, other], [1, 2])
+    assert family.whole == whole  # it has to be the mean in every file
+
+
+def test_of_a_score_that_should_be_low_less_is_a_win():
+    a, b = (Results(name, name, {'loss': 0.3}, dict.fromkeys(range(4), 'a'), {'loss': dict(enumerate(losses))})
+            for name, losses in (('a', [0.2, 0.3, 0.3, 0.4]), ('b', [0.1, 0.3, 0.5, 0.1])))
+    wins, losses = comparison.examples(a, b, 'loss', range(4), 5)
+    assert [example.image for example in wins] == [3, 0] and [example.image for example in losses] == [2]
+    contrast, = comparison.compare([a, b], list(range(4)), 'a', draws=100).contrasts
+    assert (contrast.better, contrast.worse) == (2, 1) and contrast.gain == -contrast.difference > 0
+
+
+def test_the_fewest_draws_that_may_tell_a_difference_are_taken():
+    scores = {image: image / 9 for image in range(30)}
+    runs = [of_means('a', scores), *(of_means(name, {image: score + 1 for image, score in scores.items()})
+                                     for name in 'bc')]
+    told = comparison.compare(runs, list(scores), 'a', draws=39)
+    assert [contrast.adjusted for contrast in told.contrasts] == [0.05, 0.05]
+    with pytest.raises(UsageError, match='--draws 38 is too few for 2 .* --draws 40,'):
+        comparison.compare(runs, list(scores), 'a', draws=38)
+
+
+def test_a_difference_that_only_rounding_sets_apart_is_as_large():
+    assert 0.1 + 0.2 > 0.3
+    assert significance.p_value(0.1 + 0.2, np.array([0.3, -0.3, 0.29, 0.31])) == 4 / 5
+    assert significance.p_value(1e-17, np.array([0.0, -1e-18, 0.5])) == 1
 
 
 def test_wins_and_losses_are_the_largest_and_never_ties():

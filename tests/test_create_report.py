@@ -1,5 +1,7 @@
 """The report on several runs: what it reads and refuses, what it shows, and how the page behaves."""
 
+import base64
+import io
 import json
 import re
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from misc import report_page
+from misc import comparison, images, report_page
 from misc.cli import DataError, UsageError
 from misc.histories import read_logged
 from scripts import create_report
@@ -15,7 +17,7 @@ from tests import tiny
 from tests.test_plot_history import record, write_run
 
 NASTY = '<script>document.title="bad"</script> \'"&amp; \ud800 \u202e ' + 'w' * 300
-IMAGES = [11, 12, 13, 14, 15, 16]
+IMAGES = list(range(11, 23))
 
 
 def write_results(folder, name, shift=0.0, ids=IMAGES, **changes):
@@ -59,14 +61,14 @@ def test_the_page_has_scores_differences_examples_and_curves(tmp_path, two, caps
     run = write_run(tmp_path / 'B', 'B', records=[record(5), record(90, CIDEr=0.7)])
     page = report(tmp_path, *two, '--runs', run, '--input_json', talk, '--image_root', tmp_path / 'pictures')
     assert re.search('class="best">1.400<', page) and 'Each run is compared to' in page
-    assert '+0.400' in page and '+40.0 %' in page and '6, 0' in page
+    assert '+0.400' in page and '+40.0 %' in page and '12, 0' in page
     assert 'people said this' in page and 'a <mark>B</mark> thing 14' in page
-    assert page.count('background-image:url(data:image/jpeg;base64') == 5
-    assert '1 of 6 pictures cannot be shown' in page and '16.png: there is no such file' in page
+    assert page.count('background-image:url(data:image/jpeg;base64') == 7
+    assert '1 of 8 pictures cannot be shown' in page and '22.png: there is no such file' in page
     assert 'aria-label="cross-entropy loss: B, last 2.5"' in page and 'iteration 90: 0.7' in page
     out, err = capsys.readouterr()
     assert 'B - A: CIDEr +0.4000 [' in out and re.search(r'B - A: ROUGE_L .* not told apart', out)
-    assert 'wrote ' in err and 'note: 1 of 6 pictures' in err
+    assert 'wrote ' in err and 'note: 1 of 8 pictures' in err
 
 
 def test_each_flag_does_what_it_says(tmp_path, two, capsys, monkeypatch):
@@ -76,7 +78,7 @@ def test_each_flag_does_what_it_says(tmp_path, two, capsys, monkeypatch):
     assert report(tmp_path, *two, '--seed', 7) != plain and '200 draws from seed 1' in plain
     assert '100 draws from seed 1' in report(tmp_path, *two, '--draws', 100)
     assert 'with 90 % intervals' in report(tmp_path, *two, '--confidence', 90)
-    assert plain.count('<li><div class="told">') == 6
+    assert plain.count('<li><div class="told">') == 8
     assert report(tmp_path, *two, '--examples', 2).count('<li><div class="told">') == 2
     assert 'Largest wins' not in report(tmp_path, *two, '--examples', 0)
     assert 'people said' not in plain and 'people said this' in report(tmp_path, *two, '--input_json', talk)
@@ -98,14 +100,14 @@ def test_each_flag_does_what_it_says(tmp_path, two, capsys, monkeypatch):
     monkeypatch.setattr(create_report, 'meteor_counts', lambda captions, known, seconds: asked.append(seconds))
     rows = [{'image_id': image, 'caption': 'a', 'METEOR': image / 100} for image in IMAGES]
     meteor = write_results(tmp_path, 'M', overall={'METEOR': 0.2}, images=rows)
-    assert 'mean of images 0.135' in report(tmp_path, meteor, '--input_json', talk, '--java_timeout', 9)
+    assert 'mean of images 0.165' in report(tmp_path, meteor, '--input_json', talk, '--java_timeout', 9)
     report(tmp_path, meteor, '--input_json', talk, '--use_java', 0)
     assert asked == [9]
 
 
 def test_files_of_different_images_are_refused_or_compared_on_those_they_share(tmp_path, two):
     short = write_results(tmp_path, 'C', shift=0.1, ids=IMAGES[1:4])
-    with pytest.raises(UsageError, match=r'(?s)6 in A \(split test\), 3 in C .*3 are in all.*--common 1'):
+    with pytest.raises(UsageError, match=r'(?s)12 in A \(split test\), 3 in C .*3 are in all.*--common 1'):
         report(tmp_path, two[0], short)
     page = report(tmp_path, two[0], short, '--common', 1)
     assert 'Only the 3 images that all files have' in page and '3, 0' in page and '>1.200' in page
@@ -122,7 +124,7 @@ def rows(**cell):
     ([], 'is not a results file: it should hold overall'), ({'images': []}, 'it has no overall'),
     ({'overall': {}, 'images': []}, 'holds no images'),
     ({'overall': {}, 'images': [{'caption': 'a'}]}, 'no image_id'),
-    ({'overall': {}, 'images': rows() + rows()}, 'has 6 images twice'),
+    ({'overall': {}, 'images': rows() + rows()}, 'has 12 images twice'),
     ({'overall': {}, 'images': rows(), 'options': 3}, 'not a results file'),
     ({'overall': {'CIDEr': 10 ** 400}, 'images': rows()}, 'not a results file')])
 def test_a_file_of_something_else_is_refused_in_words(tmp_path, two, content, says):
@@ -138,8 +140,8 @@ def test_what_a_run_lacks_is_named_and_the_rest_compared(tmp_path, two):
         {'image_id': image, 'CIDEr': 0.5, **({'SPICE': 0.1} if image > 12 else {})} for image in IMAGES]})
     alone = write_results(tmp_path, 'L', overall={}, loss=2.5, **{'images': rows()})
     page = report(tmp_path, *two, silent, alone, '--input_json', write_references(tmp_path))
-    assert 'S has no caption for 6 of 6 images' in page and '<em>no caption</em>' in page
-    assert 'SPICE is left out of the comparison of images, since 2 of 6 images lack it' in page
+    assert 'S has no caption for 12 of 12 images' in page and '<em>no caption</em>' in page
+    assert 'S has no SPICE for 2 of 12 images, so that it is left out of the comparison' in page
     assert 'L has no scores per image' in page and '>2.500' in page and '>–<' in page
     assert 'No run has scores per image that the baseline has' in report(tmp_path, two[0], alone)
     with pytest.raises(DataError, match='have no reference captions in .*, 11 for one'):
@@ -151,8 +153,12 @@ def test_what_a_run_lacks_is_named_and_the_rest_compared(tmp_path, two):
 def test_runs_with_one_name_are_told_apart_by_their_folders(tmp_path, two):
     (tmp_path / 'other').mkdir()
     again = write_results(tmp_path / 'other', 'A', shift=0.1)
-    page = report(tmp_path, two[0], again, again)
+    silent = write_results(tmp_path / 'other', 'S', images=[{**row, 'caption': None} for row in rows(CIDEr=1.0)])
+    (tmp_path / 'S_test.json').write_bytes(silent.read_bytes())
+    page = report(tmp_path, two[0], again, again, silent, tmp_path / 'S_test.json')
     assert 'other/A_test</bdi>' in page and 'other/A_test (2)</bdi>' in page
+    for name in (silent, tmp_path / 'S_test.json'):
+        assert f'<li>{str(name).removesuffix(".json")} has no caption for 12 of 12 images' in page
     one = report(tmp_path, two[0])
     assert 'whether they are more than chance' not in one and '<h1>A</h1>' in one
 
@@ -164,6 +170,8 @@ def test_no_pickle_is_opened_and_curves_come_from_events(tmp_path, monkeypatch):
     writer = SummaryWriter(str(folder))
     for step in range(10, 60, 10):
         writer.add_scalar('train_loss', 5.0 - step / 100, step)
+    for step in (34, 35, 36):
+        writer.add_scalar('learning_rate', 0.5, step)
     writer.close()
     again = SummaryWriter(str(folder), purge_step=35, filename_suffix='.later')  # resumed from iteration 34
     for step in (35, 45):
@@ -172,10 +180,12 @@ def test_no_pickle_is_opened_and_curves_come_from_events(tmp_path, monkeypatch):
     again.close()
     history = read_logged(folder)
     assert history.losses == pytest.approx({10: 4.9, 20: 4.8, 30: 4.7, 35: -0.5, 45: -0.5})
+    assert history.rates == {34: 0.5}
     assert history.self_critical_after == 30 and history.scores[30]['CIDEr'] == 0.5
     last = sorted(folder.glob('events*'))[-1]
     last.write_bytes(last.read_bytes()[:-3])  # as a run that is being trained may leave it
-    assert max(read_logged(folder).rewards) == 35 or max(read_logged(folder).losses) == 45
+    there = read_logged(folder)
+    assert there.losses[35] == there.losses[45] == -0.5 and list(there.rewards) == [35]
     last.write_bytes(b'no events at all, only text')
     with pytest.raises(DataError, match='is not a TensorBoard events file'):
         read_logged(folder)
@@ -184,6 +194,17 @@ def test_no_pickle_is_opened_and_curves_come_from_events(tmp_path, monkeypatch):
         read_logged(tmp_path / 'empty')
     with pytest.raises(DataError, match='there is no folder'):
         read_logged(tmp_path / 'gone')
+
+
+def test_a_validation_of_no_iteration_is_named(tmp_path, two):
+    run = write_run(tmp_path / 'run', 'a', records=[record(5), record(10 ** 400)])
+    with pytest.raises(DataError, match='validations.jsonl: line 2 .*an iteration is from 0 to'):
+        report(tmp_path, *two, '--runs', run)
+    (run / 'validations.jsonl').write_text(json.dumps(record(5, loss=1e308)) + '\n' + json.dumps(
+        record(9, loss=-1e308, CIDEr=0.5)) + '\n')
+    page = report(tmp_path, *two, '--runs', run)  # what cannot be drawn stands in the table alone
+    assert 'cross-entropy loss' not in page and 'CIDEr: a' in page.replace('run, last', 'a, last')
+    assert '-1e+308' in page
 
 
 def nasty_page(folder):
@@ -214,6 +235,106 @@ def test_what_strangers_wrote_is_shown_as_text(tmp_path, visit):
     assert page.locator('h2').count() == 5
     assert page.evaluate('document.documentElement.scrollWidth') == 400  # long words break
     assert page.locator('img').count() == 0
+
+
+def test_of_loss_and_self_similarity_less_is_better_everywhere(tmp_path, capsys):
+    def run(name, loss, similarity):
+        told = [{**row, 'loss': loss + 0.01 * (row['image_id'] % 5), 'mBLEU_4': similarity - 0.01 * (
+            row['image_id'] % 3)} for row in rows()]
+        means = {measure: float(np.mean([row[measure] for row in told])) for measure in ('loss', 'mBLEU_4')}
+        return write_results(tmp_path, name, overall=means, images=told)
+
+    page = report(tmp_path, run('A', 3.0, 0.4), run('B', 2.0, 0.6))
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        'B - A: loss -1.0000 [-1.0000, -1.0000], corrected p 0.0100, better',
+        'B - A: mBLEU_4 +0.2000 [+0.2000, +0.2000], corrected p 0.0100, worse']
+    assert 'class="best">2.019<' in page and 'class="best">0.390<' in page
+    wins, losses = page.split('Wins: images with less loss')[1].split('Losses: images with more loss')
+    assert '-1.000' in wins and 'No image has a higher score.' in losses.split('</section>')[0]
+    assert 'Wins: images with less mBLEU_4</h4><p>No image has a lower score.' in page
+    assert '12, 0</td>' in page and '0, 12</td>' in page and 'class="span better"' in page
+
+
+def contrast(**changes):
+    """A `Contrast` by CIDEr, 0.1 better than the 1.0 of the baseline."""
+    return comparison.Contrast(**{
+        'run': 'B', 'measure': 'CIDEr', 'before': 1.0, 'after': 1.1, 'low': 0.05, 'high': 0.15, 'p': 0.03,
+        'better': 9, 'worse': 3, 'whole': True, 'adjusted': 0.04, **changes})
+
+
+def on(*contrasts):
+    """A `Report` on these alone."""
+    return report_page.Report(comparison.Comparison(
+        ['A', 'B'], 'A', IMAGES, ['CIDEr'], {}, list(contrasts), []), [])
+
+
+@pytest.mark.parametrize('changes, told', [
+    ({}, 'better'), ({'after': 0.9}, 'worse'), ({'adjusted': 0.05}, 'better'), ({'adjusted': 0.06}, '')])
+def test_a_verdict_takes_a_p_that_is_corrected(changes, told):
+    one = contrast(**changes)
+    assert report_page.verdict(on(one), one) == told
+
+
+def test_the_bars_of_all_differences_share_a_scale_that_the_widest_fills():
+    wide = contrast(before=2.0, after=1.5, low=-0.8, high=-0.2)
+    few, nothing = contrast(low=None, high=None), contrast(before=0.0)
+    page = on(contrast(), wide, few, nothing)
+    zero, reach = 66, 62
+    for one, low, high in ((wide, -1, -0.25), (page.comparison.contrasts[0], 0.125, 0.375)):
+        bar = report_page.span(page, one, '')
+        found = re.search(r'<rect x="([\d.]+)" y="6" width="([\d.]+)"', bar)
+        left, width = map(float, found.groups())
+        assert (left, left + width) == pytest.approx((zero + reach * low, zero + reach * high), abs=0.11)
+    assert report_page.span(page, few, '') is None and report_page.span(page, nothing, '') is None
+
+
+def test_fewer_than_ten_images_have_no_intervals_and_a_note_says_why(tmp_path, capsys):
+    one = [write_results(tmp_path, name, shift=0.2 * number, ids=IMAGES[:1]) for number, name in enumerate('AB')]
+    page = report(tmp_path, *one)
+    assert 'Intervals are left out: 1 image cannot show' in page and '% intervals' not in page
+    assert '[' not in re.sub('(?s)<(style|script)>.*?</.*?>', '', page)
+    assert re.search(r'B - A: CIDEr \+0\.\d{4}, corrected p 1\.0000, not told', capsys.readouterr().out)
+    nine, ten = (report(tmp_path, *[write_results(tmp_path, name, ids=IMAGES[:count]) for name in 'AB'])
+                 for count in (9, 10))
+    assert '9 images cannot' in nine and 'Intervals are left out' not in ten and '95 % intervals' in ten
+
+
+def test_too_few_draws_for_any_p_to_count_are_refused_with_the_number_that_is_enough(tmp_path, two, capsys):
+    with pytest.raises(UsageError, match=r'--draws 200 is too few for 2 differences .* Give --draws 400,'):
+        report(tmp_path, *two, '--confidence', 99.5)
+    assert not (tmp_path / 'out').exists()
+    report(tmp_path, *two, '--confidence', 99.5, '--draws', 400)
+    assert 'better' in capsys.readouterr().out
+    report(tmp_path, two[0], '--confidence', 99.5)  # alone it is not compared
+
+
+def test_a_photograph_is_shown_upright_and_small(tmp_path, two):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6
+    talk = write_references(tmp_path)
+    for path in (tmp_path / 'pictures' / 'val2014').iterdir():
+        Image.new('RGB', (400, 200)).save(path, 'JPEG', exif=exif)
+    page = report(tmp_path, *two, '--input_json', talk, '--image_root', tmp_path / 'pictures')
+    shown = Image.open(io.BytesIO(base64.b64decode(re.search('jpeg;base64,([^)]*)', page)[1])))
+    assert shown.size == (112, 224) and not shown.getexif()
+
+
+def test_control_signs_of_an_image_id_reach_neither_terminal_nor_page(tmp_path, two, capsys):
+    evil = '\x1b]0;owned\x07'
+    ids = [f'{evil}{image}' for image in IMAGES]
+    runs = [write_results(tmp_path, name, overall={'CIDEr': shift}, images=[
+        {'image_id': image, 'caption': 'a', 'CIDEr': shift} for image in ids])
+            for name, shift in (('A', 1), ('B', 2))]
+    with pytest.raises(DataError, match='11 for one') as error:
+        report(tmp_path, *runs, '--input_json', write_references(tmp_path))
+    assert '\x1b' not in str(error.value)
+    talk = tmp_path / 'talk.json'
+    talk.write_text(json.dumps({'images': [
+        {'id': image, 'split': 'test', 'captions': ['a'], 'file_path': f'{evil}.png' if number else 'ok.png'}
+        for number, image in enumerate(ids[:-1])] + [{'id': ids[-1], 'split': 'test', 'captions': ['a']}]}))
+    Image.new('RGB', (9, 9)).save(tmp_path / 'ok.png')
+    page = report(tmp_path, *runs, '--input_json', talk, '--image_root', tmp_path, '--examples', 12)
+    assert '\x1b' not in page + ''.join(capsys.readouterr())
 
 
 def test_the_page_sorts_by_keyboard_chooses_examples_and_needs_nothing_else(tmp_path, two, visit, served):

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import eval as evaluation
 import train
 from misc import page
 from misc.cli import DataError
+from misc.files import TEMPORARY
+from misc.images import ORIENTATION
 from misc.page import Entry, write_page
 from tests import tiny
 from tests.pages import FACTS, SIDE, made_up, read_page, write_sample
@@ -78,20 +81,55 @@ def test_pictures_are_made_once_and_again_when_their_source_changed_and_stale_on
 
 
 def test_pictures_stand_the_way_regions_were_found_and_large_ones_are_made_smaller(tmp_path):
-    small, turned, large = (tmp_path / f'{name}.jpg' for name in ('small', 'turned', 'large'))
+    small, turned, *large = (tmp_path / f'{name}.jpg' for name in ('small', 'turned', 'large', 'long'))
     Image.new('RGB', (60, 40), 'navy').save(small)
     exif = Image.Exif()
-    exif[0x0112] = 6  # on its side: a browser would turn it
+    exif[ORIENTATION] = 6  # on its side: a browser would turn it
     Image.new('RGB', (60, 40), 'navy').save(turned, exif=exif)
-    Image.new('L', (2400, 1200)).save(large, 'PNG')
-    entries = [Entry(number, ['a'], str(path), path.name) for number, path in enumerate((small, turned, large))]
+    Image.new('L', (2400, 1200)).save(large[0], 'PNG')
+    Image.new('RGB', (1001, 2002)).save(large[1])
+    entries = [Entry(number, ['a'], str(path), path.name) for number, path in enumerate((small, turned, *large))]
     write_page(tmp_path / 'vis', FACTS, entries, lambda place: (None, None))
     listing, _ = read_page(tmp_path / 'vis')
-    assert listing['sizes'] == [[60, 40], [60, 40], [1000, 500]]
-    shown = [tmp_path / 'vis' / 'imgs' / name for name in listing['pictures']]
-    assert shown[0].read_bytes() == small.read_bytes()
-    assert not Image.open(shown[1]).getexif() and Image.open(shown[2]).format == 'JPEG'
-    assert Image.open(tmp_path / 'vis' / 'thumbs' / listing['pictures'][2]).size == (384, 192)
+    assert listing['sizes'] == [[60, 40], [60, 40], [1000, 500], [500, 1000]]
+    for name, size in zip(listing['pictures'], listing['sizes']):
+        shown = Image.open(tmp_path / 'vis' / 'imgs' / name)
+        assert shown.format == 'JPEG' and list(shown.size) == size and not shown.getexif()
+    assert np.abs(np.array(Image.open(tmp_path / 'vis' / 'imgs' / listing['pictures'][0])).astype(int)
+                  - (0, 0, 128)).max() < 3
+    thumbs = [Image.open(tmp_path / 'vis' / 'thumbs' / name).size for name in listing['pictures']]
+    assert thumbs == [(60, 40), (60, 40), (384, 192), (192, 384)]
+
+
+def test_where_a_photograph_was_taken_does_not_get_to_the_page_and_pillow_stays_silent(tmp_path, capfd):
+    exif = Image.Exif()
+    exif.get_ifd(0x8825)[1] = 'N'  # GPS: the latitude
+    exif[0x010e] = 'at home'
+    Image.new('RGB', (60, 40)).save(tmp_path / 'a.jpg', exif=exif, comment=b'at home')
+    broken = exif.tobytes()[:-20]
+    Image.new('RGB', (60, 40)).save(tmp_path / 'b.jpg', exif=broken)
+    entries = [Entry(name, ['a'], str(tmp_path / f'{name}.jpg'), name) for name in 'ab']
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert not write_page(tmp_path / 'vis', FACTS, entries, lambda place: (None, None))
+    files = [path.read_bytes() for kind in ('imgs', 'thumbs') for path in (tmp_path / 'vis' / kind).iterdir()]
+    assert len(files) == 4 and not any(b'at home' in content or b'Exif' in content for content in files)
+    assert 'arning' not in capfd.readouterr().err
+
+
+def test_only_folders_of_data_that_pages_wrote_are_removed(tmp_path):
+    folder, entries, places = write_sample(tmp_path, 2)
+    first, = os.listdir(folder / 'data')
+    mine = ['backup', 'a' * 15, 'A' * 16, f'{first}.old', f'new.x{TEMPORARY}']
+    for name in (*mine, f'new.77{TEMPORARY}', 'b' * 16):
+        (folder / 'data' / name).mkdir()
+    (tmp_path / 'elsewhere').mkdir()
+    (folder / 'data' / ('c' * 16)).symlink_to(tmp_path / 'elsewhere')
+    entries[0].words = ['other']
+    write_page(folder, FACTS, entries, places)
+    left = set(os.listdir(folder / 'data')) - {*mine, 'c' * 16}
+    assert len(left) == 1 and not left & {first, 'b' * 16} and (folder / 'data' / 'backup').is_dir()
+    assert {*mine, 'c' * 16} <= set(os.listdir(folder / 'data'))
 
 
 def test_a_page_whose_making_was_cut_short_is_the_one_before(tmp_path, monkeypatch):

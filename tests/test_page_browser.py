@@ -84,6 +84,44 @@ def test_it_finds_words_and_ranges_of_scores(page, sample):
     assert page.locator('#bounds').inner_text().startswith(f'{bound:.3f}')
 
 
+def test_images_without_the_score_come_last_in_either_order(visit, tmp_path):
+    (tmp_path / 'pictures').mkdir()
+    entries, places = made_up(tmp_path / 'pictures', 5)
+    for entry, score in zip(entries, (0.5, None, 0.1, None, 0.9)):
+        entry.scores = {'CIDEr': score, 'log_prob': 1.0}
+    write_page(tmp_path / 'vis', FACTS, entries, places)
+    page = visit(tmp_path / 'vis' / 'index.html', **WIDE)
+    for order, expected in (('low', [2, 0, 4, 1, 3]), ('high', [4, 0, 2, 1, 3])):
+        page.select_option('#order', order)
+        assert captions(page, 5) == [' '.join(entries[place].words) for place in expected]
+
+
+def test_the_lowest_score_to_show_at_its_end_leaves_the_best_image(visit, tmp_path):
+    (tmp_path / 'pictures').mkdir()
+    entries, places = made_up(tmp_path / 'pictures', 3)
+    low, high = 0.91, 1.97
+    assert low + (high - low) * 100 / 100 > high  # what rounding does to these
+    for entry, score in zip(entries, (low, high, 1.2)):
+        entry.scores = {'CIDEr': score}
+    write_page(tmp_path / 'vis', FACTS, entries, places)
+    page = visit(tmp_path / 'vis' / 'index.html', **WIDE)
+    page.focus('#least')
+    page.keyboard.press('End')
+    page.wait_for_function('document.getElementById("count").textContent === "1 of 3 images"')
+    assert captions(page) == [' '.join(entries[1].words)]
+
+
+def test_a_caption_without_words_was_looked_at_for_nothing(visit, tmp_path):
+    entries, places = made_up(tmp_path, 1, pictures=[draw_picture(tmp_path / 'picture.jpg', 0)])
+    entries[0].words, entries[0].attention = [], {'mean': np.zeros((0, 8))}
+    write_page(tmp_path / 'vis', FACTS, entries, places)
+    page = visit((tmp_path / 'vis' / 'index.html').resolve().as_uri() + '#1', **WIDE)
+    page.locator('.region').first.wait_for()
+    text = page.locator('#side').inner_text()
+    assert page.locator('.sentence').inner_text() == '(no words)' and 'NaN' not in text
+    assert page.locator('.region').count() == 8 and '8 regions' in text and 'Move along the words' not in text
+
+
 def test_an_image_has_an_address_and_neighbours(sample, visit):
     page = visit((sample[0] / 'index.html').resolve().as_uri() + '#40', **WIDE)
     page.locator('.word').first.wait_for()

@@ -123,6 +123,20 @@ def half_a_line(root):
         file.write('{"iteration": 20, "lo')
 
 
+def an_iteration_too_far(root):
+    with open(root / 'run' / 'validations.jsonl', 'a') as file:
+        file.write(f'{{"iteration": 1{"0" * 400}, "loss": 1.0}}\n')
+
+
+def endless(root):
+    with open(root / 'run' / 'validations.jsonl', 'a') as file:
+        file.write('{"iteration": Infinity, "loss": 1.0}\n')
+
+
+def an_iteration_too_far_in_the_pickle(root):
+    pickles.dump(root / 'run' / 'histories_a.pkl', {'loss_history': {10 ** 400: 1.0}})
+
+
 def no_numbers(root):
     pickles.dump(root / 'run' / 'histories_a.pkl', {'loss_history': {10: [1]}})
 
@@ -140,6 +154,9 @@ def emptied(root):
 @pytest.mark.parametrize('damage, place, says', [
     (cut, 'run', r'run/histories_a.pkl is not a whole pickle file.*train.py'),
     (half_a_line, 'run', r'run/validations.jsonl: line 2 .*remove the line'),
+    (an_iteration_too_far, 'run', r'run/validations.jsonl: line 2 .*an iteration is from 0 to .*remove'),
+    (endless, 'run', r'run/validations.jsonl: line 2 .*infinity.*remove the line'),
+    (an_iteration_too_far_in_the_pickle, 'run', r'histories_a.pkl is not the histories.*an iteration is'),
     (no_numbers, 'run', r'run/histories_a.pkl is not the histories of a run .*remove it'),
     (nothing_logged, 'run', r'run: nothing was logged there yet; wait'),
     (emptied, 'run', r'run holds no run: .* wait for its first checkpoint'),

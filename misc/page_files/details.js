@@ -9,7 +9,8 @@ const STRONGEST = 8;  // regions that are listed for a word
 function scoreTitle(name) { return TITLES.get(name) || name; }
 
 function scoreText(value) {
-  return value === null || value === undefined ? '–' : value.toFixed(Math.abs(value) >= 100 ? 1 : Math.abs(value) >= 10 ? 2 : 3);
+  if (value === null || value === undefined) return '–';
+  return value.toFixed(Math.abs(value) >= 100 ? 1 : Math.abs(value) >= 10 ? 2 : 3);
 }
 
 /* Keeps one of `items` (elements) within reach of Tab; arrow keys move to the others. */
@@ -22,7 +23,9 @@ function roving(node, back, forth) {
     event.preventDefault();
     all[Math.min(all.length - 1, Math.max(0, to))].focus();
   });
-  node.addEventListener('focusin', (event) => items().forEach((item) => { item.tabIndex = item === event.target ? 0 : -1; }));
+  node.addEventListener('focusin', (event) => {
+    items().forEach((item) => { item.tabIndex = item === event.target ? 0 : -1; });
+  });
   items().forEach((item, i) => { item.tabIndex = i ? -1 : 0; });
 }
 
@@ -58,15 +61,15 @@ class Details {
     for (const [what, text] of PAGE.about) facts.append(element('dt', {}, what), element('dd', {}, text));
     this.body.replaceChildren(element('div', {class: 'about'},
       element('h2', {}, 'Choose an image'),
-      element('p', {class: 'lead'}, 'Its regions, references and scores appear here. Move along the words of its caption, ' +
-              'and the regions light up that the model looked at when it chose each word.'),
+      element('p', {class: 'lead'}, 'Its regions, references and scores appear here. Move along the words of ' +
+              'its caption, and the regions light up that the model looked at when it chose each word.'),
       ...this.scoreList(PAGE.overall, 'Scores of all images'),
       element('h3', {}, 'How the captions were made'), facts,
       element('h3', {}, 'What lights up'), element('p', {}, PAGE.attention), element('p', {}, PAGE.places),
       element('h3', {}, 'Keys'),
-      element('p', {class: 'keys'}, ...keyHelp([['←', '→', '↑', '↓'], 'between images, and along words and regions'],
-                                               [['Enter'], 'opens an image'], [['n', 'p'], 'next, previous'],
-                                               [['Esc'], 'lets go of a word, then of the image'], [['/'], 'finds']))));
+      element('p', {class: 'keys'}, ...keyHelp(
+        [['←', '→', '↑', '↓'], 'between images, and along words and regions'], [['Enter'], 'opens an image'],
+        [['n', 'p'], 'next, previous'], [['Esc'], 'lets go of a word, then of the image'], [['/'], 'finds']))));
   }
 
   /* Tell of the entry at a place; `focus`: go to the first word. */
@@ -98,9 +101,10 @@ class Details {
     this.picture = null;
     let frame = element('p', {class: 'picture missing'}, 'This picture could not be read.');
     if (name) {
-      this.picture = new Picture(`imgs/${name}`, PAGE.sizes[place], `The picture: ${PAGE.captions[place]}`,
-                                 (region) => { this.region.over = region; this.draw(); },
-                                 (region) => { this.region.pinned = region === this.region.pinned ? -1 : region; this.draw(); });
+      this.picture = new Picture(
+        `imgs/${name}`, PAGE.sizes[place], `The picture: ${PAGE.captions[place]}`,
+        (region) => { this.region.over = region; this.draw(); },
+        (region) => { this.region.pinned = region === this.region.pinned ? -1 : region; this.draw(); });
       frame = this.picture.node;
     }
     this.sentence = element('p', {class: 'sentence'}, PAGE.captions[place] || '(no words)');
@@ -124,18 +128,22 @@ class Details {
     this.words = details.words;
     if (this.picture) this.picture.regions = regions;
     if (attention.length && regions.count) {
-      this.sentence.replaceChildren(...details.words.flatMap((word, i) => [i ? ' ' : '', this.wordButton(word, i)]));
+      this.sentence.replaceChildren(
+        ...details.words.flatMap((word, i) => [i ? ' ' : '', this.wordButton(word, i)]));
       this.sentence.setAttribute('role', 'group');
       this.sentence.setAttribute('aria-label', 'Words of the caption');
       roving(this.sentence, 'ArrowLeft', 'ArrowRight');
       this.sentence.addEventListener('pointerleave', () => { this.word.over = -1; this.draw(); });
-    } else {
+    } else if (details.words.length) {
       this.hint.textContent = PAGE.attention;
     }
     if (!regions.rectangles && attention.length) {
       this.hint.textContent = 'Nothing says where the regions of this image are: their weights are listed alone.';
     }
-    if (attention.length > 1) this.switches.append(this.toggle('Attention of', LAYERS, () => this.layer, (value) => { this.layer = value; }));
+    if (attention.length > 1) {
+      this.switches.append(this.toggle('Attention of', LAYERS,
+        () => this.layer, (value) => { this.layer = value; }));
+    }
     if (regions.boxes && regions.side) {
       this.switches.append(this.toggle('Show', {boxes: 'boxes', cells: `${regions.side} × ${regions.side} grid`},
         () => (this.asCells ? 'cells' : 'boxes'), (value) => { this.asCells = value === 'cells'; }));
@@ -200,7 +208,8 @@ class Details {
     this.legend.replaceChildren();
     if (!Object.keys(this.regions.attention).length || !this.regions.count) return;
     if (!weights) {
-      this.legend.append(element('p', {class: 'hint'}, 'Move along the words, with the mouse or with ← and →, to see where the model looked.'));
+      this.legend.append(element('p', {class: 'hint'},
+        'Move along the words, with the mouse or with ← and →, to see where the model looked.'));
       this.said.textContent = '';
       return;
     }
@@ -215,7 +224,8 @@ class Details {
     this.legend.append(element('span', {}, '0 %'), ramp, element('span', {}, percent(most)),
                        element('span', {class: 'even'}, `│ even share ${percent(even)}`));
     const order = [...weights.keys()].sort((p, q) => weights[q] - weights[p]).slice(0, 3);
-    this.said.textContent = `${this.words[word]}: ${order.map((p) => `region ${p + 1}, ${percent(weights[p])}`).join('; ')}`;
+    const strongest = order.map((p) => `region ${p + 1}, ${percent(weights[p])}`).join('; ');
+    this.said.textContent = `${this.words[word]}: ${strongest}`;
   }
 
   /* List the regions: those of most weight for the word, or over all words; or all, without weights. */
@@ -237,7 +247,8 @@ class Details {
       const rest = order.reduce((left, p) => left - shown[p], 1);
       this.strong.append(element('h3', {}, title), buttons);
       if (regions.count > STRONGEST) {
-        this.strong.append(element('p', {class: 'hint'}, `${regions.count - STRONGEST} more regions have ${percent(Math.max(0, rest))} together.`));
+        this.strong.append(element('p', {class: 'hint'},
+          `${regions.count - STRONGEST} more regions have ${percent(Math.max(0, rest))} together.`));
       }
     } else {
       buttons.classList.add('chips');
@@ -248,7 +259,8 @@ class Details {
   }
 
   regionButton(p, weight, most) {
-    const made = element('button', {type: 'button', class: 'region', 'data-region': p}, element('b', {}, String(p + 1)));
+    const made = element('button', {type: 'button', class: 'region', 'data-region': p},
+                         element('b', {}, String(p + 1)));
     if (weight !== undefined) {
       const bar = element('i', {});
       bar.style.width = `${100 * weight / (most || 1)}%`;
@@ -268,9 +280,11 @@ class Details {
   drawCoverage(region) {
     const {regions} = this;
     if (!regions.side) return;
-    this.coverage.replaceChildren(element('h3', {}, region < 0 ? 'Grid coverage' : `Grid coverage of region ${region + 1}`));
+    this.coverage.replaceChildren(element('h3', {},
+      region < 0 ? 'Grid coverage' : `Grid coverage of region ${region + 1}`));
     if (region < 0) {
-      this.coverage.append(element('p', {class: 'hint'}, 'Point at a region, in the picture or in its list, to see which cells of the grid it covers.'));
+      this.coverage.append(element('p', {class: 'hint'},
+        'Point at a region, in the picture or in its list, to see which cells of the grid it covers.'));
       return;
     }
     this.coverage.append(coverageDrawing(regions, region));
@@ -303,7 +317,8 @@ class Details {
 }
 
 function keyHelp(...rows) {
-  return rows.map(([keys, text]) => element('span', {}, ...keys.flatMap((key) => [element('kbd', {}, key), ' ']), text));
+  return rows.map(([keys, text]) =>
+    element('span', {}, ...keys.flatMap((key) => [element('kbd', {}, key), ' ']), text));
 }
 
 /* The details of the images that lie in the same file as those of the entry at a place. */
@@ -316,7 +331,10 @@ function shardOf(place) {
       const base = document.querySelector('script[src$="entries.js"]').getAttribute('src');
       const script = element('script', {src: base.replace('entries.js', `${number}.js`)});
       script.addEventListener('load', () => resolve(PAGE.details[number]));
-      script.addEventListener('error', () => { shards.delete(number); reject(new Error(`${number}.js is not there`)); });
+      script.addEventListener('error', () => {
+        shards.delete(number);
+        reject(new Error(`${number}.js is not there`));
+      });
       document.head.append(script);
     }));
   }

@@ -50,7 +50,8 @@ class CardList {
     this.left = margin;
     this.height = Math.round(this.width * 0.75 + 5.75 * rem);
     this.list.style.height = `${Math.ceil(this.places.length / this.columns) * this.height}px`;
-    this.scroller.scrollTop = Math.floor(first / this.columns) * this.height + this.scroller.scrollTop % this.height;
+    const within = this.scroller.scrollTop % this.height;
+    this.scroller.scrollTop = Math.floor(first / this.columns) * this.height + within;
     const held = this.list.contains(document.activeElement);
     for (const index of [...this.cards.keys()]) this.release(index);
     this.draw();
@@ -69,8 +70,8 @@ class CardList {
     const top = this.scroller.scrollTop, seen = this.scroller.clientHeight;
     const from = Math.max(0, Math.floor(top / this.height) - 1) * this.columns;
     const to = Math.min(this.places.length, (Math.ceil((top + seen) / this.height) + 1) * this.columns);
-    for (const index of [...this.cards.keys()]) {
-      if ((index < from || index >= to) && !this.cards.get(index).contains(document.activeElement)) this.release(index);
+    for (const [index, card] of [...this.cards]) {
+      if ((index < from || index >= to) && !card.contains(document.activeElement)) this.release(index);
     }
     for (let index = from; index < to; index++) if (!this.cards.has(index)) this.place(index);
     this.sort(from, to);
@@ -81,7 +82,8 @@ class CardList {
     let next = null;
     for (let index = to - 1; index >= from; index--) {
       const card = this.cards.get(index);
-      if (card.nextElementSibling !== next && !card.contains(document.activeElement)) this.list.insertBefore(card, next);
+      const moved = card.nextElementSibling !== next && !card.contains(document.activeElement);
+      if (moved) this.list.insertBefore(card, next);
       next = card;
     }
   }

@@ -23,7 +23,8 @@ const side = new Details(byId('side'), {
   step: (by) => step(by), leave: () => leave(),
   where: (place) => {
     const at = shown.indexOf(place);
-    return at < 0 ? 'not among those shown' : `${(at + 1).toLocaleString('en')} of ${shown.length.toLocaleString('en')}`;
+    if (at < 0) return 'not among those shown';
+    return `${(at + 1).toLocaleString('en')} of ${shown.length.toLocaleString('en')}`;
   }});
 
 function values() { return PAGE.scores[byId('score').value] || []; }
@@ -47,19 +48,24 @@ function resetRange() {
   byId('most').setAttribute('aria-label', `Highest ${title} to show`);
 }
 
+/* At its end a slider stands for the end itself: rounding may lead past it. */
 function bounds() {
-  const at = (input) => ends[0] + (ends[1] - ends[0]) * Number(byId(input).value) / STEPS;
-  return [byId('least').value === '0' ? -Infinity : at('least'), Number(byId('most').value) === STEPS ? Infinity : at('most')];
+  const [least, most] = ['least', 'most'].map((input) => Number(byId(input).value));
+  const at = (steps) => (steps === STEPS ? ends[1] : ends[0] + (ends[1] - ends[0]) * steps / STEPS);
+  return [least ? at(least) : -Infinity, most === STEPS ? Infinity : at(most)];
 }
 
 function drawHistogram([least, most]) {
   const counts = new Array(BINS).fill(0), width = (ends[1] - ends[0]) / BINS;
-  for (const value of values()) if (value !== null) counts[Math.min(BINS - 1, Math.floor((value - ends[0]) / width))]++;
+  for (const value of values()) {
+    if (value !== null) counts[Math.min(BINS - 1, Math.floor((value - ends[0]) / width))]++;
+  }
   const tallest = Math.max(...counts, 1), plot = byId('histogram');
   plot.setAttribute('viewBox', `0 0 ${BINS} 1`);
   plot.replaceChildren(...counts.map((count, bin) => {
     const middle = ends[0] + (bin + 0.5) * width, height = count ? Math.max(0.03, count / tallest) : 0;
-    return svg('rect', {x: bin + 0.08, width: 0.84, y: 1 - height, height, class: middle >= least && middle <= most ? 'in' : 'out'});
+    const kind = middle >= least && middle <= most ? 'in' : 'out';
+    return svg('rect', {x: bin + 0.08, width: 0.84, y: 1 - height, height, class: kind});
   }));
   const [low, high] = [Math.max(least, ends[0]), Math.min(most, ends[1])].map(scoreText);
   byId('bounds').textContent = `${low} to ${high}`;
@@ -70,17 +76,17 @@ function drawHistogram([least, most]) {
 const ORDERS = {
   given: null,
   low: (one, other) => compare(values()[one], values()[other]),
-  high: (one, other) => compare(values()[other], values()[one]),
+  high: (one, other) => compare(values()[one], values()[other], -1),
   short: (one, other) => words(one) - words(other),
   long: (one, other) => words(other) - words(one),
 };
 
 function words(place) { return PAGE.captions[place].split(' ').length; }
 
-/* Entries without the score come last, whatever the order. */
-function compare(one, other) {
+/* Entries without the score come last, whatever the order; `sign` -1 puts the highest first. */
+function compare(one, other, sign = 1) {
   if (one === null || other === null) return (one === null) - (other === null);
-  return one - other;
+  return sign * (one - other);
 }
 
 /* Find and order anew. */
@@ -154,7 +160,9 @@ function start() {
   if (scoreNames.includes('CIDEr')) byId('score').value = 'CIDEr';
   byId('score').closest('label').hidden = !scoreNames.length;
   byId('order').value = 'given';
-  if (!scoreNames.length) byId('order').querySelectorAll('[value=low], [value=high]').forEach((option) => option.remove());
+  if (!scoreNames.length) {
+    byId('order').querySelectorAll('[value=low], [value=high]').forEach((option) => option.remove());
+  }
   byId('least').max = byId('most').max = STEPS;
   byId('query').addEventListener('input', later(refresh, 120));
   byId('order').addEventListener('change', refresh);
@@ -162,8 +170,15 @@ function start() {
   const soon = later(refresh, 60);
   byId('least').addEventListener('input', () => { cross('least', 'most', Math.min); soon(); });
   byId('most').addEventListener('input', () => { cross('most', 'least', Math.max); soon(); });
-  byId('reset').addEventListener('click', () => { byId('query').value = ''; resetRange(); refresh(); byId('query').focus(); });
-  byId('list').addEventListener('click', (event) => { focusNext = event.detail === 0 && Boolean(event.target.closest('a')); });
+  byId('reset').addEventListener('click', () => {
+    byId('query').value = '';
+    resetRange();
+    refresh();
+    byId('query').focus();
+  });
+  byId('list').addEventListener('click', (event) => {
+    focusNext = event.detail === 0 && Boolean(event.target.closest('a'));
+  });
   byId('to-about').addEventListener('click', (event) => { event.preventDefault(); go(-1); byId('side').focus(); });
   document.addEventListener('keydown', keys);
   narrow.addEventListener('change', cover);

@@ -31,7 +31,8 @@ function colour(share) {
   return `rgb(${[1, 2, 3].map((i) => Math.round(from[i] + part * (to[i] - from[i]))).join(' ')})`;
 }
 
-const rampGradient = `linear-gradient(90deg, ${RAMP.map(([stop, ...rgb]) => `rgb(${rgb.join(' ')}) ${stop * 100}%`).join(', ')})`;
+const rampStops = RAMP.map(([stop, ...rgb]) => `rgb(${rgb.join(' ')}) ${stop * 100}%`);
+const rampGradient = `linear-gradient(90deg, ${rampStops.join(', ')})`;
 
 function bytes(text) {
   return Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
@@ -54,7 +55,7 @@ class Regions {
       this.side = this.count ? this.rows.length / this.count : 0;
     }
     this.attention = {};
-    for (const [name, {top, weights}] of Object.entries(details.attention)) {
+    for (const [name, {top, weights}] of Object.entries(details.words.length ? details.attention : {})) {
       const shares = bytes(weights), width = top.length ? shares.length / top.length : 0;
       this.attention[name] = top.map((most, t) => Array.from(
         shares.subarray(t * width, t * width + this.count), (share) => share / 255 * most));
@@ -157,7 +158,8 @@ class Picture {
 
   boxShares(weights) {
     const most = Math.max(...weights);
-    return weights.map((weight, p) => [weight / most, this.regions.rectangles[p]]).filter(([share]) => share > 0.02);
+    return weights.map((weight, p) => [weight / most, this.regions.rectangles[p]])
+      .filter(([share]) => share > 0.02);
   }
 
   cellShares(sums) {
@@ -239,13 +241,14 @@ function percent(share) {
 /* A drawing of what region p covers of the grid, with its profiles beside and above. */
 function coverageDrawing(regions, p) {
   const side = regions.side, [down, across] = regions.profiles(p), bar = side / 3;
-  const drawing = svg('svg', {class: 'coverage', viewBox: `${-bar - 0.6} ${-bar - 0.6} ${side + bar + 0.8} ${side + bar + 0.8}`,
-                              role: 'img', 'aria-label': `What region ${p + 1} covers of a grid of ${side} by ${side} cells`});
+  const from = -bar - 0.6, length = side + bar + 0.8;
+  const drawing = svg('svg', {class: 'coverage', viewBox: `${from} ${from} ${length} ${length}`, role: 'img',
+                              'aria-label': `What region ${p + 1} covers of a grid of ${side} by ${side} cells`});
   for (let row = 0; row < side; row++) {
     for (let column = 0; column < side; column++) {
-      const share = regions.covered(p, row, column);
-      drawing.append(svg('rect', {class: 'cell', x: column + 0.05, y: row + 0.05, width: 0.9, height: 0.9}),
-                     svg('rect', {class: 'full', x: column + 0.05, y: row + 0.05, width: 0.9, height: 0.9, 'fill-opacity': share}));
+      const cell = {x: column + 0.05, y: row + 0.05, width: 0.9, height: 0.9};
+      drawing.append(svg('rect', {class: 'cell', ...cell}),
+                     svg('rect', {class: 'full', ...cell, 'fill-opacity': regions.covered(p, row, column)}));
     }
   }
   down.forEach((sum, row) => drawing.append(svg('rect', {
