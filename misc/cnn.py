@@ -20,6 +20,10 @@ from misc.provenance import LAYOUTS
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # of ImageNet, red, green, blue
 
 
+class TooSmall(ValueError):
+    """An image has fewer than 3 x 3 pixels."""
+
+
 def find_weights(model, model_root=None):
     """The path of `<model>.pth` in `model_root`, or else in data/ or data/imagenet_weights/.
 
@@ -105,7 +109,7 @@ def image_features(network, image, att_size):
 
     image: uint8 (height, width, 3), red, green, blue.  Returns (fc (D,), att (att_size, att_size, D)),
     NumPy float32: the last map averaged adaptively to att_size x att_size, and the mean of that.
-    Raises `ValueError` for an image of fewer than 3 x 3 pixels, which Caffe's layout cannot take.
+    Raises `TooSmall` for an image of fewer than 3 x 3 pixels, which Caffe's layout cannot take.
     """
     hidden = last_maps(network, colours(image[None], network.conv1.weight.device))
     att = functional.adaptive_avg_pool2d(hidden, att_size)[0].permute(1, 2, 0)  # (att_size, att_size, D)
@@ -120,11 +124,11 @@ def colours(images, device):
 def last_maps(network, images):
     """The last maps (I, D, h, w) of images (I, 3, height, width), colours from 0 to 1.
 
-    Raises `ValueError` for images of fewer than 3 x 3 pixels, which Caffe's layout cannot take.
+    Raises `TooSmall` for images of fewer than 3 x 3 pixels, which Caffe's layout cannot take.
     """
     height, width = images.shape[2:]
     if min(height, width) < 3:
-        raise ValueError(f'{width} x {height} pixels are too few')
+        raise TooSmall(f'{width} x {height} pixels are too few')
     mean, deviation = (torch.tensor(values, device=images.device)[:, None, None]
                        for values in (MEAN, DEVIATION))
     hidden = (images - mean) / deviation

@@ -31,7 +31,9 @@ def random_detector(seed, most):
 def look(detector, pictures):
     """Show pictures (n, 3, side, side) to a detector in their own size."""
     transform = detector.transform
-    sizes, transform.min_size, transform.max_size = (transform.min_size, transform.max_size), (CALIBRATION,), \
-        CALIBRATION
-    detector(list(pictures))
-    transform.min_size, transform.max_size = sizes
+    least, most = transform.min_size, transform.max_size
+    transform.min_size, transform.max_size = (CALIBRATION,), CALIBRATION
+    try:
+        detector(list(pictures))
+    finally:
+        transform.min_size, transform.max_size = least, most

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
+from misc import cnn
 from misc.cli import DataError, Progress
 from misc.features import SUFFIX, write_array
 from misc.files import write_json
@@ -45,7 +46,7 @@ class Extraction:
             with contextlib.suppress(DataError):   # a broken sizes file is made anew
                 self.sizes = {image_id: tuple(map(int, size))
                               for image_id, size in image_sizes(self.folders['box']).items()}
-            for image_id in pictures.changed:
+            for image_id in pictures.changed():
                 self._forget(image_id)
             pictures.save()
             done = self.done()
@@ -141,11 +142,15 @@ class Extraction:
         """What `finder` finds in each of `pictures`, scaled to the pixels of the file, or None where nothing
         can be found."""
         try:
-            found = finder(np.stack(pictures))
-        except (torch.OutOfMemoryError, ValueError) as error:
-            if len(images) > 1:   # one by one
-                return [self._regions(finder, [image], [picture])[0] for image, picture in zip(images, pictures)]
-            reason = "it does not fit into the device's memory" if isinstance(error, RuntimeError) else error
+            found, reason = finder(np.stack(pictures)), ''
+        except cnn.TooSmall as error:
+            found, reason = None, str(error)
+        except torch.OutOfMemoryError:
+            found, reason = None, "it does not fit into the device's memory"
+        # After the error, not while it is handled: it holds what the batch left in memory.
+        if found is None and len(images) > 1:
+            return [self._regions(finder, [image], [picture])[0] for image, picture in zip(images, pictures)]
+        if found is None:
             self.broken.add(f'{images[0][1]}: {reason}')
             return [None]
         return [self._checked(image, picture, *regions)

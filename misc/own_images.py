@@ -5,11 +5,12 @@ is the number in the name, else they are counted from 1 in the order of their na
 which is which, and keeps their numbers when others come.
 """
 
+import hashlib
 import os
 import re
 from functools import partial
 
-from misc.cli import DataError, UsageError, note
+from misc.cli import DataError, UsageError, note, progress
 from misc.files import read_json, write_json
 from misc.images import read_upright
 from misc.karpathy import read_images
@@ -29,7 +30,6 @@ class OwnPictures:
     files    {id: file name}, ids whole numbers, in the order of the names or of the ids that were given
     paths    {id as a string: path}
     wanted   how many there should be: more than there are, where COCO's list has more
-    changed  ids (as strings) of pictures that have another content than when their regions were found
     """
 
     def __init__(self, place, base, broken, coco_json=None, most=None):
@@ -48,22 +48,32 @@ class OwnPictures:
             self.files = dict(list(self.files.items())[:most])
         self.paths = {str(number): os.path.join(self.root, name) for number, name in self.files.items()}
         self._check(known, by_name, names)
-        found = {number: {'file': name, 'bytes': size_of(os.path.join(self.root, name))}
-                 for number, name in self.files.items()}
-        self.changed = [str(number) for number, entry in found.items()
-                        if number in known and known[number] != entry]
-        self.listed = {**known, **found}
+        self.listed = known
+
+    def changed(self):
+        """The ids (as strings) of pictures that have another content than when their regions were found.  Only
+        files that are others by the looks of it (see `looks_of`) are read."""
+        changed, looks = [], {number: looks_of(self.paths[str(number)]) for number in self.files}
+        anew = [number for number in self.files
+                if number not in self.listed or self.listed[number].get('looks') != looks[number]]
+        for number in progress(anew, 'contents'):
+            content = digest_of(self.paths[str(number)])
+            if number in self.listed and self.listed[number].get('content') != content:
+                changed.append(str(number))
+            self.listed[number] = {'file': self.files[number], 'looks': looks[number], 'content': content}
+        if changed:
+            note(f'note: {len(changed)} pictures are not what they were; their regions are found anew')
+        return changed
 
     def _known(self):
-        """{id: {'file', 'bytes'}} of earlier runs."""
+        """{id: {'file', 'looks', 'content'}} of earlier runs."""
         if not os.path.exists(self.listing):
             return {}
         content = read_json(self.listing, 'scripts/extract_regions.py')
         try:
             if not all(isinstance(entry['file'], str) for entry in content.values()):
                 raise TypeError('a file name that is no text')
-            return {int(number): {'file': entry['file'], 'bytes': entry['bytes']}
-                    for number, entry in content.items()}
+            return {int(number): entry for number, entry in content.items()}
         except (AttributeError, LookupError, TypeError, ValueError):
             raise DataError(f'{self.listing} does not say which picture is which; remove it and the folders '
                             'beside it, and run the command again') from None
@@ -99,8 +109,6 @@ class OwnPictures:
 class ListedPictures:
     """The images that a split file of Karpathy's lists, under the folder that holds train2014/ and val2014/."""
 
-    changed = ()
-
     def __init__(self, input_json, root, broken):
         """Broken records go to `broken`.  Raises `DataError`, `UsageError`."""
         if not os.path.isdir(root):
@@ -120,6 +128,10 @@ class ListedPictures:
         """What misc/made.py should hold against earlier runs: some of the images."""
         return {'images_root': Sample(self.paths, partial(describe, self.paths, longest))}
 
+    def changed(self):
+        """None that is known: `inputs` says whether they are others."""
+        return []
+
     def save(self):
         """Their ids are in the split file."""
 
@@ -134,12 +146,23 @@ def describe(paths, longest, image_id):
         return None
 
 
-def size_of(path):
-    """The bytes of a file, 0 where it is gone."""
+def looks_of(path):
+    """By what a file is the one that it was, without being read: of any other one, also of an equal copy, the
+    number on its disk or the time of its last change is another.  None where it is gone."""
     try:
-        return os.path.getsize(path)
+        state = os.stat(path)
     except OSError:
-        return 0
+        return None
+    return [state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns]
+
+
+def digest_of(path):
+    """A digest of a file's content; None where it cannot be read."""
+    try:
+        with open(path, 'rb') as file:
+            return hashlib.file_digest(file, 'sha256').hexdigest()[:24]
+    except OSError:
+        return None
 
 
 def list_pictures(place):

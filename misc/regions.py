@@ -53,7 +53,7 @@ class Finder:
 
     def __call__(self, pictures):
         """The regions of `pictures` of one size, uint8 (I, height, width, 3) -> [(boxes (P, 4) in their
-        pixels, features (P, D))], float32.  Raises `ValueError` for pictures that are too small."""
+        pixels, features (P, D))], float32.  Raises `cnn.TooSmall`."""
         # In whole float32, so that features are the same to 1e-5 wherever they are computed.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self._find(pictures)

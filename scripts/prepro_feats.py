@@ -25,10 +25,10 @@ KINDS = ('att', 'fc')
 def extract(network, pixels, att_size):
     """(fc, att) of one image (uint8 (height, width, 3)); `DataError` where the network cannot take it."""
     import torch
-    from misc.cnn import image_features
+    from misc.cnn import TooSmall, image_features
     try:
         fc, att = image_features(network, pixels, att_size)
-    except ValueError as error:
+    except TooSmall as error:
         raise DataError(str(error)) from None
     except torch.OutOfMemoryError:
         raise DataError(f'{pixels.shape[1]} x {pixels.shape[0]} pixels do not fit into the '

@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 
-from misc import cnn, regions, weights
+from misc import cnn, detector, own_images, regions, weights
 from misc.cli import DataError
 from misc.extraction import Extraction, alike
 from misc.features import read_array
@@ -254,6 +256,41 @@ def test_pictures_that_come_later_or_change_are_all_that_is_found_anew(extract, 
     assert status == 2 and 'lists other pictures' in said
 
 
+def test_a_picture_is_known_by_its_content_whatever_its_size_and_date(extract, tmp_path, pictures):
+    for name in ('b.png', 'd.jpg'):
+        (pictures / name).unlink()
+    photo(1).save(pictures / 'b.bmp')
+    extract(grid_size=2)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob('out_*/*.np?')}
+
+    def found_anew(place):
+        assert extract(grid_size=2, images_root=place)[0] == 0
+        anew = {path.stem for path, time in times.items() if path.stat().st_mtime_ns != time}
+        times.update({path: path.stat().st_mtime_ns for path in times})
+        return anew
+    state = (pictures / 'b.bmp').stat()
+    photo(2).save(pictures / 'b.bmp')
+    os.utime(pictures / 'b.bmp', ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (pictures / 'b.bmp').stat().st_size == state.st_size
+    assert found_anew(pictures) == {'2'}
+    os.utime(pictures / 'b.bmp')
+    shutil.copytree(pictures, tmp_path / 'copy')
+    assert found_anew(tmp_path / 'copy') == set()
+    photo(3).save(tmp_path / 'copy' / 'b.bmp')   # a folder with the same names and sizes
+    assert found_anew(tmp_path / 'copy') == {'2'}
+    listing = tmp_path / 'out_images.json'
+    listed = json.loads(listing.read_text())
+    del listed['1']['content'], listed['1']['looks']   # of whatever the content was
+    listing.write_text(json.dumps(listed))
+    assert found_anew(tmp_path / 'copy') == {'1'}
+
+
+def test_files_that_are_what_they_were_are_not_read_again_to_tell(extract, monkeypatch):
+    extract(grid_size=2)
+    monkeypatch.setattr(own_images, 'digest_of', lambda path: pytest.fail(f'{path} was read'))
+    assert extract(grid_size=2)[0] == 0
+
+
 def test_the_images_of_a_split_file_have_its_ids(extract, tmp_path, pictures):
     (pictures / 'val2014').mkdir()
     for number in (391895, 7):
@@ -339,6 +376,55 @@ def test_pictures_are_read_as_people_see_them(tmp_path):
             expected = ImageOps.exif_transpose(image)
         assert np.array_equal(read('exif.png')[0], np.asarray(expected))
         assert read_size(str(tmp_path / 'exif.png'), upright=True) == expected.size
+
+
+def test_large_pictures_are_read_small_so_that_they_take_little_memory(tmp_path, monkeypatch):
+    save_odd(tmp_path)
+    sizes, plain = [], Image.Image.resize
+    for name in ('large.jpg', 'large.png'):
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, 'resize',
+                          lambda image, *given, **named: (sizes.append(image.size), plain(image, *given, **named))[1])
+            read_upright(str(tmp_path / name), 100)
+    # A JPEG of 2000 pixels is decoded at an eighth; of a PNG of 2600 pixels each 13 x 13 are averaged.
+    assert sizes == [(250, 188), (200, 108)]
+
+
+def test_memory_that_a_batch_did_not_fit_into_is_free_when_its_pictures_are_tried_one_by_one(
+        extract, tmp_path, monkeypatch):
+    extract(grid_size=2, output='undisturbed')
+    batches, plain = [], regions.Finder._find
+
+    def find(finder, pictures):
+        assert not any(batch() for batch in batches)
+        batch = pictures.copy()
+        if len(pictures) > 1:
+            batches.append(weakref.ref(batch))
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return plain(finder, pictures)
+    monkeypatch.setattr(regions.Finder, '_find', find)
+    assert extract(grid_size=2)[0] == 0 and len(batches) == 1
+    one, other = arrays(tmp_path), arrays(tmp_path, 'undisturbed')
+    assert one.keys() == other.keys()
+    for key in one:
+        np.testing.assert_allclose(one[key], other[key], atol=1e-4)
+
+
+def test_a_slip_of_the_program_is_not_taken_for_a_broken_picture(extract, monkeypatch):
+    def slip(maps, side):
+        raise ValueError('too many values to unpack')
+    monkeypatch.setattr(regions, 'grid_features', slip)
+    with pytest.raises(ValueError, match='too many values to unpack'):
+        extract(grid_size=2)
+
+
+def test_a_detector_has_its_own_sizes_again_after_statistics_were_taken(networks):  # noqa: F811
+    found = detector.random_detector(1, 10)
+    assert (found.transform.min_size, found.transform.max_size) == ((64,), 128)
+    found.forward = lambda pictures: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        detector.look(found, torch.zeros(1, 3, 8, 8))
+    assert (found.transform.min_size, found.transform.max_size) == ((64,), 128)
 
 
 def test_a_folder_without_pictures_and_a_place_that_is_none_are_refused(extract, tmp_path):

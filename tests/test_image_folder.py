@@ -119,6 +119,22 @@ def test_the_page_shows_a_turned_picture_upright_as_its_regions_were_found(own, 
     assert image['attention']['mean']['top'] and listing['references'] == [[]]
 
 
+def test_the_page_of_a_split_shows_pictures_as_its_regions_were_found(own, tmp_path):
+    images = tmp_path / 'images'
+    shutil.copytree(own / 'images', images)
+    turned = Image.Exif()
+    turned[0x0112] = 6   # a quarter turn
+    with Image.open(images / 'val2014' / '112.jpg') as image:
+        stored = image.size
+        image.save(images / 'val2014' / '112.jpg', exif=turned)
+    for regions, folder, shown in ((recorded_way(own / 'grid_att'), own / 'run', stored[::-1]),
+                                   (None, change_infos(own, tmp_path / 'elsewhere', regions=None), stored)):
+        tiny.run(evaluation, tiny.eval_flags(
+            own, folder, *BOXED, '--input_img_feat_dir', own / 'grid_att', '--input_box_dir', own / 'grid_box',
+            '--dump_images', 1, '--image_root', images, '--num_images', 1))
+        assert read_page(tmp_path / 'here' / 'vis')[0]['sizes'] == [list(shown)], regions
+
+
 def test_every_family_of_models_and_ensembles_find_what_they_need(own, tmp_path):
     runs = [own / 'run']
     for number, flags in enumerate((
