@@ -368,6 +368,9 @@ def add_own_picture_flags(parser):
                             'features of the same origin mean the same')
     group.add_argument('--cnn_model', type=one_of('resnet101', 'resnet152'), metavar='NAME',
                        help="the network of the features, resnet101 or resnet152 (default: the training's)")
+    group.add_argument('--cnn_layout', type=one_of('caffe', 'torchvision'), metavar='NAME',
+                       help='with --detector: whose weights NAME.pth holds, caffe or torchvision; files as '
+                            'torchvision names them need no word')
     group.add_argument('--cnn_weight_dir', metavar='DIR',
                        help="folder of the weights, NAME.pth or as torchvision names them (default: data, "
                             "data/imagenet_weights, then torchvision's own downloads)")
@@ -541,7 +544,7 @@ def check_scheduled_sampling(options):
 
 def check_image_folder(options, given):
     """Refuse what does not go with pictures that are in no data set, and what only goes with them."""
-    own = ('regions_dir', 'detector', 'cnn_model', 'cnn_weight_dir')
+    own = ('regions_dir', 'detector', 'cnn_model', 'cnn_layout', 'cnn_weight_dir')
     if not options.image_folder:
         for name in own:
             if name in given:

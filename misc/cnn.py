@@ -6,8 +6,6 @@ torchvision's in the second, 3 x 3 one; and Caffe's max-pool has no padding and 
 one in the layout of the other give features that look like features and are wrong.
 """
 
-import os
-
 import numpy as np
 import torch
 import torchvision
@@ -22,25 +20,6 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # of ImageNet, 
 
 class TooSmall(ValueError):
     """An image has fewer than 3 x 3 pixels."""
-
-
-def find_weights(model, model_root=None):
-    """The path of `<model>.pth` in `model_root`, or else in data/ or data/imagenet_weights/.
-
-    Raises `DataError` that says what to fetch, and where to put it.
-    """
-    places = [model_root] if model_root else ['data', os.path.join('data', 'imagenet_weights')]
-    for place in places:
-        path = os.path.join(place, f'{model}.pth')
-        if os.path.isfile(path):
-            return path
-    path = os.path.join(places[0], f'{model}.pth')
-    raise DataError(
-        f'there is no {model}.pth in {" or ".join(places)}; fetch the ImageNet weights converted from Caffe '
-        f'and put them at {path}.\n'
-        f'Torchvision\'s serve with --cnn_layout torchvision; this puts them there:\n'
-        f'python -c "import torch, torchvision; torch.save(torchvision.models.{model}('
-        f'weights=\'IMAGENET1K_V1\').state_dict(), \'{path}\')"')
 
 
 def load_network(model, path, layout, device):

@@ -92,9 +92,10 @@ class ImageFolder:
         if way is None:
             raise UsageError('the models of the ensemble were trained on regions found in different ways '
                              f'({"; ".join(map(provenance.told, ways))}); give models of one way')
-        if options.cnn_model not in (None, way['cnn_model']):
-            raise UsageError(f'--cnn_model {options.cnn_model} contradicts {options.infos_path[0]}, whose '
-                             f'features come from {way["cnn_model"]}; leave the flag out')
+        for name in ('cnn_model', 'cnn_layout'):
+            if getattr(options, name) not in (None, way[name]):
+                raise UsageError(f'--{name} {getattr(options, name)} contradicts {options.infos_path[0]}, whose '
+                                 f'features come from {way[name]}; leave the flag out')
         return way
 
     def _other_way(self, trained):
@@ -102,11 +103,12 @@ class ImageFolder:
         from misc.regions import new_way
         options = self.options
         same = trained and trained['detector'] == options.detector
-        if same and options.cnn_model in (None, trained['cnn_model']) and not options.cnn_weight_dir:
+        if same and not options.cnn_weight_dir and all(
+                getattr(options, name) in (None, trained[name]) for name in ('cnn_model', 'cnn_layout')):
             return trained
         settings = {**provenance.DEFAULTS, **(trained if same else {})}
         way = new_way(options.detector, settings, options.cnn_model or provenance.MODELS[0],
-                      trained['cnn_layout'] if same else None, options.cnn_weight_dir)
+                      options.cnn_layout, options.cnn_weight_dir)
         if way != trained:
             was = provenance.told(trained) if trained else 'features of another origin'
             note(f'warning: the model was trained on {was}; what it says of other features is a guess')

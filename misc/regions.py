@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from misc import cnn, weights
+from misc.cli import UsageError
 from misc.provenance import DETECTOR, SETTINGS, seed_of
 
 BINS, SAMPLES = 7, 2   # of RoI align: bins each way over a box, and samples each way in a bin
@@ -15,14 +16,20 @@ BINS, SAMPLES = 7, 2   # of RoI align: bins each way over a box, and samples eac
 
 def new_way(detector, settings, cnn_model, layout=None, folder=None, seed=None):
     """The way of `detector` (one of DETECTORS) with `settings`, {name: value}, and the weights that are there:
-    in `folder`, or where misc/weights.py looks; or random ones by `seed`.  Raises `DataError`."""
+    in `folder`, or where misc/weights.py looks; or random ones by `seed`.  Raises
+    `DataError`, and `UsageError` where `layout` is None and the name of the ResNet's file does not tell it."""
     way = {'detector': detector, **{name: settings[name] for name in SETTINGS[detector]}}
     names = {'cnn_weights': cnn_model}
     if detector == 'fasterrcnn':
         names['detector_weights'] = DETECTOR
     paths = weights.find_files(names.values(), folder) if seed is None else []
-    is_caffes = bool(paths) and weights.is_caffes(paths[0], cnn_model)
-    way.update(cnn_model=cnn_model, cnn_layout=layout or ('caffe' if is_caffes else 'torchvision'))
+    layout = layout or (weights.layout_of(paths[0], cnn_model) if paths else 'torchvision')
+    if layout is None:
+        raise UsageError(f'{paths[0]} may hold weights of either layout, and in the wrong one features look like '
+                         'features and are not; give --cnn_layout caffe if they were converted from Caffe (as '
+                         'the published file of that name was), --cnn_layout torchvision if they are '
+                         "torchvision's")
+    way.update(cnn_model=cnn_model, cnn_layout=layout)
     marks = map(weights.file_mark, paths) if paths else [weights.random_mark(seed)] * len(names)
     way.update(zip(names, marks))
     return way

@@ -12,7 +12,7 @@ import torchvision
 from torch.nn import functional
 
 from misc.cli import DataError
-from misc.provenance import DIGEST, RANDOM
+from misc.provenance import DIGEST, MODELS, RANDOM
 
 PLACES = ('data', os.path.join('data', 'imagenet_weights'))
 # Of a random residual branch, beside its shortcut: with more, pictures come out alike in networks so deep.
@@ -24,7 +24,8 @@ def find_files(names, folder=None):
 
     Looked for as `<name>.pth` and under torchvision's own names for it, in `folder`, or else in data/,
     data/imagenet_weights/ and the cache that torchvision keeps its downloads in.  Raises a `DataError` that
-    says of all that are missing what to download, and where to put it.
+    says of all that are missing what to download, and where to put it: under torchvision's own name, which
+    tells the layout.
     """
     cache = os.path.join(torch.hub.get_dir(), 'checkpoints')
     places, found, missing = [folder] if folder else [*PLACES, cache], [], {}
@@ -38,9 +39,12 @@ def find_files(names, folder=None):
         else:
             missing[name] = addresses[0]
     if missing:
+        others = [f'(the published weights converted from Caffe serve too, as {places[0]}/{name}.pth with '
+                  '--cnn_layout caffe)\n' for name in missing if name in MODELS]
         raise DataError(f'there are no weights of {" and ".join(missing)} in {", ".join(places)}\n'
                         f'download {" and ".join(missing.values())} and put '
                         f'{"it" if len(missing) == 1 else "them"} into {folder or cache}\n'
+                        f'{"".join(others)}'
                         '(to try things out without: scripts/extract_regions.py --random_weights 1)')
     return found
 
@@ -50,9 +54,10 @@ def find_file(name, folder=None):
     return find_files([name], folder)[0]
 
 
-def is_caffes(path, name):
-    """Whether a file is by its name one converted from Caffe: torchvision's own names end in a digest."""
-    return os.path.basename(path) == f'{name}.pth'
+def layout_of(path, name):
+    """'torchvision' of a file that has torchvision's own name for the weights of a ResNet, which ends in a
+    digest.  None of `<name>.pth`: weights of either layout are called so, and hold the same names and shapes."""
+    return None if os.path.basename(path) == f'{name}.pth' else 'torchvision'
 
 
 def random_mark(seed):

@@ -107,25 +107,23 @@ def gpu_findings():
         yield Finding(MISSING, 'GPU', f'no CUDA device; the {os.cpu_count()} processors do the work')
 
 
+USES_OF_WEIGHTS = {'resnet101': 'only for features and captions of images of your own',
+                   'Faster R-CNN': 'only for regions by --detector fasterrcnn'}
+
+
 def cnn_findings(folder):
     """Weights of the networks that look at images, in the places where they are looked for."""
-    from misc.cnn import find_weights
     from misc.provenance import DETECTOR, MODELS
     from misc.weights import find_file
-    for model in MODELS:
+    for name, what in (*((model, model) for model in MODELS), (DETECTOR, 'Faster R-CNN')):
         try:
-            yield Finding(THERE, f'{model}.pth', find_weights(model, None if folder == 'data' else folder))
+            yield Finding(THERE, what, find_file(name, None if folder == 'data' else folder))
         except DataError as error:
-            try:    # what torchvision downloaded serves for regions
-                yield Finding(THERE, model, find_file(model))
+            try:    # what torchvision downloaded serves, too
+                yield Finding(THERE, what, find_file(name))
             except DataError:
-                if model == MODELS[0]:
-                    yield Finding(MISSING, f'{model}.pth', 'only for features and captions of images of your own',
-                                  str(error))
-    try:
-        yield Finding(THERE, 'Faster R-CNN', find_file(DETECTOR))
-    except DataError as error:
-        yield Finding(MISSING, 'Faster R-CNN', 'only for regions by --detector fasterrcnn', str(error))
+                if name != MODELS[1]:   # which nobody needs who has the other
+                    yield Finding(MISSING, what, USES_OF_WEIGHTS[what], str(error))
 
 
 class DataChain:

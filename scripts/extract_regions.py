@@ -62,7 +62,8 @@ def add_way_flags(parser):
         'folder of the weights, CNN_MODEL.pth or as torchvision names them (default: data, '
         "data/imagenet_weights, then torchvision's own downloads)"))
     parser.add_argument('--cnn_layout', choices=LAYOUTS, help=(
-        'where the network strides (default: caffe for CNN_MODEL.pth, torchvision for files as it names them)'))
+        'where the network strides: caffe for weights converted from Caffe, torchvision for its own, and known '
+        'of files as torchvision names them; to be given for CNN_MODEL.pth, which may be either'))
     parser.add_argument('--random_weights', type=number_in(int, low=0, high=2 ** 32 - 1), metavar='SEED', help=(
         'RANDOM weights by this seed, to try things out without any: features tell pictures apart, and know '
         'nothing'))

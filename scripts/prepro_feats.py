@@ -16,6 +16,7 @@ from misc.features import SUFFIX, write_array
 from misc.images import read_rgb
 from misc.karpathy import read_images
 from misc.made import Files, Sample, claimed, digest, finished
+from misc.provenance import LAYOUTS, MODELS
 from misc.workers import add_workers_flag, ahead
 from opts import device_name
 
@@ -111,12 +112,13 @@ def arguments():
     parser.add_argument('--output_dir', required=True, help='beginning of the names of the folders')
     parser.add_argument('--images_root', required=True, help=(
         'folder of the images: it holds train2014/ and val2014/'))
-    parser.add_argument('--model', default='resnet101', choices=['resnet101', 'resnet152'], help=(
-        'the network; its weights are MODEL.pth'))
+    parser.add_argument('--model', default='resnet101', choices=MODELS, help='the network')
     parser.add_argument('--model_root', help=(
-        'folder of the weights (default: data, then data/imagenet_weights)'))
-    parser.add_argument('--cnn_layout', default='caffe', choices=['caffe', 'torchvision'], help=(
-        'where the network strides; take torchvision for weights of torchvision, else features are wrong'))
+        "folder of the weights, MODEL.pth or as torchvision names them (default: data, data/imagenet_weights, "
+        "then torchvision's own downloads)"))
+    parser.add_argument('--cnn_layout', choices=LAYOUTS, help=(
+        'where the network strides (default: caffe for MODEL.pth, as published, torchvision for files as it names '
+        'them); take torchvision if it was you who called its weights MODEL.pth, else features are wrong'))
     parser.add_argument('--att_size', type=number_in(int, low=1), default=14, help=(
         'the map is averaged to this many regions each way; 7 takes a quarter of the disk'))
     parser.add_argument('--device', type=device_name, default='auto', help=(
@@ -131,22 +133,24 @@ def main():
     broken = Broken()
     paths = image_paths(opt, broken)
     import torch   # takes seconds to load: first what can be refused without it
-    from misc import cnn
+    from misc import cnn, weights
     from misc.machine import pick_device
     torch.backends.cudnn.allow_tf32 = False   # features are the same to 1e-5 wherever they are computed
-    weights = cnn.find_weights(opt.model, opt.model_root)
+    path = weights.find_file(opt.model, opt.model_root)
+    layout = opt.cnn_layout or weights.layout_of(path, opt.model) or 'caffe'
+    note(f'features of {opt.model} in the layout of {layout}, weights {path}')
     device = pick_device(opt.device)
     base = os.path.normpath(opt.output_dir)
     folders = {kind: f'{base}_{kind}' for kind in KINDS}
-    options = {'model': opt.model, 'cnn_layout': opt.cnn_layout, 'att_size': opt.att_size}
-    inputs = {'model_root': Files([weights]),
+    options = {'model': opt.model, 'cnn_layout': layout, 'att_size': opt.att_size}
+    inputs = {'model_root': Files([path]),
               'images_root': Sample(paths, partial(describe, paths=paths))}
     with claimed(base, 'prepro_feats.py', options, inputs, list(folders.values())):
         done = extracted(folders)
         todo = [(image_id, path) for image_id, path in paths.items() if image_id not in done]
         with Progress(len(paths), 'features', done=len(paths) - len(todo)) as display:
             if todo:
-                network = cnn.load_network(opt.model, weights, opt.cnn_layout, device)
+                network = cnn.load_network(opt.model, path, layout, device)
                 convert_all(network, todo, folders, opt.att_size, opt.num_workers, broken, display)
     note(f'{len(extracted(folders) & set(paths))} of {len(paths)} images -> {", ".join(folders.values())}')
     return broken.finish('put whole images there and run the command again; it extracts only what is missing')

@@ -195,12 +195,13 @@ def test_weights_are_told_with_their_places_or_what_to_download(tmp_path, monkey
 
     def found():
         return {finding.what: finding for finding in check_setup.cnn_findings('data')}
-    assert states(found()) == {'resnet101.pth': 'missing', 'Faster R-CNN': 'missing'} and not needed(found())
+    assert states(found()) == {'resnet101': 'missing', 'Faster R-CNN': 'missing'} and not needed(found())
     assert f'put it into {tmp_path}/hub/checkpoints' in found()['Faster R-CNN'].way_out
     (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True)
     (tmp_path / 'hub' / 'checkpoints' / 'resnet101-63fe2227.pth').touch()
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'fasterrcnn_resnet50_fpn_v2.pth').touch()
     assert states(found()) == {'resnet101': 'ok', 'Faster R-CNN': 'ok'}
+    assert found()['resnet101'].detail.endswith('resnet101-63fe2227.pth')
     (tmp_path / 'data' / 'resnet101.pth').touch()
-    assert states(found()) == {'resnet101.pth': 'ok', 'Faster R-CNN': 'ok'}
+    assert found()['resnet101'].detail.endswith('data/resnet101.pth')

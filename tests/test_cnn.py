@@ -1,6 +1,7 @@
 """The ResNet's two layouts, its weights, images of all modes, and `prepro_feats.py`."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from misc import cnn
+from misc import cnn, weights
 from misc.cli import DataError, UserError
 from misc.images import read_rgb
 from scripts import prepro_feats
@@ -87,7 +88,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     assert 'another shape are bn1.bias' in refusal({**state, 'bn1.bias': torch.zeros(1)})
     assert 'not finite are bn1.bias' in refusal({**state, 'bn1.bias': torch.full((64,), torch.nan)})
     assert 'not a state dict' in refusal([1, 2])
-    assert 'not a file of weights' in refusal(small_network())   # a pickled module is code, not weights
+    assert 'nothing of it was used' in refusal(small_network())   # a pickled module is code, not weights
     (tmp_path / 'resnet101.pth').write_bytes(b'<html>')
     with pytest.raises(DataError, match='fetch it again'):
         cnn.fitting_weights(network, path)
@@ -98,13 +99,15 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
 
 def test_weights_are_looked_for_in_data_and_its_subfolder_or_the_model_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError) as caught:
-        cnn.find_weights('resnet152')
-    assert 'put them at data/resnet152.pth' in str(caught.value)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    with pytest.raises(DataError, match=(
+            r'(?s)download http\S+resnet152-\w+\.pth and put it into .*hub/checkpoints.*'
+            r'Caffe serve too, as data/resnet152\.pth with --cnn_layout caffe')):
+        weights.find_file('resnet152')
     for place in ('data/imagenet_weights', 'data', 'elsewhere'):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         (tmp_path / place / 'resnet152.pth').touch()
-        assert cnn.find_weights('resnet152', 'elsewhere' if place == 'elsewhere' else None) == (
+        assert weights.find_file('resnet152', 'elsewhere' if place == 'elsewhere' else None) == (
             f'{place}/resnet152.pth')
 
 
@@ -214,6 +217,19 @@ def test_model_layout_and_att_size_change_the_features_and_are_not_mixed(photos,
     torch.save(small_network(3).state_dict(), photos / 'resnet101.pth')
     status, message = extract('--att_size', '2')
     assert status == 2 and 'resnet101.pth' in message
+
+
+def test_weights_that_torchvision_named_are_laid_out_as_torchvisions_and_others_as_published(photos, extract):
+    os.rename(photos / 'resnet101.pth', photos / 'resnet101-63fe2227.pth')
+    for flags, output in (((), 'named'), (('--cnn_layout', 'torchvision'), 'told'),
+                          (('--cnn_layout', 'caffe'), 'other')):
+        assert 'resnet101-63fe2227.pth' in extract('--att_size', '2', *flags, output=output)[1]
+    os.rename(photos / 'resnet101-63fe2227.pth', photos / 'resnet101.pth')
+    extract('--att_size', '2', output='published')
+    named, told, other, published = (read(photos, 0, output)[1]
+                                     for output in ('named', 'told', 'other', 'published'))
+    assert np.array_equal(named, told) and np.array_equal(other, published)
+    assert np.abs(named - published).mean() > 1e-3
 
 
 def test_a_wrong_image_root_or_device_is_refused(photos, extract, monkeypatch):

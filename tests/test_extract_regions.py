@@ -38,10 +38,10 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def extract(run, networks, tmp_path, pictures):  # noqa: F811
-    """Call with flags to run the command -> (status, what it said)."""
+    """Call with flags to run the command -> (status, what it said); None leaves a flag out."""
     def call(detector='grid', output='out', **flags):
-        return run(extract_regions, **{'images_root': pictures, 'output_dir': tmp_path / output,
-                                       'detector': detector, **RANDOM, **flags})
+        flags = {'images_root': pictures, 'output_dir': tmp_path / output, 'detector': detector, **RANDOM, **flags}
+        return run(extract_regions, **{name: value for name, value in flags.items() if value is not None})
     return call
 
 
@@ -383,8 +383,8 @@ def test_large_pictures_are_read_small_so_that_they_take_little_memory(tmp_path,
     sizes, plain = [], Image.Image.resize
     for name in ('large.jpg', 'large.png'):
         with monkeypatch.context() as patch:
-            patch.setattr(Image.Image, 'resize',
-                          lambda image, *given, **named: (sizes.append(image.size), plain(image, *given, **named))[1])
+            patch.setattr(Image.Image, 'resize', lambda image, *given: (
+                sizes.append(image.size), plain(image, *given))[1])
             read_upright(str(tmp_path / name), 100)
     # A JPEG of 2000 pixels is decoded at an eighth; of a PNG of 2600 pixels each 13 x 13 are averaged.
     assert sizes == [(250, 188), (200, 108)]
@@ -396,7 +396,7 @@ def test_memory_that_a_batch_did_not_fit_into_is_free_when_its_pictures_are_trie
     batches, plain = [], regions.Finder._find
 
     def find(finder, pictures):
-        assert not any(batch() for batch in batches)
+        assert all(batch() is None for batch in batches)
         batch = pictures.copy()
         if len(pictures) > 1:
             batches.append(weakref.ref(batch))
@@ -485,16 +485,20 @@ def test_a_picture_is_looked_at_with_the_same_others_wherever_the_run_before_it_
 def test_weights_are_looked_for_in_the_folder_or_data_and_torchvisions_cache(
         extract, networks, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
-    status, said = extract(random_weights=None)
-    assert status == 2
     for place in ('hub/checkpoints/resnet101-63fe2227.pth', 'data/imagenet_weights/resnet101-cd907fc2.pth',
                   'data/resnet101.pth'):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         save_weights(tmp_path / place)
         found = weights.find_file('resnet101')
         assert os.path.abspath(found) == str(tmp_path / place)
-        way = regions.new_way('grid', DEFAULTS, 'resnet101')
-        assert way['cnn_layout'] == ('caffe' if place.startswith('data/resnet') else 'torchvision')
+        if place != 'data/resnet101.pth':
+            assert regions.new_way('grid', DEFAULTS, 'resnet101')['cnn_layout'] == 'torchvision'
+    status, said = extract(random_weights=None)
+    assert status == 2 and 'data/resnet101.pth may hold weights of either layout' in said
+    assert '--cnn_layout caffe if' in said and '--cnn_layout torchvision if' in said
+    for layout in cnn.LAYOUTS:
+        assert extract(random_weights=None, cnn_layout=layout, output=layout, grid_size=2)[0] == 0
+        assert recorded_way(tmp_path / f'{layout}_att')['cnn_layout'] == layout
     with pytest.raises(DataError, match='(?s)no weights of resnet101 in elsewhere.*resnet101-63fe2227.pth and put '
                                         'it into elsewhere.*--random_weights'):
         weights.find_file('resnet101', 'elsewhere')

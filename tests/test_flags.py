@@ -120,7 +120,7 @@ CHANGES_CAPTIONS = {
     'seed': (7, ('--sample_max', 0)),
 }
 # Flags of eval.py for pictures of one's own, tested in tests/test_image_folder.py.
-OWN_PICTURES = {'image_folder', 'regions_dir', 'detector', 'cnn_model', 'cnn_weight_dir'}
+OWN_PICTURES = {'image_folder', 'regions_dir', 'detector', 'cnn_model', 'cnn_layout', 'cnn_weight_dir'}
 EVAL_READING = {'infos_path', 'input_label_h5', 'batch_size'}
 
 # Flags of eval.py that a test of tests/test_eval.py shows at work: {its name: flags}.

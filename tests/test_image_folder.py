@@ -270,11 +270,13 @@ def test_several_processes_caption_what_one_does_and_say_what_is_wrong_once(own,
     vis.unlink()
     statuses, texts = several.run(
         2, evaluation, caption_flags(own / 'run', tmp_path / 'pictures', '--batch_size', 1), tmp_path / 'out')
-    assert statuses == [0, 0] and not texts[1] and captions_of(json.loads(vis.read_text())) == captions_of(entries)
+    assert statuses == [0, 0] and not texts[1]
+    assert captions_of(json.loads(vis.read_text())) == captions_of(entries)
     strange = change_infos(own, tmp_path / 'strange', regions=None)
     (tmp_path / 'none').mkdir()
     for folder, place, status, said in (
-            (strange, 'pictures', 2, 'does not say how the regions'), (own / 'run', 'none', 1, 'holds no pictures'),
+            (strange, 'pictures', 2, 'does not say how the regions'),
+            (own / 'run', 'none', 1, 'holds no pictures'),
             (own / 'run', 'nowhere', 2, 'no folder or file')):
         statuses, texts = several.run(2, evaluation, caption_flags(folder, tmp_path / place), tmp_path / 'out')
         assert statuses == [status] * 2 and said in texts[0] and 'without a word' not in texts[0]
@@ -328,6 +330,9 @@ def test_features_of_another_origin_are_refused_unless_a_way_is_named(own, tmp_p
     for name in ('resnet101', 'resnet152'):
         save_weights(tmp_path / f'{name}.pth', len(name + 'x' * name.count('5')))
     flags = ('--cnn_weight_dir', tmp_path)
+    with pytest.raises(UsageError, match='resnet101.pth may hold weights of either layout.*--cnn_layout'):
+        caption(strange, tmp_path / 'pictures', '--detector', 'grid', *flags)
+    flags += ('--cnn_layout', 'caffe')
     grid = caption(strange, tmp_path / 'pictures', '--detector', 'grid', *flags, '--regions_dir', 'kept')[1]
     assert len(grid) == 4 and 'trained on features of another origin' in capsys.readouterr().err
     assert recorded_way('kept_att')['grid_size'] == 7
@@ -347,12 +352,13 @@ def test_what_cannot_be_is_refused(own, tmp_path):
             (('--split', 'val'), '--split val does not go with'),
             (('--verbose_loss', 1), '--verbose_loss 1 does not go with'),
             (('--language_eval', 1), 'needs --coco_json'),
-            (('--cnn_model', 'resnet152'), '--cnn_model resnet152 contradicts .*infos_tiny.pkl')):
+            (('--cnn_model', 'resnet152'), '--cnn_model resnet152 contradicts .*infos_tiny.pkl'),
+            (('--cnn_layout', 'caffe'), '--cnn_layout caffe contradicts .*infos_tiny.pkl')):
         with pytest.raises(UsageError, match=said):
             caption(own / 'run', pictures, *flags)
-    for name in ('regions_dir', 'cnn_weight_dir'):
+    for name in ('regions_dir', 'cnn_weight_dir', 'cnn_layout'):
         with pytest.raises(UsageError, match=f'--{name} is for pictures of your own'):
-            tiny.run(evaluation, tiny.eval_flags(own, own / 'run', f'--{name}', 'x'))
+            tiny.run(evaluation, tiny.eval_flags(own, own / 'run', f'--{name}', 'caffe'))
     with pytest.raises(UsageError, match='no folder or file .*nowhere'):
         caption(own / 'run', tmp_path / 'nowhere')
     way = recorded_way(own / 'grid_att')

@@ -68,7 +68,9 @@ def write_jsons(root):
             'overall': {'CIDEr': 1.5, 'Bleu_4': 0.25}, 'loss': 2.5, 'options': {'split': 'test', 'id': 'a'},
             'images': [{'image_id': image_id, 'caption': 'a dog', 'CIDEr': 1.0} for image_id in (100, 101)]},
         'mine_att_regions.json': WAY,
-        'mine_images.json': {str(number): {'file': f'{number}.png', 'bytes': 10} for number in (1, 2)},
+        'mine_images.json': {
+            str(number): {'file': f'{number}.png', 'looks': [10, 1, 2, 3], 'content': 'a' * 24}
+            for number in (1, 2)},
         'made/vec_made.json': {
             'made_by': 'prepro_areas.py', 'options': {'num_grids': 9}, 'by_extent': [],
             'inputs': {'input_dir': {'100': {'boxes': 'a' * 24, 'size': [10.0, 20.0]}}}},
