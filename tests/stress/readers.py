@@ -229,6 +229,7 @@ def plain_sizes(path):
 
 def own_pictures(path):
     pictures = own_images.OwnPictures(str(HERE / 'pics'), str(HERE / 'mine'), Broken())
+    pictures.changed()
     return {number: pictures.listed[number]['file'] for number in pictures.files}
 
 
