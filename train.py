@@ -26,7 +26,7 @@ from misc.cli import DataError, UsageError, note, run_command
 from misc.draws import chances
 from misc.evaluation import caption_images, evaluating, mean_loss, sentence
 from misc.events import EventWriter
-from misc.finite import LateFlags, guarded_step
+from misc.finite import LateFlags, all_finite_numbers, guarded_step, refusal
 from misc.histories import VALIDATIONS
 from misc.losses import all_finite, caption_loss, self_critical_loss
 from misc.machine import memory_errors, pick_device, precision
@@ -123,6 +123,7 @@ class Training:
                                     options.seed, options.num_workers, run and run.infos.get('loader'),
                                     pin=self.device.type == 'cuda')
         self.flags = LateFlags()
+        self.last_step = None  # its number, epoch, learning rate and images
         self.asked = self.stopped_by = 0  # signals: that came to this process, and that all have heard of
         self.announced = False
         if self.first_cider is not None and not has_rewards:
@@ -300,7 +301,8 @@ class Training:
         loss = parallel.mean_gradients(self.parameters, total, tokens)
         rate = self.learning_rate(batch.epoch)
         set_rate(self.optimiser, rate)
-        self._update(loss, (self.iteration + 1, batch.epoch, rate, batch.image_ids))
+        self.last_step = self.iteration + 1, batch.epoch, rate, batch.image_ids
+        self._update(loss, self.last_step)
         self.iteration += 1
         if self.iteration % self.options.losses_log_every == 0:
             self._log_step(float(loss), rate, batch.epoch, statistics)
@@ -336,7 +338,14 @@ class Training:
         else:
             self._refuse(about)
 
-    def _refuse(self, about):
+    def _check_last_step(self):
+        """End the run if its last step was not finite, or left weights that are not: a loss and gradients
+        may be finite and the step too large."""
+        self._refuse(self.flags.settle())
+        if self.last_step and parallel.most(int(not all_finite_numbers(self.model.state_dict()))):
+            self._refuse(self.last_step, 'a weight is, after this step,')
+
+    def _refuse(self, about, what='the loss or a gradient is'):
         """End the run because of a step that was not finite; None is no such step."""
         if about is None:
             return
@@ -344,11 +353,8 @@ class Training:
         ids = sum(parallel.gathered(lambda: image_ids), [])
 
         def refuse():
-            raise DataError(
-                f'iteration {iteration} (epoch {epoch}, learning rate {rate:.3g}): the loss or a gradient is '
-                f'not finite; the images were {", ".join(map(str, ids[:10]))}{", ..." if len(ids) > 10 else ""}\n'
-                f'the last checkpoint in {self.options.checkpoint_path} stands; try a lower rate, or look at '
-                'these images\' features')
+            raise refusal(f'iteration {iteration} (epoch {epoch}, learning rate {rate:.3g}): ', what, ids,
+                          self.options.checkpoint_path)
         parallel.together(refuse)
 
     def _loss(self, batch):
@@ -431,11 +437,13 @@ class Training:
 
     def _validate(self):
         """Loss and, when asked, language scores of the validation images; log and save them."""
-        self._refuse(self.flags.settle())
+        self._check_last_step()
         options, waited = self.options, self._waited(self.validated)
         started = time.monotonic()
-        scores = {'loss': mean_loss(self.model, self._val_batches(options.seq_per_img), self.device,
-                                    len(self.val_rows))}
+        scores = {'loss': mean_loss(
+            self.model, self._val_batches(options.seq_per_img), self.device, len(self.val_rows),
+            f'validation at iteration {self.iteration} (epoch {self._epoch()}, learning rate '
+            f'{self.learning_rate(self._epoch()):.3g}): ', options.checkpoint_path)}
         if options.language_eval or self._is_self_critical():
             scores.update(self._language_scores())
         measure, score = ('CIDEr', scores['CIDEr']) if 'CIDEr' in scores else ('loss', -scores['loss'])
@@ -491,7 +499,7 @@ class Training:
 
     def _save(self, is_best=False):
         """Write the run's folder as one set of files."""
-        self._refuse(self.flags.settle())
+        self._check_last_step()
         random = parallel.gathered(lambda: random_state(self.device))
         folder = self.options.checkpoint_path
         parallel.on_main(lambda: self._write(folder, self._files(random, is_best)))

@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import math
 
 import torch
 
 from misc import parallel
 from misc.cli import Progress
 from misc.draws import chances
+from misc.finite import refusal
 from misc.losses import caption_targets, mean_surprise
 
 
@@ -35,7 +37,7 @@ def caption_images(model, batches, decode, images, vocabulary, device, total, se
     that the batches' row numbers point at.  Words that are drawn depend on `seed` and their image.  Each
     result has `image_id`, `caption`, `log_prob`, `file_path`, and `beams`, all captions of the image with
     their log-probabilities; with `looks` also `words`, those of the caption, and `attention`, as of
-    `looks_of`.
+    `looks_of`.  Raises `DataError` where the model says nothing of an image that is a number.
     """
     def caption(batch):
         keys = [(seed, image) for image in batch.images]
@@ -53,6 +55,8 @@ def caption_images(model, batches, decode, images, vocabulary, device, total, se
     def result(image_id, row, captions, log_probs):
         beams = [{'caption': sentence(words, vocabulary), 'log_prob': log_prob}
                  for words, log_prob in zip(captions, log_probs) if log_prob > -float('inf')]
+        if not beams:
+            raise refusal('', 'the probability of any caption is', [image_id])
         return {'image_id': image_id, **beams[0], 'file_path': images[row].get('file_path', ''), 'beams': beams}
 
     return sum(of_all_batches(model, caption, batches, 'captioning', total), [])
@@ -70,13 +74,18 @@ def looks_of(model, memory, captions, counts):
             for image, (length, regions) in enumerate(zip(lengths, counts))]
 
 
-def mean_loss(model, batches, device, images):
-    """The cross-entropy per token, without label smoothing, over all `batches` of `images` images."""
+def mean_loss(model, batches, device, images, where='', folder=None):
+    """The cross-entropy per token, without label smoothing, over all `batches` of `images` images.
+
+    Raises `DataError` where it is not finite: with `where` and `folder` as of `refusal`.
+    """
     def loss(batch):
         batch = batch.to(device)
         log_probs, places = model.word_log_probs(model.encode(batch), batch.captions, batch.lengths)
-        mean = mean_surprise(log_probs, caption_targets(batch.captions, places))
-        return float(mean) * len(places), len(places)
+        mean = float(mean_surprise(log_probs, caption_targets(batch.captions, places)))
+        if not math.isfinite(mean):
+            raise refusal(where, 'the loss is', batch.image_ids, folder)
+        return mean * len(places), len(places)
 
     totals, tokens = zip(*of_all_batches(model, loss, batches, 'loss', images))
     return sum(totals) / max(sum(tokens), 1)

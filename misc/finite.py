@@ -1,6 +1,28 @@
 """A step whose loss or gradients are not finite: kept from the weights, and told of."""
 
+import os
+
 import torch
+
+from misc.cli import DataError
+
+
+def refusal(where, what, image_ids, folder=None):
+    """The `DataError` that says that `what` is not finite: `where` (a text that it begins with), of which
+    images, and what is left in the `folder` of a run."""
+    ids = ', '.join(map(str, image_ids[:10])) + (', ...' if len(image_ids) > 10 else '')
+    way_out = "look at these images' features"
+    if folder is not None:
+        has_saved = os.path.exists(os.path.join(folder, 'model.pth'))
+        kept = f'the last checkpoint in {folder} stands' if has_saved else f'nothing was saved in {folder} yet'
+        way_out = f'{kept}; try a lower rate, or {way_out}'
+    return DataError(f'{where}{what} not finite; the images were {ids}\n{way_out}')
+
+
+def all_finite_numbers(state):
+    """Whether a state dict holds finite numbers alone."""
+    flags = [torch.isfinite(value).all() for value in state.values() if value.is_floating_point()]
+    return not flags or bool(torch.stack(flags).all())
 
 
 class LateFlags:

@@ -11,6 +11,9 @@ import threading
 import time
 
 
+PACE = 1.0  # seconds for each line of an answer, beyond the longest silence: none that works is so slow
+
+
 class JavaFailed(Exception):
     """A Java program died, hung or answered nonsense.  The text completes 'the program ...'."""
 
@@ -65,11 +68,13 @@ class Java:
         """Send `lines` (without line breaks) and return the `count` lines of the answer.
 
         `last` closes the input, for a program that answers when it has seen it all.  Raises
-        `JavaFailed` when the program ends too early or is silent for too long.
+        `JavaFailed` when the program ends too early, is silent for too long, or says something now and
+        then and does not get on.
         """
         # Written by a thread: the program answers while it reads, and both pipes are short.
         self._start(self._write, lines, last)
-        return [self._answer() for _ in range(count)]
+        end = time.monotonic() + self.seconds + count * PACE
+        return [self._answer(end) for _ in range(count)]
 
     def _write(self, lines, last):
         with contextlib.suppress(OSError, ValueError):  # it died: the reader tells
@@ -79,10 +84,13 @@ class Java:
             if last:
                 self.process.stdin.close()
 
-    def _answer(self):
+    def _answer(self, end):
+        left = end - time.monotonic()
         try:
-            answer = self.answers.get(timeout=self.seconds)
+            answer = self.answers.get(timeout=max(0.0, min(self.seconds, left)))
         except queue.Empty:
+            if left < self.seconds:
+                raise JavaFailed(f'was too slow and was stopped{self._complaint()}') from None
             self._fail_silent()
         if answer is None:
             self._fail_ended()

@@ -22,8 +22,8 @@ def counts(lines):
     `ValueError` for lines of something else.
     """
     table = np.array([[float(number) for number in line.split()] for line in lines])
-    if table.shape != (len(lines), COLUMNS):
-        raise ValueError(f'METEOR counts of shape {table.shape}')
+    if table.shape != (len(lines), COLUMNS) or not (np.isfinite(table) & (table >= 0)).all():
+        raise ValueError(f'METEOR counts of shape {table.shape}, or not from 0')
     stages = table[:, 4:-3].reshape(-1, STAGES, 2, 2).sum((1, 2))  # (N, 2): of the caption, of the reference
     table[(stages == table[:, :2]).all(1) & (table[:, -3] == 1), -3] = 0
     return table

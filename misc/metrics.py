@@ -14,7 +14,7 @@ import os
 import tempfile
 
 from misc import java, tokenizer
-from misc.cli import DataError, Progress, UserError
+from misc.cli import DataError, Progress, UserError, note
 from misc.meteor import counts as meteor_table
 
 NAMES = ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr', 'SPICE']
@@ -181,28 +181,47 @@ def meteor(hypotheses, truths, java_seconds):
     requests = meteor_requests(hypotheses, truths)
     with meteor_program(java_seconds) as program:
         counts = program.ask(requests, len(requests))
-        scores = program.ask([' ||| '.join(['EVAL'] + counts)], len(requests) + 1)
-    try:
-        scores = [float(text) for text in scores]
-    except ValueError:
-        raise java.JavaFailed(f'answered {" ".join(scores)[:100]!r} where scores were due') from None
+        for line in counts:
+            if not numbers_in(line):
+                raise java.JavaFailed(f'answered {line[:100]!r} where counts were due')
+        answers = program.ask([' ||| '.join(['EVAL'] + counts)], len(requests) + 1)
+    scores = []
+    for line in answers:
+        numbers = numbers_in(line)
+        if len(numbers) != 1 or not -1e-6 <= numbers[0] <= 1 + 1e-6:
+            raise java.JavaFailed(f'answered {line[:100]!r} where scores were due')
+        scores.append(min(max(numbers[0], 0.0), 1.0))
     return scores[-1], scores[:-1]
+
+
+def numbers_in(line):
+    """The numbers that a line consists of, a list; empty where it holds anything else."""
+    try:
+        numbers = [float(word) for word in line.split()]
+    except ValueError:
+        return []
+    return numbers if all(map(math.isfinite, numbers)) else []
 
 
 def meteor_counts(predictions, references, java_seconds=180.0):
     """METEOR's counts of captions, float64 (N, ...) as of `misc.meteor.counts`; arguments as for `score`.
-    None where there is no Java, or it fails."""
+    None where there is no Java; and where it fails, which a line then says."""
     if not java.is_installed():
         return None
     try:
-        hypotheses, truths, with_java = tokens(predictions, references, True, java_seconds, [])
+        notes = []
+        hypotheses, truths, with_java = tokens(predictions, references, True, java_seconds, notes)
         if not with_java:
+            note(f'note: no interval of METEOR: {notes[-1]}')
             return None
         requests = meteor_requests(hypotheses, truths)
         with meteor_program(java_seconds) as program:
             return meteor_table(program.ask(requests, len(requests)))
-    except (java.JavaFailed, ValueError):
-        return None
+    except java.JavaFailed as failure:
+        note(f'note: no interval of METEOR: its Java program {failure}')
+    except ValueError:
+        note('note: no interval of METEOR: its Java program answered something else than counts')
+    return None
 
 
 def meteor_requests(hypotheses, truths):

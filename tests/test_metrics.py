@@ -150,19 +150,65 @@ def test_a_java_that_floods_its_error_pipe_does_not_hang(fake_java):
 
 def test_bars_in_captions_do_not_look_like_the_bars_of_the_protocol(fake_java):
     fake_java('for line in sys.stdin:\n'
-              '    if line.startswith("SCORE"):\n        print(line.count("|||"), flush=True)\n'
+              '    if line.startswith("SCORE"):\n        print(line.count("|||") / 10, flush=True)\n'
               '    else:\n        [print(number) for number in line.strip().split("|||")[1:] + [1.0]]\n'
               '        sys.stdout.flush()')
     captions = {3: 'a ||| b', 7: '|||', 5: 'a |||| b\nc'}
     _, per_image, _ = score(captions, {**REFERENCES, 5: ['a ||| b', 'c']}, java_seconds=10)
-    assert {key: row['METEOR'] for key, row in per_image.items()} == {3: 4, 7: 3, 5: 3}
+    assert {key: row['METEOR'] for key, row in per_image.items()} == {3: 0.4, 7: 0.3, 5: 0.3}
 
 
-@pytest.mark.parametrize('answer', ['"nonsense"', '""'])
-def test_a_java_that_answers_nonsense_is_reported(fake_java, answer):
-    fake_java(f'for line in sys.stdin:\n    [print({answer}, flush=True) for _ in range(4)]')
+@pytest.mark.parametrize('counts, answer, said', [
+    ('"nonsense"', 0.5, "'nonsense' where counts"), ('""', 0.5, "'' where counts"),
+    ('"1 inf"', 0.5, 'where counts'),
+    (1, '"nonsense"', "'nonsense' where scores"), (1, '""', "'' where scores"), (1, '"nan"', "'nan' where scores"),
+    (1, '"0.5 0.5"', 'where scores'), (1, 1.5, "'1.5' where scores"), (1, -1, "'-1' where scores"),
+    (1, '"\\xff\\x00"', 'where scores')])
+def test_a_java_that_answers_nonsense_is_reported(fake_java, counts, answer, said):
+    fake_java('for line in sys.stdin:\n    many = line.startswith("EVAL")\n'
+              f'    [print({answer} if many else {counts}, flush=True) for _ in range(4 if many else 1)]')
     overall, _, notes = score(CAPTIONS, REFERENCES, java_seconds=10)
-    assert 'METEOR' not in overall and any('METEOR' in line and 'where scores' in line for line in notes)
+    assert 'METEOR' not in overall and 'CIDEr' in overall
+    assert any('METEOR' in line and said in line for line in notes)
+
+
+def test_a_java_that_never_gets_on_is_stopped_however_often_it_gives_a_sign(fake_java, monkeypatch):
+    monkeypatch.setattr(java, 'PACE', 0.2)
+    fake_java('sys.stdin.readline()\nwhile True:\n    time.sleep(0.6)\n    print(1, flush=True)')
+    captions = {image: 'a man' for image in range(30)}
+    started = time.monotonic()
+    overall, _, notes = score(captions, dict.fromkeys(captions, ['a man']), java_seconds=1.0)
+    assert time.monotonic() - started < 12
+    assert 'METEOR' not in overall and any('METEOR' in line and 'too slow' in line for line in notes)
+
+
+def test_a_tokenizer_that_hangs_is_stopped_and_the_one_in_python_takes_its_place(tmp_path, monkeypatch):
+    (tmp_path / 'java').write_text('#!/bin/sh\necho "no memory" >&2\nsleep 60\n')
+    (tmp_path / 'java').chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}{os.pathsep}{os.environ["PATH"]}')
+    started = time.monotonic()
+    overall, _, notes = score(CAPTIONS, REFERENCES, java_seconds=0.5)
+    assert time.monotonic() - started < 8
+    assert overall == score(CAPTIONS, REFERENCES, use_java=False)[0]
+    assert any('PTB tokenizer gave no sign for 0.5 seconds' in line and 'no memory' in line for line in notes)
+
+
+@pytest.mark.parametrize('program, said', [
+    ('sys.stdin.readline()\ntime.sleep(60)', 'gave no sign for 1 seconds'),
+    ('sys.exit("no heap")', 'ended too early with status 1: no heap'),
+    ('for line in sys.stdin:\n    print("1 2", flush=True)', 'something else than counts'),
+    ('for line in sys.stdin:\n    print("nan " * 23, flush=True)', 'something else than counts')])
+def test_counts_that_java_does_not_give_are_reported_and_left_out(fake_java, capsys, program, said):
+    fake_java(program)
+    assert metrics.meteor_counts(CAPTIONS, REFERENCES, java_seconds=1.0) is None
+    assert said in capsys.readouterr().err
+
+
+def test_a_spice_that_hangs_is_stopped(fake_java, monkeypatch):
+    monkeypatch.setattr(metrics, 'SPICE_MODELS', [])
+    fake_java('time.sleep(60)')
+    with pytest.raises(java.JavaFailed, match='gave no sign for 4 seconds'):
+        metrics.spice({1: ['a'], 2: ['a'], 3: ['a']}, dict.fromkeys((1, 2, 3), ['a']), java_seconds=1.0)
 
 
 def test_a_broken_tokenizer_falls_back_to_python(tmp_path, monkeypatch):

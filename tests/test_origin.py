@@ -204,7 +204,7 @@ def test_a_run_without_an_account_goes_on_and_nothing_is_said(root, capsys):
     assert 'note' not in capsys.readouterr().err and [one['iteration'] for one in record(root)['starts']] == [3]
 
 
-@pytest.mark.parametrize('account', [[], {'data': 3, 'machine': [], 'code': 'x'}, {'data': {'input_json': 3}}])
+@pytest.mark.parametrize('account', [{}, {'data': 3, 'machine': [], 'code': 'x'}, {'data': {'input_json': 3}}])
 def test_an_account_that_is_none_is_passed_over(root, account):
     infos = infos_of(root / 'run')
     infos['account'], infos['opt']['seed'] = account, [1]
@@ -246,6 +246,8 @@ def test_without_git_or_in_a_folder_of_another_project_no_commit_is_claimed(tmp_
         subprocess.run(['git', '-C', folder, '-c', 'user.name=a', '-c', 'user.email=a@b', *words], check=True,
                        capture_output=True)
     git(tmp_path / 'outer', 'init')
+    git(tmp_path / 'outer', 'add', '.')
+    git(tmp_path / 'outer', 'commit', '-m', 'of another')
     assert origin.code_state(str(project)) is None
     git(project, 'init')
     assert origin.code_state(str(project)) is None  # nothing was committed

@@ -160,7 +160,8 @@ def test_the_death_of_a_process_that_reads_is_told_wherever_the_training_is(tmp_
 @pytest.mark.parametrize('end', ['_save', '_validate'])
 def test_nothing_is_saved_before_the_last_flag_was_looked_at(end):
     told = []
-    self = types.SimpleNamespace(flags=types.SimpleNamespace(settle=lambda: 'a step'), _refuse=told.append)
+    self = types.SimpleNamespace(flags=types.SimpleNamespace(settle=lambda: 'a step'), _refuse=told.append,
+                                 _check_last_step=lambda: train.Training._check_last_step(self), last_step=None)
     with pytest.raises(AttributeError):  # it has nothing to save
         getattr(train.Training, end)(self)
     assert told == ['a step']

@@ -23,7 +23,7 @@ from tests.stress.killing import KINDS, Failure, Kill, run
 from tests.stress.preparations import ALL, PROJECT, make_inputs
 
 # What scripts import only once they have to: loaded here, so that forks have it.
-LATE = ('skimage.color', 'torchvision', 'misc.cnn', 'misc.extraction', 'misc.machine', 'misc.regions')
+LATE = ('torchvision', 'misc.cnn', 'misc.extraction', 'misc.machine', 'misc.regions')
 PACES = 1, 0.3   # share of an undisturbed run within which a kill comes: the lower, the more kills of one output
 
 
@@ -31,15 +31,6 @@ def tree(folder):
     """{path relative to `folder`: bytes, or None of a folder} of all that lies in it."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
             for path in sorted(folder.rglob('*'))}
-
-
-def check(found, expected):
-    """Raise `Failure` where two `tree`s are not equal."""
-    for what, paths in (('lacks', expected.keys() - found.keys()), ('has', found.keys() - expected.keys()),
-                        ('differs in', {path for path in found.keys() & expected.keys()
-                                        if found[path] != expected[path]})):
-        if paths:
-            raise Failure(f'the output {what} {", ".join(sorted(paths)[:5])} ({len(paths)} in all)')
 
 
 class Torment:
@@ -50,29 +41,39 @@ class Torment:
         self.random = random.Random(f'{seed} {preparation.module}')
         self.work = partial(preparation.run, inputs)
         self.kills, self.ended = Counter(), 0   # kills by kind; runs that ended, and were compared
-        self.alone = self._started()
-        self.undisturbed = self._run(self.alone, None)
+        self.alone = self.start()
+        self.undisturbed = self.run(self.alone, None)
         if self.undisturbed.status:
             raise Failure(f'undisturbed it ends with status {self.undisturbed.status}:\n{self.undisturbed.said}')
         self.expected = tree(self.alone)
 
-    def _started(self):
+    def start(self):
         """A new folder to run in."""
         return pathlib.Path(tempfile.mkdtemp(dir=self.place))
 
-    def _run(self, folder, kill):
+    def run(self, folder, kill):
+        """Run the script there, to be killed at `kill` unless that is None -> `killing.Run`."""
         return run(self.work, folder, kill, self.random)
 
     def forks(self, kills):
         """Kill forks until `kills` of them were."""
         wanted = self.kills.total() + kills
         while self.kills.total() < wanted:
-            folder, pace, again = self._started(), self.random.choice(PACES), True
+            folder, pace, again = self.start(), self.random.choice(PACES), True
             while again:
                 kill = self._kill(pace) if self.kills.total() < wanted else None
-                ended = self._run(folder, kill)
-                again = self._goes_on(folder, ended, kill)
+                ended = self.run(folder, kill)
+                again = self.goes_on(folder, ended, kill)
             shutil.rmtree(folder)
+
+    def compare(self, folder):
+        """Raise `Failure` where what lies there is not what the undisturbed run made."""
+        found, expected = tree(folder), self.expected
+        changed = {path for path in found.keys() & expected.keys() if found[path] != expected[path]}
+        for what, paths in (('lacks', expected.keys() - found.keys()), ('has', found.keys() - expected.keys()),
+                            ('differs in', changed)):
+            if paths:
+                raise Failure(f'the output {what} {", ".join(sorted(paths)[:5])} ({len(paths)} in all)')
 
     def _kill(self, pace):
         """A kill of a random kind at a random place."""
@@ -83,12 +84,12 @@ class Torment:
         most = self.undisturbed.changes if kind == 'change' else self.undisturbed.index
         return Kill(kind, self.random.randint(1, max(1, round(pace * most))))
 
-    def _goes_on(self, folder, ended, kill):
+    def goes_on(self, folder, ended, kill):
         """Count a run that was to be killed; whether the command has to be given again."""
         if ended.struck:
             self.kills[kill.kind] += 1
         if ended.status == 0:
-            check(tree(folder), self.expected)
+            self.compare(folder)
             self.ended += 1
             # Now and then it is killed where nothing is left to do.
             return kill is not None and self.random.random() < 0.3
@@ -100,7 +101,7 @@ class Torment:
     def commands(self, kills):
         """Kill true commands, until `kills` of them were, and let the last one end."""
         environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(PROJECT)}
-        folder, seconds, killed = self._started(), None, 0
+        folder, seconds, killed = self.start(), None, 0
         while True:
             process = subprocess.Popen(
                 self.preparation.command(self.inputs), cwd=folder, env=environment, start_new_session=True,
@@ -118,13 +119,13 @@ class Torment:
                 continue
             if status:
                 raise Failure(f'as a command it ended with status {status}: {" ".join(process.args)}')
-            check(tree(folder), self.expected)
+            self.compare(folder)
             self.ended += 1
             seconds = time.monotonic() - started
             if killed == kills:
                 break
             shutil.rmtree(folder)
-            folder = self._started()
+            folder = self.start()
         self.kills['command'] += killed
         shutil.rmtree(folder)
 
@@ -135,14 +136,15 @@ class Torment:
                 f'restarts, {self.ended} outputs of {len(self.expected)} files and folders each, all equal')
 
 
-def prepare(folder):
+def prepare(folder, preparations):
     """Write the inputs into `folder`, and load what the scripts need."""
     writer = multiprocessing.get_context('fork').Process(target=make_inputs, args=(folder,))
     writer.start()
     writer.join()
     if writer.exitcode:
         raise Failure('the inputs cannot be made')
-    for module in (*LATE, *(preparation.module for preparation in ALL.values())):
+    late = LATE if any(preparation.looks for preparation in preparations) else ()
+    for module in (*late, *(preparation.module for preparation in preparations)):
         importlib.import_module(module)
 
 
@@ -157,8 +159,9 @@ def main():
     started, failed = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as place:
         place = pathlib.Path(place)
-        prepare(place / 'inputs')
-        for name in [options.only] if options.only else ALL:
+        names = [options.only] if options.only else list(ALL)
+        prepare(place / 'inputs', [ALL[name] for name in names])
+        for name in names:
             try:
                 torment = Torment(ALL[name], place / 'inputs', place, options.seed)
                 torment.forks(options.kills)

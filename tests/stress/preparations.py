@@ -86,7 +86,9 @@ def run_main(module, arguments, folder, looks):
 
 
 def make_inputs(folder):
-    """Write what the scripts read into `folder`."""
+    """Write what the scripts read into `folder`, in a process of its own."""
+    torch.set_num_threads(1)
+    sys.stderr = open(os.devnull, 'w', encoding='utf-8')
     random = np.random.default_rng(0)
     (folder / 'root' / 'val2014').mkdir(parents=True)
     for number in range(1, PICTURES + 1):
