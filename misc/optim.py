@@ -167,11 +167,11 @@ def take_moments(optimiser, state):
 
 
 def is_moment(name, moment, shape):
-    """Whether a parameter of `shape` can have the moment: a count of steps, numbers of the same shape, or none."""
-    if not isinstance(moment, (torch.Tensor, int, float, type(None))):
+    """Whether a parameter of `shape` can have the moment: a count of steps, or finite numbers of its shape."""
+    if moment is None:
+        return name == 'momentum_buffer'  # of SGD without momentum
+    if not torch.is_tensor(moment) or not moment.is_floating_point():
         return False
-    if name == 'step' and moment is not None:
-        moment = torch.as_tensor(moment)
-        return moment.numel() == 1 and moment.is_floating_point() and bool(0 <= moment < float('inf'))
-    return moment is None or (moment.shape == shape and moment.is_floating_point()
-                              and bool(torch.isfinite(moment).all()))
+    if name == 'step':
+        return moment.numel() == 1 and bool(0 <= moment < float('inf'))
+    return moment.shape == shape and bool(torch.isfinite(moment).all())

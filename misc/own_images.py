@@ -71,8 +71,9 @@ class OwnPictures:
             return {}
         content = read_json(self.listing, 'scripts/extract_regions.py')
         try:
-            if not all(isinstance(entry['file'], str) for entry in content.values()):
-                raise TypeError('a file name that is no text')
+            names = [entry['file'] for entry in content.values()]
+            if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+                raise TypeError('file names that are no texts, or one twice')
             return {int(number): entry for number, entry in content.items()}
         except (AttributeError, LookupError, TypeError, ValueError):
             raise DataError(f'{self.listing} does not say which picture is which; remove it and the folders '

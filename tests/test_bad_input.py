@@ -18,7 +18,8 @@ from dataloader import Labels
 from misc import checkpoint
 from misc.cli import DataError
 from misc.features import open_source, read_array, read_shape
-from tests import tiny
+from misc.images import read_rgb, read_upright
+from tests import networks, tiny
 from tests.damage import (AREAS, BU_DATA, LABELS, RELATE, RESUMED, SCORED, array, complaint,  # noqa: F401
                           expect, json_file, resplit, root, talk, whole)
 
@@ -190,6 +191,15 @@ WRONG_LABELS = {
     'a gap in the vocabulary': (talk('ix_to_word', '4'), ('talk.json', 'from 1')),
     'an image without an id': (talk('images', 5, 'id'), ('talk.json', r'images\[5\]', 'id')),
     'an image without a split': (talk('images', 5, 'split'), ('talk.json', r'images\[5\]', 'split')),
+    'an id twice': (
+        talk('images', 5, 'id', value=103), ('talk.json', r'images\[5\] has the id 103 of images\[3\]')),
+    'an id beyond all numbers': (talk('images', 5, 'id', value=2 ** 63), ('talk.json', r'images\[5\]')),
+    'captions that are no texts': (
+        talk('images', 5, 'captions', value=['a', 3]), ('talk.json', r'captions of images\[5\]')),
+    'captions in one text': (
+        talk('images', 5, 'captions', value='a dog'), ('talk.json', r'captions of images\[5\]')),
+    'a number of more digits than are read': (
+        lambda root: (root / 'talk.json').write_text('9' * 5000), ('talk.json', 'not a whole JSON file')),
     'a list': (lambda root: (root / 'talk.json').write_text('[1]'), ('talk.json', 'no list of images')),
 }
 
@@ -213,6 +223,11 @@ def spoil(file):
     file['att/rows'][0, 0] = np.nan
 
 
+def replace(file, name, value):
+    del file[name]
+    file[name] = value
+
+
 def shorten(file):
     rows = file['att/rows'][:-1]
     del file['att/rows']
@@ -230,6 +245,14 @@ WRONG = {
         packed(shorten), PACKED, ('att.h5', 'lacks rows of its 16 images', 'again')),
     'a packed file of another kind': (
         packed(lambda file: file.move('att', 'box')), PACKED, ('att.h5', 'of kind att', 'again')),
+    'an image twice in a packed file': (
+        packed(lambda file: file['ids'].write_direct(np.int64([100, *range(100, 115)]))), PACKED,
+        ('att.h5', 'again')),
+    'packed features of words': (packed(lambda file: replace(file, 'att/rows', np.array([b'a'] * 57))), PACKED,
+                                 ('att.h5', 'does not hold numbers', 'again')),
+    'packed offsets that are not whole numbers': (
+        packed(lambda file: replace(file, 'att/offsets', file['att/offsets'][:] * 1.0)), PACKED,
+        ('att.h5', 'att/offsets is float64', 'again')),
     'packed features that are not numbers': (
         packed(spoil), PACKED, ('att.h5', 'att of 100', 'not finite', 'again')),
     'no image to validate on': (
@@ -242,6 +265,14 @@ def test_what_does_not_fit_is_named(root, case):
     damage, flags, said = WRONG[case]
     damage(root)
     expect(complaint(root, train, *flags), *said)
+
+
+def test_boxes_outside_the_image_or_without_area_cover_nothing_and_train(root):
+    odd = np.tile(np.float32([[900, 900, 950, 950], [3, 3, 3, 3], [-9, -9, -1, -1], [2, 2, 900, 2]]), (2, 1))
+    for path in (root / 'box').iterdir():
+        np.save(path, odd[:len(np.load(path))])
+    assert not tiny.run(train, tiny.train_flags(root, root / 'made', '--max_epochs', 1, *NO_GRIDS,
+                                              '--input_box_dir', root / 'box'))
 
 
 @pytest.mark.parametrize('name, program, flags', [
@@ -285,6 +316,35 @@ def test_bytes_damaged_anywhere_give_values_or_a_data_error(root, name, read):
             read(str(root / name))
         except DataError as error:
             assert name in str(error)
+
+
+@pytest.mark.parametrize('form', ['PNG', 'JPEG', 'GIF', 'TIFF'])
+def test_a_picture_whose_end_is_missing_or_zero_is_refused_however_it_is_turned(tmp_path, form):
+    path = tmp_path / f'picture.{form.lower()}'
+    networks.photo(0).save(path, form)
+    content = path.read_bytes()
+    for damaged in (content[:len(content) // 2], content[:40]):
+        path.write_bytes(damaged)
+        for read in (read_rgb, lambda path: read_upright(path, 500)):
+            with pytest.raises(DataError, match=path.name):
+                read(str(path))
+
+
+def test_a_damaged_picture_is_the_same_by_every_way_of_reading_or_refused(tmp_path):
+    path, refused = tmp_path / 'picture.png', 0
+    networks.photo(0).save(path)
+    content = path.read_bytes()
+    for place in range(33, len(content) - 20, 41):
+        path.write_bytes(content[:place] + b'\xff' * 8 + content[place + 8:])
+        seen = []
+        for read in (read_rgb, lambda path: read_upright(path, 500)[0]):
+            try:
+                seen.append(read(str(path)))
+            except DataError:
+                seen.append(None)
+        refused += seen[0] is None
+        assert (seen[0] is None) == (seen[1] is None) and np.array_equal(*seen)
+    assert refused
 
 
 def test_paths_and_words_in_any_script_work(root, tmp_path):

@@ -104,7 +104,7 @@ def deep(levels):
 
 
 TOO_MUCH = {
-    'a key that doubles': doubling(200),
+    'a key that doubles': doubling(60),
     'a key of doubles': b'\x80\x02}K\x01' + b'2\x86' * 200 + b'K\x01s.',
     'a value that doubles': doubling(200, tuples=False),
     'a list in a list': deep(100_000),
@@ -193,7 +193,7 @@ def as_link(content):
 
 def legacy_with(place, content):
     """A file of the older layout whose pickle at `place` is another."""
-    whole, parts = saved({'weight': torch.ones(3)}, 'legacy'), []
+    whole, parts = saved(WEIGHTS, 'legacy'), []
     file = io.BytesIO(whole)
     for _ in range(5):
         start = file.tell()
@@ -203,7 +203,7 @@ def legacy_with(place, content):
     return b''.join(parts) + whole[file.tell():]
 
 
-WEIGHTS = {'weight': torch.ones(3), 'bias': torch.zeros(2)}
+WEIGHTS = {'weight': torch.ones(2, 3), 'bias': torch.zeros(2)}
 ARCHIVES = {
     'a call in its pickle': lambda: rewritten(saved(WEIGHTS), hidden(PICKLES['system'])),
     'eval in its pickle': lambda: rewritten(saved(WEIGHTS), hidden(PICKLES['eval'])),
@@ -233,9 +233,20 @@ ARCHIVES = {
 }
 
 
-@pytest.mark.parametrize('read', [
+WEIGHT_READERS = pytest.mark.parametrize('read', [
     lambda path: checkpoint.load_weights(torch.nn.Linear(3, 2), checkpoint.read_tensors(path), path),
     lambda path: cnn.fitting_weights(torch.nn.Linear(3, 2), path)], ids=['checkpoint', 'ResNet'])
+
+
+@WEIGHT_READERS
+@pytest.mark.parametrize('layout', ['zip', 'legacy'])
+def test_the_file_that_the_others_are_made_of_is_taken(tmp_path, layout, read):
+    path = tmp_path / 'whole.pth'
+    path.write_bytes(saved(WEIGHTS, layout))
+    read(str(path))
+
+
+@WEIGHT_READERS
 @pytest.mark.parametrize('case', ARCHIVES)
 def test_a_file_of_tensors_that_holds_anything_else_is_refused(tmp_path, monkeypatch, case, read):
     path = tmp_path / 'strange.pth'
@@ -327,7 +338,7 @@ def test_labels_that_lie_in_another_file_or_nowhere_are_refused(tmp_path, monkey
             layout[:] = h5py.VirtualSource(str(secret), 'labels', (4, 3))
             file.create_virtual_dataset('labels', layout)
         else:
-            file.create_dataset('labels', (1 << 36, 3), 'u4', chunks=(1024, 3), fillvalue=1)
+            file.create_dataset('labels', (1 << 28, 3), 'u4', chunks=(1024, 3), fillvalue=1)
     with refused('labels.h5', tmp_path, monkeypatch):
         Labels(str(path), 2, 9)
 

