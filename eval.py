@@ -21,6 +21,7 @@ from misc.image_folder import ImageFolder
 from misc.images import read_rgb
 from misc.machine import memory_errors, pick_device
 from misc.page import Entry, write_page
+from misc.provenance import recorded_way, told
 from misc.report import image_rows, score_table, write_results, write_vis
 from misc.thumbnails import as_seen
 from models.ensemble import Ensemble
@@ -56,6 +57,8 @@ def set_up(at_end):
     longest = infos['opt']['seq_length']
     networks = [load_model(member, run, longest) for member, run in zip(members, runs)]
     model = (networks[0] if len(networks) == 1 else Ensemble(networks)).to(device)
+    if not own:
+        warn_of_other_regions(options, runs)
     if own and options.language_eval:   # refused before regions are looked for, which may take a day
         split_references(options, own.pictures.files)
     info = own and own.found(infos['vocab'], [run.infos for run in runs], device)
@@ -77,6 +80,19 @@ def set_up(at_end):
     return argparse.Namespace(
         options=options, members=members, corpus=corpus, rows=rows, model=model, decode=decode, device=device,
         vocabulary=infos['vocab'], pictures=pictures, references=references, own=own, seen=seen)
+
+
+def warn_of_other_regions(options, runs):
+    """A word where regions on record were found in another way than those that a model was trained on: they
+    look alike and mean something else."""
+    features = options.input_img_feat_dir or options.input_fc_feat_dir
+    way = recorded_way(features) if features else None
+    for run, path in zip(runs, options.infos_path):
+        trained = run.infos.get('regions')
+        if 'regions' in run.infos and trained != way:
+            was, now = (told(one) if one else 'features of another origin' for one in (trained, way))
+            note(f'warning: {path} was trained on {was}; {features} holds {now}: what the model says of these '
+                 'is a guess')
 
 
 def fitting_corpus(options, members, infos, info):

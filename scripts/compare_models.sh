@@ -9,6 +9,10 @@
 # SEEDS=1 MODELS="topdown show_tell" bash scripts/compare_models.sh    only these
 set -euo pipefail
 cd "$(dirname "$0")/.."
+if [ $# -gt 0 ]; then  # --help, or a mistake: it takes no arguments
+    sed -n '/^# /s/^# //p;/^set/q' "scripts/$(basename "$0")"
+    exit $([ "$1" = --help ] || [ "$1" = -h ] || echo 2)
+fi
 . scripts/venv.sh
 . scripts/demo_steps.sh
 

@@ -7,6 +7,10 @@
 # SEED=2 bash scripts/demo.sh    another seed for the trainings (they are kept apart)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+if [ $# -gt 0 ]; then  # --help, or a mistake: it takes no arguments
+    sed -n '/^# /s/^# //p;/^set/q' "scripts/$(basename "$0")"
+    exit $([ "$1" = --help ] || [ "$1" = -h ] || echo 2)
+fi
 . scripts/venv.sh
 . scripts/demo_steps.sh
 
@@ -23,3 +27,10 @@ done
 say "scores on the test split; relations: the share of captions whose left, right, above or below, and"
 echo "   the two shapes it joins, are right (_rl: after self-critical training)"
 python scripts/demo_table.py --input_json $DATA/cocotalk.json "${results[@]}"
+cat <<'END'
+
+What next, after  . .venv/bin/activate  :
+  python scripts/plot_history.py checkpoints/demo_* --output curves.png
+  python scripts/create_report.py eval_results/demo_*_test.json --input_json data/demo/cocotalk.json --image_root data/demo/images
+and README.md has a command for a page to look at captions and regions with ("A page to look at").
+END

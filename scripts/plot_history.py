@@ -66,8 +66,10 @@ def draw(axes, lines, colour, smooth):
         if kind in SMOOTHED and reach:
             axes.plot(iterations, values, color=colour, linewidth=0.8, alpha=0.25, zorder=1)
             values = running_mean(values, reach)
+        # A line through one point shows nothing.
+        alone = {'marker': 'o'} if len(values) == 1 and 'o' not in STYLES[kind] else {}
         axes.plot(iterations, values, STYLES[kind], color=colour, linewidth=1.5, markersize=3.5,
-                  markevery=max(1, len(values) // 40))
+                  markevery=max(1, len(values) // 40), **alone)
 
 
 def mark_phase(axes, title, history, colour):

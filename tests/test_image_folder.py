@@ -162,6 +162,14 @@ def test_pictures_that_cannot_be_read_are_named_at_the_end_and_the_others_captio
         caption(own / 'run', tmp_path / 'none')
 
 
+def test_features_of_another_origin_than_those_of_the_training_are_told_of(own, tmp_path, capsys):
+    shutil.copytree(own / 'grid_att', tmp_path / 'other_att')   # without the record beside it
+    for features, expected in ((own / 'grid_att', False), (tmp_path / 'other_att', True)):
+        tiny.run(evaluation, tiny.eval_flags(own, own / 'run', *BOXED, '--input_img_feat_dir', features,
+                                             '--input_box_dir', own / 'grid_box'))
+        assert ('was trained on 2 x 2 cells' in capsys.readouterr().err) is expected
+
+
 def test_regions_are_kept_on_request_and_found_once(own, tmp_path, monkeypatch):
     seen, plain = [], Finder.__call__
     monkeypatch.setattr(Finder, '__call__', lambda self, pictures: (seen.append(len(pictures)),

@@ -85,6 +85,12 @@ def test_the_figure_has_a_colour_for_each_run_and_marks_where_its_phase_begins(t
     assert len({tuple(np.ravel(colour)) for colour in plot_history.colours(12)}) == 12
 
 
+def test_a_single_point_is_marked_and_a_line_is_not(tmp_path):
+    for steps, marker in ((1, 'o'), (2, 'None')):
+        figure = plot_history.plot(histories.read_histories(write_run(tmp_path / str(steps), 'a', steps)), 0)
+        assert [line.get_marker() for line in figure.axes[0].lines] == [marker]
+
+
 def test_the_mean_drawn_over_what_was_logged_is_that_of_the_neighbours():
     values = np.random.default_rng(0).normal(size=23)
     for reach in (0, 1, 4, 30):
