@@ -6,6 +6,7 @@ without padding, and images are never repeated per caption.
 """
 
 import contextlib
+import functools
 import os
 import queue
 import signal
@@ -574,13 +575,16 @@ def make_loader(reader, requests, workers, pin=False):
     """A loader of `requests` through `workers` processes (0: this one), in order."""
     # A generator of its own: the loader must not draw from the random numbers of the training.
     return DataLoader(reader, sampler=requests, batch_size=None, num_workers=workers,
-                      generator=torch.Generator().manual_seed(0), worker_init_fn=quiet_worker,
-                      collate_fn=None, pin_memory=pin)
+                      generator=torch.Generator().manual_seed(0), collate_fn=None, pin_memory=pin,
+                      worker_init_fn=functools.partial(quiet_worker, os.getpid()))
 
 
-def quiet_worker(_):
-    """Leave Ctrl-C and SIGTERM to the main process, which may want one more batch before it ends the
-    workers in its own time; they come to the whole process group.  Workers leave when it is gone."""
+def quiet_worker(parent, _):
+    """Leave Ctrl-C and SIGTERM to the main process `parent` (its number), which may want one more batch before
+    it ends the workers in its own time; they come to the whole process group.  Workers leave when it is gone."""
+    # The library looks for its parent only from here on: of one killed before, it would take the heir for it.
+    if os.getppid() != parent:
+        os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from dataloader import quiet_worker
 from misc.cli import DataError
 from misc.files import replacing
 from misc.workers import Workers
@@ -109,3 +110,12 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_and_what_a_living_on
     with replacing(tmp_path / 'a.json', 'w') as file:
         file.write('{}')
     assert not left.exists() and all(path.exists() for path in kept)
+
+
+def test_a_process_that_reads_ahead_leaves_where_its_parent_is_gone_before_it_begins():
+    context = multiprocessing.get_context('fork')
+    for parent, status in ((os.getpid(), 0), (os.getppid(), 1)):
+        process = context.Process(target=quiet_worker, args=(parent, 0))
+        process.start()
+        process.join(60)
+        assert process.exitcode == status
