@@ -5,8 +5,10 @@ be told) exactly where it stands, `image_batches` goes once through a split.  Re
 without padding, and images are never repeated per caption.
 """
 
+import atexit
 import contextlib
 import functools
+import multiprocessing
 import os
 import queue
 import signal
@@ -573,10 +575,18 @@ def image_batches(corpus, rows, batch_size, workers, captions_per_image=0, seed=
 
 def make_loader(reader, requests, workers, pin=False):
     """A loader of `requests` through `workers` processes (0: this one), in order."""
+    _end_readers_at_exit()
     # A generator of its own: the loader must not draw from the random numbers of the training.
     return DataLoader(reader, sampler=requests, batch_size=None, num_workers=workers,
                       generator=torch.Generator().manual_seed(0), collate_fn=None, pin_memory=pin,
                       worker_init_fn=functools.partial(quiet_worker, os.getpid()))
+
+
+@functools.cache
+def _end_readers_at_exit():
+    """When this process ends, in whatever way Python does it, so do those that read for it.  They ignore the
+    SIGTERM that multiprocessing sends them then, before it waits for them."""
+    atexit.register(lambda: [process.kill() for process in multiprocessing.active_children()])
 
 
 def quiet_worker(parent, _):

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -119,3 +121,9 @@ def test_a_process_that_reads_ahead_leaves_where_its_parent_is_gone_before_it_be
         process.start()
         process.join(60)
         assert process.exitcode == status
+
+
+def test_a_command_that_fails_does_not_wait_for_those_that_read_for_it():
+    code = ("import dataloader, sys; sys.kept = iter(dataloader.make_loader(list(range(9)), range(9), 2)); "
+            "next(sys.kept); sys.exit(3)")
+    assert subprocess.run([sys.executable, '-c', code], timeout=60, check=False).returncode == 3
