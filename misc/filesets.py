@@ -142,9 +142,12 @@ def _journal(folder):
     try:
         with open(journal, encoding='utf-8') as file:
             status = os.fstat(file.fileno())
-            return (status.st_ino, status.st_mtime_ns), [os.path.basename(name) for name in json.load(file)]
+            names = [os.path.basename(name) for name in json.load(file)]
+        if b'\0' in os.fsencode(''.join(names)):
+            raise ValueError('a name that no file has')
+        return (status.st_ino, status.st_mtime_ns), names
     except (FileNotFoundError, NotADirectoryError):
         return None, []
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, IsADirectoryError) as error:
         raise DataError(f'{journal} is not the list of files that a save leaves ({error}); remove it, '
                         f'and *{NEW} with it') from None

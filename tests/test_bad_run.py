@@ -72,6 +72,11 @@ WRONG_RUN = {
     'a broken list of a save': (
         lambda root: (root / 'run' / filesets.JOURNAL).write_text('[1'), (),
         ('run/replacing.json', 'remove it')),
+    'a folder for the list of a save': (
+        lambda root: (root / 'run' / filesets.JOURNAL).mkdir(), (), ('run/replacing.json', 'remove it')),
+    'names that no file has in the list of a save': (
+        lambda root: (root / 'run' / filesets.JOURNAL).write_text(r'["model.pth\u0000"]'), (),
+        ('run/replacing.json', 'remove it')),
     'a split that is not there': (
         resplit('val', slice(12, 16)), (), ('test split', 'it has restval, train, val')),
     'an image without a file': (
