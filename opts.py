@@ -485,8 +485,16 @@ def unused(options, given):
     return [name for name in MATTERS_TO if name in given and not matters(name, options)]
 
 
-def check_model(options, given):
-    """Resolve the model options' dependent defaults and refuse what cannot be."""
+def check_model(options, given, infos_path=None):
+    """Resolve the model options' dependent defaults and refuse what cannot be; where the options come from the
+    file `infos_path`, the refusal names it."""
+    try:
+        _check_model(options, given)
+    except UsageError as error:
+        raise UsageError(f'{error}' + (f' (the model is that of {infos_path})' if infos_path else '')) from None
+
+
+def _check_model(options, given):
     if options.cross_attn is None:
         options.cross_attn = 'xlinear' if options.caption_model == 'spatial_pe' else 'dot-product'
     if options.caption_model in TRANSFORMERS:

@@ -77,7 +77,7 @@ def set_up(options, given):
         raise UsageError(f'--checkpoint_path {options.checkpoint_path} already holds the run '
                          f'{options.id}; go on with it by --start_from {options.checkpoint_path}, '
                          'or name another folder')
-    opts.check_model(options, given)
+    opts.check_model(options, given, run and run.infos_path)
     opts.check_scheduled_sampling(options)
     opts.check_batch_norm(options, parallel.count())
     unused = opts.unused(options, given)

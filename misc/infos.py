@@ -119,10 +119,18 @@ def is_told(value):
     return value is None or isinstance(value, dict) and all(isinstance(name, str) for name in value)
 
 
+def is_plain(value):
+    """Whether it is what JSON has a form for, and can be compared with such."""
+    if isinstance(value, (dict, list)):
+        return all(map(is_plain, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, (str, int, float, type(None)))
+
+
 RULES = {
     'opt': is_options, 'vocab': is_vocabulary, 'iter': is_count, 'epoch': is_count, 'best_val_score': is_score,
     'best_measure': is_text, 'loader': is_loader, 'plateau': is_plateau, 'random': is_random,
     'random_of_others': lambda value: isinstance(value, (list, tuple)) and all(map(is_random, value)),
     'histories': is_histories, 'validations': is_validations, 'first_cider': is_score, 'reward': is_told,
-    'regions': is_told, 'account': is_told}
+    'regions': is_told,
+    'account': lambda value: is_told(value) and is_plain(value)}
 SIZES = {'input_encoding_size', 'ff_size', 'hidden_size', 'att_hid_size', 'img_feat_size', 'num_grids', 'heads'}

@@ -173,5 +173,5 @@ def is_moment(name, moment, shape):
     if not torch.is_tensor(moment) or not moment.is_floating_point():
         return False
     if name == 'step':
-        return moment.numel() == 1 and bool(0 <= moment < float('inf'))
+        return moment.dim() == 0 and bool(0 <= moment < float('inf'))
     return moment.shape == shape and bool(torch.isfinite(moment).all())

@@ -17,6 +17,7 @@ from misc.cli import DataError
 ZIP, PICKLE = b'PK\x03\x04', b'\x80'
 LEGACY_PICKLES = 5    # that the layout of PyTorch before 1.6 begins with
 BLOCK = 1 << 20
+FOLDER = 0x10       # the attribute by which torch takes a member for a folder, and leaves its tensor undefined
 
 
 def load(path, way_out, missing='', opened=open):
@@ -59,13 +60,18 @@ def check_archive(file):
     """Look at the directory of an archive, at the checksums of what is in it, and at its pickle."""
     room, names = os.fstat(file.fileno()).st_size, set()
     with zipfile.ZipFile(file) as archive:
-        for member in archive.infolist():
+        members = archive.infolist()
+        if min((member.header_offset for member in members), default=1) or archive.comment:
+            raise ValueError('there is something before it or behind it')  # of which torch may read another part
+        for member in members:
             name = member.filename
             if name.startswith('/') or '\\' in name or '..' in name.split('/') or name in names:
                 raise ValueError(f'it holds a file named {name[:80]!r}')
             if name.endswith('constants.pkl'):
                 raise ValueError('it is a program of TorchScript')
             names.add(name)
+            if member.is_dir() or member.external_attr & FOLDER:
+                raise ValueError(f'{name[:80]} in it is said to be a folder')
             if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
                 raise ValueError(f'{name[:80]} in it is packed, which torch.save never does')
             room -= member.file_size

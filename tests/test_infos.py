@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+import eval as evaluation
 import train
 from misc import checkpoint, infos, nesting
-from misc.cli import DataError
+from misc.cli import DataError, UsageError
 from misc.optim import build_optimiser, take_moments
 from tests import tiny
 from tests.damage import RESUMED, complaint, expect, root, whole  # noqa: F401
@@ -48,6 +49,7 @@ def test_what_older_and_later_versions_write_is_taken(more):
     ('random', {**random_state(), 'cuda': 3}), ('random_of_others', {}), ('histories', {'loss_history': [1]}),
     ('histories', {'loss_history': {'one': 1}}), ('validations', {}), ('validations', [{'loss': 1.0}]),
     ('validations', [{'iteration': 1, 'loss': b'x'}]), ('regions', []), ('account', 'x'),
+    ('account', {'data': {'input_json': np.arange(3)}}),
     ('first_cider', math.inf),
     ('opt', {1: 2})], ids=str)
 def test_what_cannot_be_is_named(name, value):
@@ -62,6 +64,15 @@ def test_sizes_that_no_machine_holds_are_named_before_a_model_is_built(root, nam
     content['opt'][name] = value
     path.write_bytes(checkpoint.pickle_bytes(content))
     expect(complaint(root, train, *RESUMED), 'infos_tiny.pkl', name, 'another copy')
+
+
+def test_options_that_cannot_be_together_are_refused_with_the_file_that_says_them(root):  # noqa: F811
+    path = root / 'run' / 'infos_tiny.pkl'
+    content = checkpoint.read_infos(str(path))
+    content['opt']['heads'] = 5
+    path.write_bytes(checkpoint.pickle_bytes(content))
+    with pytest.raises(UsageError, match='--heads 5 does not divide .*infos_tiny.pkl'):
+        tiny.run(evaluation, tiny.eval_flags(root, root / 'run'))
 
 
 def moments_of(optimiser):
@@ -91,7 +102,7 @@ def test_moments_are_taken_whole_and_finite_or_not_at_all(kind, name):
     assert not spoil(kind, lambda state: state.update({7: state.pop(0)}))
     assert not spoil(kind, lambda state: state.update({'0': state.pop(0)}))
     if kind.startswith('adam'):
-        for step in (torch.tensor(-1.0), torch.tensor(math.nan), torch.zeros(3), None, 'x'):
+        for step in (torch.tensor(-1.0), torch.tensor(math.nan), torch.zeros(3), torch.zeros(1), None, 'x'):
             assert not spoil(kind, lambda state: state[0].update(step=step)), step
 
 

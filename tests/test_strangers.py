@@ -191,6 +191,17 @@ def as_link(content):
     return file.getvalue()
 
 
+def as_folder(content):
+    """The archive, one of whose members says that it is a folder."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, 'w') as new:
+        for member in old.infolist():
+            data = old.read(member)
+            member.external_attr = 0x10 if member.filename.endswith('data/0') else 0
+            new.writestr(member, data)
+    return file.getvalue()
+
+
 def legacy_with(place, content):
     """A file of the older layout whose pickle at `place` is another."""
     whole, parts = saved(WEIGHTS, 'legacy'), []
@@ -219,6 +230,8 @@ ARCHIVES = {
     'a place from the root': lambda: rewritten(saved(WEIGHTS), more=[('/tmp/canary', b'x')]),
     'a way out of Windows': lambda: rewritten(saved(WEIGHTS), more=[('..\\..\\canary', b'x')]),
     'a link': lambda: as_link(saved(WEIGHTS)),
+    'something before it': lambda: saved(WEIGHTS) * 2,
+    'a folder for a tensor': lambda: as_folder(saved(WEIGHTS)),
     'a program of TorchScript': lambda: rewritten(saved(WEIGHTS), more=[
         ('archive/constants.pkl', b'x'), ('archive/code/x.py', b'import os')]),
     'one number for a million': lambda: saved({'weight': torch.ones(1).expand(1 << 40)}),

@@ -5,16 +5,20 @@ the form; those of values keep the file whole and change what is in it.
 """
 
 import argparse
+import contextlib
 import copy
 import io
 import json
 import math
 import pickle
+import struct
 
 import h5py
 import numpy as np
 import torch
 from PIL import Image
+
+from tests.stress import plainly
 
 DEEP, DIGITS = '@deep@', '@digits@'  # in JSON: nested a hundred thousand deep; a number of 5000 digits
 
@@ -257,9 +261,32 @@ def tensors(random, content):
         container[key] = odd_tensors(random, container[key])
     else:
         value = changed(random, value, (torch.zeros(2), torch.tensor(math.nan), np.float64(2), (1,)))
+    if random.random() >= 0.6:
+        with contextlib.suppress(KeyError):  # of tensors of a kind that the plain reader does not know
+            return older_layout(value)
     file = io.BytesIO()
-    torch.save(value, file, _use_new_zipfile_serialization=random.random() < 0.6)
+    torch.save(value, file)
     return file.getvalue()
+
+
+def older_layout(value):
+    """What PyTorch before 1.6 writes, but the same every time: its names of storages, by which they are sorted,
+    are addresses in memory; here they are numbers, in the order in which the tensors name them."""
+    file = io.BytesIO()
+    torch.save(value, file, _use_new_zipfile_serialization=False)
+    content = file.getvalue()
+    parts, names, storages = plainly.older_parts(content)
+    head, texts = content[:parts], {name: binary_text(name) for name in names}
+    names.sort(key=lambda name: head.index(texts[name]))
+    numbers = [f'{number:04d}' for number in range(len(names))]
+    for name, number in zip(names, numbers):
+        head = head.replace(texts[name], binary_text(number))
+    return head + pickle.dumps(numbers, 2) + b''.join(storages[name] for name in names)
+
+
+def binary_text(text):
+    """A text as binary pickles have it."""
+    return b'X' + struct.pack('<I', len(text)) + text.encode()
 
 
 def tsv(random, content):

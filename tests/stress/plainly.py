@@ -270,24 +270,39 @@ def tensors(path):
             value = Plain(io.BytesIO(archive.read(name)), encoding='utf-8').load()
             return settled(value, {inner.removeprefix(f'{folder}data/'): archive.read(inner)
                                    for inner in archive.namelist() if inner.startswith(f'{folder}data/')})
-    file = io.BytesIO(content)
-    magic, _, _, value, keys = (Plain(file, encoding='utf-8').load() for _ in range(5))
+    value = older_value(io.BytesIO(content))
+    return settled(value, {name: storage[8:] for name, storage in older_parts(content)[2].items()})
+
+
+def older_value(file):
+    """The fourth pickle of a file of the layout before 1.6, with `Tensor`s; the file stands behind it then."""
+    magic, _, _, value = (Plain(file, encoding='utf-8').load() for _ in range(4))
     if magic != MAGIC:
         raise ValueError('no magic')
-    sizes, storages = {}, {}
-    note_sizes(value, sizes)
-    for key in keys:
-        count, = struct.unpack('<q', file.read(8))
-        storages[str(key)] = file.read(count * np.dtype(STORAGES[sizes[str(key)]]).itemsize)
-    return settled(value, storages)
+    return value
 
 
-def note_sizes(value, sizes):
-    """Put {key: the name of its type} of all storages in `value` into `sizes`."""
+def older_parts(content):
+    """Of a file of that layout: where its fifth pickle begins, the names of the storages that it lists, and
+    {name: the bytes of a storage, behind the count of its numbers}."""
+    file, types, storages = io.BytesIO(content), {}, {}
+    note_types(older_value(file), types)
+    place = file.tell()
+    names = [str(name) for name in Plain(file, encoding='utf-8').load()]
+    for name in names:
+        count = file.read(8)
+        # As torch counts bytes: in 64 bits.
+        size = int.from_bytes(count, 'little') * np.dtype(STORAGES[types[name]]).itemsize % (1 << 64)
+        storages[name] = count + file.read(size)
+    return place, names, storages
+
+
+def note_types(value, types):
+    """Put {name: that of its type} of all storages in `value` into `types`."""
     if isinstance(value, Tensor):
-        sizes[str(value.about[0][0])] = value.about[0][1]
+        types[str(value.about[0][0])] = value.about[0][1]
     for one in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
-        note_sizes(one, sizes)
+        note_types(one, types)
 
 
 def picture(path, upright=False):

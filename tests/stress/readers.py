@@ -354,8 +354,11 @@ def plain_place(path):
 
 
 def plain_moments(path):
-    content = plainly.tensors(path)
-    return [content['state'][number] for number in range(len(content['state']))]
+    """The moments of each parameter; one that had no gradient yet has none in a file, which is as good as 0."""
+    state = plainly.tensors(path)['state']
+    whole = plainly.tensors(pathlib.Path('..') / 'whole' / 'run' / 'optimizer.pth')['state']
+    return [state.get(number, {name: value * 0 for name, value in moments.items()})
+            for number, moments in whole.items()]
 
 
 def evaluated_weights(path):
@@ -387,7 +390,7 @@ def old_run(path):
     run = checkpoint.read_run(str(HERE / 'old' / 'model.pth'), str(HERE / 'old' / 'infos.pkl'))
     options, given = opts.parse(opts.train_parser(), ['--input_grid_vec_dir', 'vec'])
     opts.take_model_options(options, given, run.infos['opt'], run.infos_path)
-    opts.check_model(options, given)
+    opts.check_model(options, given, run.infos_path)
     model = models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
     checkpoint.take_weights(model, run)
     return {'weights': run.names.theirs(model.state_dict()), 'words': run.infos['vocab'],
@@ -459,7 +462,7 @@ def picture(path):
 
 
 def upright(path):
-    return images.read_upright(str(path), 500)[0]
+    return images.read_upright(str(path), 10 ** 8)[0]
 
 
 def at(function, *more):

@@ -1,21 +1,25 @@
 """A whole file of every form that the project reads, small, under one folder."""
 
 import argparse
-import collections
 import contextlib
 import io
+import itertools
 import json
+import pathlib
 import pickle
 import shutil
+import time
+from unittest import mock
 
 import h5py
 import numpy as np
 import torch
 
 import train
-from misc import made
+from misc import made, pickles
 from misc.features import open_source
 from tests import networks, old_code, preparing, tiny
+from tests.stress.mutations import older_layout
 
 IDS = range(100, 116)
 WAY = {'detector': 'grid', 'grid_size': 7, 'longest_side': 640, 'cnn_model': 'resnet101',
@@ -28,8 +32,12 @@ def write_samples(root):
     write_packed(root)
     write_jsons(root)
     write_pictures(root)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        tiny.run(train, tiny.train_flags(root, root / 'run', '--max_epochs', 1))
+    table = pickles.load(root / 'talk-idxs.p')
+    pickles.dump(root / 'talk-idxs.p', {**table, 'document_frequency': dict(sorted(
+        table['document_frequency'].items()))})  # whatever the order of sets is today
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), \
+            made_up_clock(), contextlib.chdir(root):  # so that no path in the files tells where they lie
+        tiny.run(train, tiny.train_flags(pathlib.Path(), 'run', '--max_epochs', 1))
     events, = (root / 'run').glob('events.out.tfevents.*')
     events.rename(root / 'run' / 'events.out.tfevents.1')
     shutil.copytree(root / 'run', root / 'saved')
@@ -39,6 +47,15 @@ def write_samples(root):
     (root / 'archive').mkdir()
     (root / 'archive' / 'small.tsv').write_bytes(b''.join(
         preparing.random_line(image_id, regions=1) for image_id in (7, 8)))
+
+
+@contextlib.contextmanager
+def made_up_clock():
+    """What is written with a time is the same every time."""
+    seconds = itertools.count()
+    with mock.patch.object(time, 'monotonic', lambda: float(next(seconds))), \
+            mock.patch.object(time, 'time', lambda: 1e9):
+        yield
 
 
 def write_packed(root):
@@ -119,6 +136,7 @@ def write_old_run(root):
 def write_legacy_layout(root):
     """Weights in the layout of PyTorch before 1.6, of the run and of a small ResNet."""
     weights = torch.load(root / 'run' / 'model.pth', weights_only=True)
-    torch.save(weights, root / 'legacy.pth', _use_new_zipfile_serialization=False)
-    torch.save(collections.OrderedDict(
-        (f'layer{place}.weight', torch.randn(3, place)) for place in (1, 2, 3)), root / 'resnet.pth')
+    (root / 'legacy.pth').write_bytes(older_layout(weights))
+    generator = torch.Generator().manual_seed(0)
+    torch.save({f'layer{place}.weight': torch.randn(3, place, generator=generator) for place in (1, 2, 3)},
+               root / 'resnet.pth')
