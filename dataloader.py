@@ -25,6 +25,7 @@ from misc.cli import DataError
 from misc.features import open_source
 from misc.files import read_json
 from misc.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_place
+from misc.provenance import recorded_way
 
 LABELS_COMMAND = ('python scripts/prepro_labels.py --input_json data/dataset_coco.json '
                   '--output_json data/cocotalk.json --output_h5 data/cocotalk')
@@ -200,6 +201,12 @@ class Corpus:
             self.grids = self._open_grids()
         if 'boxes' in needs or 'grids' in needs and self.grids is None:
             self._open_boxes()
+
+    def way(self):
+        """How the regions of the features that are read were found, as of `misc/provenance.py`; None where that
+        is not on record.  To be asked after `want`."""
+        options = self.options
+        return recorded_way(options.input_fc_feat_dir if self.features is None else options.input_img_feat_dir)
 
     def want_places(self):
         """Open boxes and grid vectors that the options name, whatever the model wants, for `places`."""

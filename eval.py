@@ -21,7 +21,7 @@ from misc.image_folder import ImageFolder
 from misc.images import read_rgb
 from misc.machine import memory_errors, pick_device
 from misc.page import Entry, write_page
-from misc.provenance import recorded_way, told
+from misc.provenance import told
 from misc.report import image_rows, score_table, write_results, write_vis
 from misc.thumbnails import as_seen
 from models.ensemble import Ensemble
@@ -57,13 +57,13 @@ def set_up(at_end):
     longest = infos['opt']['seq_length']
     networks = [load_model(member, run, longest) for member, run in zip(members, runs)]
     model = (networks[0] if len(networks) == 1 else Ensemble(networks)).to(device)
-    if not own:
-        warn_of_other_regions(options, runs)
     if own and options.language_eval:   # refused before regions are looked for, which may take a day
         split_references(options, own.pictures.files)
     info = own and own.found(infos['vocab'], [run.infos for run in runs], device)
     corpus = fitting_corpus(options, members, infos, info)
     corpus.want(model.needs)
+    if not own:   # whose regions were just found
+        warn_of_other_regions(corpus.way(), runs, options.infos_path)
     if options.dump_images:
         corpus.want_places()
     rows = corpus.rows('all' if own else options.split, train_only=True)
@@ -82,17 +82,14 @@ def set_up(at_end):
         vocabulary=infos['vocab'], pictures=pictures, references=references, own=own, seen=seen)
 
 
-def warn_of_other_regions(options, runs):
-    """A word where regions on record were found in another way than those that a model was trained on: they
-    look alike and mean something else."""
-    features = options.input_img_feat_dir or options.input_fc_feat_dir
-    way = recorded_way(features) if features else None
-    for run, path in zip(runs, options.infos_path):
-        trained = run.infos.get('regions')
-        if 'regions' in run.infos and trained != way:
-            was, now = (told(one) if one else 'features of another origin' for one in (trained, way))
-            note(f'warning: {path} was trained on {was}; {features} holds {now}: what the model says of these '
-                 'is a guess')
+def warn_of_other_regions(way, runs, infos_paths):
+    """A word where the regions that are read were found in another `way` than those that a model was trained
+    on: they look alike and mean something else.  Runs of older code do not say."""
+    for run, path in zip(runs, infos_paths):
+        if 'regions' in run.infos and run.infos['regions'] != way:
+            was, now = (told(one) if one else 'those of another origin' for one in (run.infos['regions'], way))
+            note(f'warning: the model of {path} was trained on these features: {was}; what it says of others is a '
+                 f'guess, and here are: {now}. Give the features it was trained with')
 
 
 def fitting_corpus(options, members, infos, info):

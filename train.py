@@ -32,7 +32,6 @@ from misc.losses import all_finite, caption_loss, self_critical_loss
 from misc.machine import memory_errors, pick_device, precision
 from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
                         decayed_rate, noam_rate, sampling_probability, set_rate)
-from misc.provenance import recorded_way
 from misc.rewards import mean_statistics, table_path
 from models.decoding import sample
 
@@ -112,8 +111,7 @@ class Training:
         has_rewards = 0 <= options.self_critical_after and (
             options.max_epochs < 0 or options.self_critical_after < options.max_epochs)
         # How regions of other pictures are to be found, for eval.py --image_folder.
-        self.regions = recorded_way(options.input_fc_feat_dir if corpus.features is None
-                                    else options.input_img_feat_dir)
+        self.regions = corpus.way()
         self.rewards = self._rewards(train_rows) if has_rewards else None
         self.references = self._references() if options.language_eval or has_rewards else None
         self.decode = models.build_decoder(options, self.longest, corpus.vocabulary)

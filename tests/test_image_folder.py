@@ -163,11 +163,17 @@ def test_pictures_that_cannot_be_read_are_named_at_the_end_and_the_others_captio
 
 
 def test_features_of_another_origin_than_those_of_the_training_are_told_of(own, tmp_path, capsys):
-    shutil.copytree(own / 'grid_att', tmp_path / 'other_att')   # without the record beside it
-    for features, expected in ((own / 'grid_att', False), (tmp_path / 'other_att', True)):
-        tiny.run(evaluation, tiny.eval_flags(own, own / 'run', *BOXED, '--input_img_feat_dir', features,
-                                             '--input_box_dir', own / 'grid_box'))
-        assert ('was trained on 2 x 2 cells' in capsys.readouterr().err) is expected
+    means = tmp_path / 'means'   # a model that reads nothing but mean features
+    train_run(own, means, '--max_epochs', 1, '--caption_model', 'show_tell', '--input_fc_feat_dir',
+              own / 'grid_fc', *tiny.RECURRENT_FLAGS)
+    for kind, flag, run, more in (
+            ('att', '--input_img_feat_dir', own / 'run', (*BOXED, '--input_box_dir', own / 'grid_box')),
+            ('fc', '--input_fc_feat_dir', means, ())):
+        shutil.copytree(own / f'grid_{kind}', tmp_path / f'other_{kind}')   # without the record beside it
+        for features, expected in ((own / f'grid_{kind}', False), (tmp_path / f'other_{kind}', True)):
+            capsys.readouterr()
+            tiny.run(evaluation, tiny.eval_flags(own, run, *more, flag, features))
+            assert ('trained on these features: 2 x 2 cells' in capsys.readouterr().err) is expected
 
 
 def test_regions_are_kept_on_request_and_found_once(own, tmp_path, monkeypatch):
