@@ -332,9 +332,11 @@ class Corpus:
         """The grid vectors of an image as they are on disk, and where that is."""
         grids, where = self.grids.read(image_id), self.grids.where(image_id)
         if grids.ndim != 2 or grids.shape[1] != self.side ** 2:
-            raise DataError(f'{where}: an array of shape {grids.shape} does not fit --num_grids '
-                            f'{self.side ** 2}; make it with: '
-                            f'{AREAS_COMMAND.format(cells=self.side ** 2)}')
+            cells = self.side ** 2   # another folder: prepro_areas.py does not mix grids in one
+            command = AREAS_COMMAND.format(cells=cells).replace('_vec ', f'_vec_{cells} ')
+            raise DataError(f'--input_grid_vec_dir: {where}: an array of shape {grids.shape} does not fit '
+                            f'--num_grids {cells}; give the --num_grids it was made with, or make others, in a '
+                            f'folder of their own, with:\n{command}')
         return grids, where
 
     def _from_boxes(self, need, image_id):

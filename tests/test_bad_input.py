@@ -123,7 +123,7 @@ SQUARES = np.tile(np.float32([1, 1, 5, 5]), (3, 1))
 # What stands in place of an image's array: (its file, the value, flags of train.py, what the message says).
 WRONG_ARRAYS = {
     'a feature that is not a number': ('att/103.npz', FEATURES * np.nan, (), ('not finite', 'again')),
-    'a feature too large': ('att/103.npz', FEATURES * 1e300, (), ('not finite', 'again')),
+    'a feature too large': ('att/103.npz', FEATURES * np.float64(1e300), (), ('not finite', 'again')),
     'words for features': ('att/103.npz', np.array(['a']), (), ('numbers', 'again')),
     'an image without regions': ('att/103.npz', FEATURES[:0], (), ('no regions', BU_DATA)),
     'features in one row': ('att/103.npz', FEATURES[0], (), (r'\(12,\)', BU_DATA)),
@@ -133,7 +133,7 @@ WRONG_ARRAYS = {
     'a mean feature of another size': (
         'fc/103.npy', np.ones(9), MEANS, ('have 9 numbers', '--img_feat_size is 12')),
     'a mean feature of each region': ('fc/103.npy', np.ones((3, 12)), MEANS, (r'\(3, 12\)', BU_DATA)),
-    'a grid of another size': ('vec/103.npy', np.ones((3, 16)), (), (r'\(3, 16\)', '--num_grids 9', AREAS)),
+    'a grid of another size': ('vec/103.npy', np.ones((3, 16)), (), (r'\(3, 16\)', '--input_grid_vec_dir', '_vec_9 --num_grids 9')),
     'fewer boxes than features': (
         'box/103.npy', SQUARES[:1], BOXES, ('has 1 rows', 'att/103.npz has', BU_DATA)),
     'no boxes': ('box/103.npy', SQUARES[:0], BOXES, ('no box',)),
