@@ -133,7 +133,8 @@ WRONG_ARRAYS = {
     'a mean feature of another size': (
         'fc/103.npy', np.ones(9), MEANS, ('have 9 numbers', '--img_feat_size is 12')),
     'a mean feature of each region': ('fc/103.npy', np.ones((3, 12)), MEANS, (r'\(3, 12\)', BU_DATA)),
-    'a grid of another size': ('vec/103.npy', np.ones((3, 16)), (), (r'\(3, 16\)', '--input_grid_vec_dir', '_vec_9 --num_grids 9')),
+    'a grid of another size': ('vec/103.npy', np.ones((3, 16)), (),
+                               (r'\(3, 16\)', '--input_grid_vec_dir', '_vec_9 --num_grids 9')),
     'fewer boxes than features': (
         'box/103.npy', SQUARES[:1], BOXES, ('has 1 rows', 'att/103.npz has', BU_DATA)),
     'no boxes': ('box/103.npy', SQUARES[:0], BOXES, ('no box',)),
