@@ -20,21 +20,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from misc import hdf5, parallel
+from misc import commands, parallel
 from misc.cli import DataError
-from misc.features import open_source
-from misc.files import read_json
-from misc.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_place
-from misc.provenance import recorded_way
-
-LABELS_COMMAND = ('python scripts/prepro_labels.py --input_json data/dataset_coco.json '
-                  '--output_json data/cocotalk.json --output_h5 data/cocotalk')
-FEATURES_COMMAND = 'python scripts/make_bu_data.py --output_dir data/cocobu'
-AREAS_COMMAND = ('python prepro_areas.py --input_dir data/cocobu_box --output_dir data/cocobu_box_vec '
-                 '--num_grids {cells}')
-RELATIVE_COMMAND = ('python scripts/prepro_bbox_relative_coords.py --input_json data/dataset_coco.json '
-                    '--image_root IMAGE_ROOT --input_box_dir data/cocobu_box '
-                    '--output_dir data/cocobu_box_relative')
+from misc.dataset.features import open_source
+from misc.dataset.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_place
+from misc.dataset.recipe import recorded_way
+from misc.disk import hdf5
+from misc.disk.files import read_json
 
 ARRAYS = ('features', 'grids', 'boxes', 'captions', 'fc')  # of a batch, the things that travel to a device
 
@@ -117,15 +109,15 @@ class Labels:
     def __init__(self, path, images, words):
         """Check the file against the number of `images` and of `words` of the vocabulary."""
         if not os.path.exists(path):
-            raise DataError(f'--input_label_h5: there is no file {path}; make it with:\n{LABELS_COMMAND}')
+            raise DataError(f'--input_label_h5: there is no file {path}; make it with:\n{commands.LABELS}')
         with hdf5.reading(path, f'--input_label_h5: {path} is not a label file',
-                          f'make it again with:\n{LABELS_COMMAND}') as file:
+                          f'make it again with:\n{commands.LABELS}') as file:
             self.labels, self.start, self.end = (
                 hdf5.array(file, name) for name in ('labels', 'label_start_ix', 'label_end_ix'))
         problem = self._problem(images, words)
         if problem:
             raise DataError(f'--input_label_h5: {path} does not fit: {problem}; make both again with:\n'
-                            f'{LABELS_COMMAND}')
+                            f'{commands.LABELS}')
         self.longest = self.labels.shape[1]
 
     def _problem(self, images, words):
@@ -174,11 +166,11 @@ class Corpus:
 
     def __init__(self, options, wants_labels=True, info=None):
         self.options, self.needs = options, ()
-        info = read_json(options.input_json, LABELS_COMMAND) if info is None else info
+        info = read_json(options.input_json, commands.LABELS) if info is None else info
         problem = labels_file_problem(info)
         if problem:
             raise DataError(f'--input_json: {options.input_json} is not the output of prepro_labels.py, '
-                            f'{problem}; make it with:\n{LABELS_COMMAND}')
+                            f'{problem}; make it with:\n{commands.LABELS}')
         self.images, self.vocabulary = info['images'], info['ix_to_word']
         self.ids = [image['id'] for image in self.images]
         self.splits = [image['split'] for image in self.images]
@@ -193,17 +185,17 @@ class Corpus:
         features and boxes that it is computed from."""
         options, self.needs = self.options, needs
         if 'fc' in needs and options.input_fc_feat_dir:
-            self.means = open_source(options.input_fc_feat_dir, 'fc', 'input_fc_feat_dir', FEATURES_COMMAND)
+            self.means = open_source(options.input_fc_feat_dir, 'fc', 'input_fc_feat_dir', commands.FEATURES)
         if 'features' in needs or self.means is None:
             self.features = open_source(options.input_img_feat_dir, 'att', 'input_img_feat_dir',
-                                        FEATURES_COMMAND)
+                                        commands.FEATURES)
         if 'grids' in needs and options.input_grid_vec_dir:
             self.grids = self._open_grids()
         if 'boxes' in needs or 'grids' in needs and self.grids is None:
             self._open_boxes()
 
     def way(self):
-        """How the regions of the features that are read were found, as of `misc/provenance.py`; None where that
+        """How the regions of the features that are read were found, as of `misc/dataset/recipe.py`; None where that
         is not on record.  To be asked after `want`."""
         options = self.options
         return recorded_way(options.input_fc_feat_dir if self.features is None else options.input_img_feat_dir)
@@ -219,15 +211,15 @@ class Corpus:
     def _open_grids(self):
         options = self.options
         return open_source(options.input_grid_vec_dir, 'grid', 'input_grid_vec_dir',
-                           AREAS_COMMAND.format(cells=options.num_grids))
+                           commands.AREAS.format(cells=options.num_grids))
 
     def _open_boxes(self):
         options = self.options
         if options.input_rel_box_dir:
             self.relative = open_source(options.input_rel_box_dir, 'rel', 'input_rel_box_dir',
-                                        RELATIVE_COMMAND)
+                                        commands.RELATIVE)
         else:
-            self.boxes = open_source(options.input_box_dir, 'box', 'input_box_dir', FEATURES_COMMAND)
+            self.boxes = open_source(options.input_box_dir, 'box', 'input_box_dir', commands.FEATURES)
             self.sizes = image_sizes(options.input_box_dir, {'images': self.images})
 
     def rows(self, split, train_only=False):
@@ -244,12 +236,12 @@ class Corpus:
         """Raise `DataError` unless every image of `rows` has its captions (where they are needed) and
         its arrays, by listing, not by opening."""
         options = self.options
-        sources = [(self.features, 'input_img_feat_dir', 'features', FEATURES_COMMAND),
-                   (self.means, 'input_fc_feat_dir', 'mean features', FEATURES_COMMAND),
+        sources = [(self.features, 'input_img_feat_dir', 'features', commands.FEATURES),
+                   (self.means, 'input_fc_feat_dir', 'mean features', commands.FEATURES),
                    (self.grids, 'input_grid_vec_dir', 'grid vectors',
-                    AREAS_COMMAND.format(cells=options.num_grids)),
-                   (self.relative, 'input_rel_box_dir', 'relative boxes', RELATIVE_COMMAND),
-                   (self.boxes, 'input_box_dir', 'boxes', FEATURES_COMMAND)]
+                    commands.AREAS.format(cells=options.num_grids)),
+                   (self.relative, 'input_rel_box_dir', 'relative boxes', commands.RELATIVE),
+                   (self.boxes, 'input_box_dir', 'boxes', commands.FEATURES)]
         ids = [str(self.ids[row]) for row in rows]
         for source, name, what, command in sources:
             if source is not None:
@@ -259,10 +251,10 @@ class Corpus:
         if self.boxes is not None:
             report_missing([one for one in ids if one not in self.sizes], len(ids), 'size',
                            f'{sizes_place(options.input_box_dir)} and {options.input_json}',
-                           self.boxes.made_by(FEATURES_COMMAND))
+                           self.boxes.made_by(commands.FEATURES))
         if self.labels is not None:
             report_missing([str(self.ids[row]) for row in rows if not len(self.labels.of(row))], len(ids),
-                           'caption', f'--input_label_h5 {options.input_label_h5}', LABELS_COMMAND)
+                           'caption', f'--input_label_h5 {options.input_label_h5}', commands.LABELS)
 
     def arrays(self, row):
         """{'features' (P, D), 'fc' (1, D), 'grids', 'boxes'} of one image, None for what the model does
@@ -294,7 +286,7 @@ class Corpus:
         features, where = self.features.read(image_id), self.features.where(image_id)
         if features.ndim not in (2, 3) or not features.size:
             raise DataError(f'{where}: an array of shape {features.shape} holds no regions; remove it and '
-                            f'run again:\n{FEATURES_COMMAND}')
+                            f'run again:\n{commands.FEATURES}')
         features = features.reshape(-1, features.shape[-1])
         self._check_width(features, where)
         return features
@@ -304,7 +296,7 @@ class Corpus:
         mean, where = self.means.read(image_id), self.means.where(image_id)
         if mean.ndim != 1:
             raise DataError(f'{where}: an array of shape {mean.shape} is not one mean feature; remove it and '
-                            f'run again:\n{FEATURES_COMMAND}')
+                            f'run again:\n{commands.FEATURES}')
         self._check_width(mean[None], where)
         return mean[None]
 
@@ -324,8 +316,8 @@ class Corpus:
         if len(place) != len(features):
             raise DataError(f'{where} has {len(place)} rows, {self.features.where(image_id)} has '
                             f'{len(features)} regions; they were not made from the same boxes; make both '
-                            f'again with:\n{FEATURES_COMMAND}\n'
-                            f'{AREAS_COMMAND.format(cells=self.options.num_grids)}')
+                            f'again with:\n{commands.FEATURES}\n'
+                            f'{commands.AREAS.format(cells=self.options.num_grids)}')
         return unit_rows(place) if self.options.norm_box_feat else place
 
     def _stored_grids(self, image_id):
@@ -333,7 +325,7 @@ class Corpus:
         grids, where = self.grids.read(image_id), self.grids.where(image_id)
         if grids.ndim != 2 or grids.shape[1] != self.side ** 2:
             cells = self.side ** 2   # another folder: prepro_areas.py does not mix grids in one
-            command = AREAS_COMMAND.format(cells=cells).replace('_vec ', f'_vec_{cells} ')
+            command = commands.AREAS.format(cells=cells).replace('_vec ', f'_vec_{cells} ')
             raise DataError(f'--input_grid_vec_dir: {where}: an array of shape {grids.shape} does not fit '
                             f'--num_grids {cells}; give the --num_grids it was made with, or make others, in a '
                             f'folder of their own, with:\n{command}')
@@ -356,11 +348,11 @@ class Corpus:
         if self.relative is not None and (low < -1e-3 or high > 1 + 1e-3):
             raise DataError(f'{where}: boxes from {low:g} to {high:g} are not relative to the image; name '
                             f'boxes in pixels with --input_box_dir, or make relative ones with:\n'
-                            f'{RELATIVE_COMMAND}')
+                            f'{commands.RELATIVE}')
         if self.boxes is not None and high <= 1:
             raise DataError(f'{where}: boxes from {low:g} to {high:g} are not pixels; name boxes relative to '
                             f'the image with --input_rel_box_dir, or make those in pixels with:\n'
-                            f'{FEATURES_COMMAND}')
+                            f'{commands.FEATURES}')
 
     def captions(self, row, count=None, seed=None):
         """(count, T) captions of an image: `count` drawn by `seed`, without repeats where there are
@@ -641,5 +633,5 @@ def image_path(image_root, image):
     """The file of an entry of `Corpus.images` under `image_root`."""
     if not isinstance(image.get('file_path'), str) or not image['file_path']:
         raise DataError(f'--input_json names no file_path for image {image["id"]}; make it again with:\n'
-                        f'{LABELS_COMMAND}')
+                        f'{commands.LABELS}')
     return os.path.join(image_root, image['file_path'])

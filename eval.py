@@ -14,16 +14,18 @@ os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # why: see train.py
 import models
 import opts
 from dataloader import Corpus, caption_width, image_batches, image_path, worker_errors
-from misc import checkpoint, page_facts, parallel
+from misc import parallel
 from misc.cli import DataError, UsageError, note, plain_text, run_command
-from misc.evaluation import caption_images, mean_loss
-from misc.image_folder import ImageFolder
-from misc.images import read_rgb
+from misc.dataset.recipe import told
+from misc.evaluation.captioning import caption_images, mean_loss
 from misc.machine import memory_errors, pick_device
-from misc.page import Entry, write_page
-from misc.provenance import told
-from misc.report import image_rows, score_table, write_results, write_vis
-from misc.thumbnails import as_seen
+from misc.page import facts as page_facts
+from misc.page.page import Entry, write_page
+from misc.page.thumbnails import as_seen
+from misc.pictures.image_folder import ImageFolder
+from misc.pictures.images import read_rgb
+from misc.run import checkpoint
+from misc.scoring.report import image_rows, score_table, write_results, write_vis
 from models.ensemble import Ensemble
 
 LONGEST_NAME = 200  # bytes of ID in ID_SPLIT.json, which may have 255 and is longer while it is written
@@ -196,7 +198,7 @@ def load_model(options, run, longest):
 
 def split_references(options, ids):
     """{image id: captions} of the images to be scored, those of `ids`."""
-    from misc.references import load_references
+    from misc.scoring.references import load_references
     source = options.coco_json or options.input_json
     references = load_references(None if options.coco_json else options.input_json, options.coco_json)
     missing = [image_id for image_id in ids if not references.get(image_id)]
@@ -265,7 +267,7 @@ def write_scores(found, results, loss):
     those of each image."""
     options, references, overall, per_image = found.options, found.references, {}, {}
     if options.language_eval:
-        from misc.metrics import score
+        from misc.scoring.metrics import score
         overall, per_image, notes = score(
             {entry['image_id']: entry['caption'] for entry in results}, references, show_progress=True)
         for line in notes:
@@ -290,8 +292,8 @@ def write_scores(found, results, loss):
 
 def several_scores(results, references):
     """Diversity of each image's captions, and the mean over images of the best one's CIDEr."""
-    from misc.diversity import diversity
-    from misc.metrics import oracle_cider
+    from misc.scoring.diversity import diversity
+    from misc.scoring.metrics import oracle_cider
     captions = {entry['image_id']: [beam['caption'] for beam in entry['beams']] for entry in results}
     scores = {'oracle_CIDEr': oracle_cider(captions, references)}
     if min(map(len, captions.values())) > 1:

@@ -420,7 +420,7 @@ def parse(parser, arguments=None):
     """Parse `arguments` (default: the command line) -> (options, names given on the command line)."""
     options = parser.parse_args(arguments)
     unset = object()
-    marks = argparse.Namespace(**{name: unset for name in vars(options)})
+    marks = argparse.Namespace(**dict.fromkeys(vars(options), unset))
     parser.parse_args(arguments, marks)
     return options, {name for name, value in vars(marks).items() if value is not unset}
 

@@ -4,12 +4,12 @@ import math
 import os
 from functools import partial
 
-from misc.broken import Broken
 from misc.cli import DataError, Parser, note, perfect_square, run_command
-from misc.features import SUFFIX, open_boxes, write_array
-from misc.grids import checked_boxes, extent, grid_vectors, image_sizes, sizes_place
-from misc.made import Sample, claimed, digest, finished, save
-from misc.workers import add_workers_flag, convert_images
+from misc.dataset.features import SUFFIX, open_boxes, write_array
+from misc.dataset.grids import checked_boxes, extent, grid_vectors, image_sizes, sizes_place
+from misc.prepare.broken import Broken
+from misc.prepare.made import Sample, claimed, digest, finished, save
+from misc.prepare.workers import add_workers_flag, convert_images
 
 
 def convert(image_id, boxes, output_dir, sizes, side):

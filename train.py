@@ -21,18 +21,29 @@ import torch
 import models
 import opts
 from dataloader import Corpus, TrainBatches, caption_width, image_batches, worker_errors
-from misc import checkpoint, filesets, origin, parallel
+from misc import parallel
 from misc.cli import DataError, UsageError, note, run_command
-from misc.draws import chances
-from misc.evaluation import caption_images, evaluating, mean_loss, sentence
-from misc.events import EventWriter
-from misc.finite import LateFlags, all_finite_numbers, guarded_step, refusal
-from misc.histories import VALIDATIONS
-from misc.losses import all_finite, caption_loss, self_critical_loss
+from misc.disk import filesets
+from misc.evaluation.captioning import caption_images, evaluating, mean_loss, sentence
 from misc.machine import memory_errors, pick_device, precision
-from misc.optim import (NOAM_BETAS, NOAM_EPSILON, Plateau, build_optimiser, clip_by_value,
-                        decayed_rate, noam_rate, sampling_probability, set_rate)
-from misc.rewards import mean_statistics, table_path
+from misc.run import checkpoint, record
+from misc.run.events import EventWriter
+from misc.run.histories import VALIDATIONS
+from misc.training.draws import chances
+from misc.training.finite import LateFlags, all_finite_numbers, guarded_step, refusal
+from misc.training.losses import all_finite, caption_loss, self_critical_loss
+from misc.training.optim import (
+    NOAM_BETAS,
+    NOAM_EPSILON,
+    Plateau,
+    build_optimiser,
+    clip_by_value,
+    decayed_rate,
+    noam_rate,
+    sampling_probability,
+    set_rate,
+)
+from misc.training.rewards import mean_statistics, table_path
 from models.decoding import sample
 
 HISTORIES = ('val_result_history', 'loss_history', 'lr_history', 'ss_prob_history')
@@ -108,7 +119,7 @@ class Training:
         limit = None if options.val_images_use < 0 else options.val_images_use
         self.val_rows = corpus.rows('val')[:limit]
         corpus.check_files(train_rows + self.val_rows)
-        has_rewards = 0 <= options.self_critical_after and (
+        has_rewards = options.self_critical_after >= 0 and (
             options.max_epochs < 0 or options.self_critical_after < options.max_epochs)
         # How regions of other pictures are to be found, for eval.py --image_folder.
         self.regions = corpus.way()
@@ -131,7 +142,7 @@ class Training:
 
     def _rewards(self, rows):
         """What the self-critical phase rewards, its table checked against the captions of `rows`."""
-        from misc.rewards import Rewards, check_table, load_cider
+        from misc.training.rewards import Rewards, check_table, load_cider
         options, corpus = self.options, self.corpus
         row_of = {corpus.ids[row]: row for row in rows}
         cider = load_cider(options.cached_tokens)
@@ -195,12 +206,12 @@ class Training:
         (runs of older code do not say)."""
         options = self.options
         table = table_path(options.cached_tokens) if self.rewards else None
-        self.account = origin.account_of(self.corpus, rows, self.device, table)
+        self.account = record.account_of(self.corpus, rows, self.device, table)
         before = run and run.infos.get('account')
         if before is not None:
-            origin.check_data(before, self.account, vars(options), run.infos_path,
+            record.check_data(before, self.account, vars(options), run.infos_path,
                               stays=is_folder(options.start_from, options.checkpoint_path))
-            origin.note_changes(before, self.account, run.infos['opt'], vars(options), opts.course(options))
+            record.note_changes(before, self.account, run.infos['opt'], vars(options), opts.course(options))
 
     def run(self):
         """Train to the last epoch, or until SIGINT or SIGTERM; returns the exit status."""
@@ -488,7 +499,7 @@ class Training:
 
     def _score(self, results):
         """The scores of captions of the validation images."""
-        from misc.metrics import score
+        from misc.scoring.metrics import score
         overall, _, notes = score({entry['image_id']: entry['caption'] for entry in results},
                                   self.references)
         for line in notes:
@@ -541,7 +552,7 @@ class Training:
         folder = self.options.checkpoint_path
         self.events = EventWriter(folder if parallel.is_main() else None, self.iteration)
         if parallel.is_main():
-            origin.write_start(folder, self.account, vars(self.options), self.iteration, self.options.start_from)
+            record.write_start(folder, self.account, vars(self.options), self.iteration, self.options.start_from)
         self.started, self.paused = time.monotonic(), 0.0  # the latter: seconds of validations
         self.logged = self.validated = self._clock()
 

@@ -1,1 +1,1 @@
-"""Pieces that know nothing of options or entry points; each file is what its name says."""
+"""Rooms of one purpose each; none knows the options or an entry point (see CONTRIBUTING.md)."""

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from misc.cli import DataError, Parser, UsageError, UserError, note, number_in, run_command
-from misc.files import write_json
+from misc.disk.files import write_json
 from misc.machine import pick_device
 from opts import device_name
-from tests.growth import growth_table, measure_growth
-from tests.made_up import QUICK, Sizes
-from tests.workloads import WORKLOADS, synchronise
+from scripts.benchmarking.growth import growth_table, measure_growth
+from scripts.benchmarking.made_up import QUICK, Sizes
+from scripts.benchmarking.workloads import WORKLOADS, synchronise
 
 
 def serve(pipe, name, side, options):

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # What needs more than Python itself is imported where it is used: packages may be what is missing.
+from misc import commands
 from misc.cli import DataError, Parser, UserError, boolean, run_command
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST_PYTHON = (3, 11)
 NEEDED_HERE = ('numpy', 'h5py', 'torch', 'torchvision')    # to look at more than the packages
-INSTALL_COMMAND = 'python -m pip install -r requirements.txt'
+
 # How a thing stands: it is there; it is there in part, or broken; it is missing.
 THERE, PARTLY, MISSING = 'ok', 'partly', 'missing'
 RUNS_SHOWN = 10
@@ -74,13 +75,13 @@ def python_findings(requirements):
     if others:
         detail += f'; of another version: {", ".join(others)}'
     yield Finding(MISSING if missing else PARTLY if others else THERE, 'packages', detail,
-                  INSTALL_COMMAND if missing or others else '', needed=bool(missing))
+                  commands.INSTALL if missing or others else '', needed=bool(missing))
 
 
 def scoring_findings():
     """Java and what SPICE needs; all scores but METEOR and SPICE come without."""
-    from misc import java
-    from misc.metrics import SPICE_MODELS, spice_is_installed
+    from misc.scoring import java
+    from misc.scoring.metrics import SPICE_MODELS, spice_is_installed
     is_there = java.is_installed()
     yield Finding(THERE if is_there else MISSING, 'Java', shutil.which('java') or 'METEOR and SPICE need it',
                   '' if is_there else 'installing a Java runtime, say default-jre')
@@ -113,8 +114,8 @@ USES_OF_WEIGHTS = {'resnet101': 'only for features and captions of images of you
 
 def cnn_findings(folder):
     """Weights of the networks that look at images, in the places where they are looked for."""
-    from misc.provenance import DETECTOR, MODELS
-    from misc.weights import find_file
+    from misc.dataset.recipe import DETECTOR, MODELS
+    from misc.pictures.weights import find_file
     for name, what in (*((model, model) for model in MODELS), (DETECTOR, 'Faster R-CNN')):
         try:
             yield Finding(THERE, what, find_file(name, None if folder == 'data' else folder))
@@ -157,7 +158,7 @@ class DataChain:
 
     def sources(self, labels, regions):
         """What comes from elsewhere, needed as long as what is made of it is not there."""
-        from misc.karpathy import SOURCE
+        from misc.dataset.karpathy import SOURCE
         from scripts.make_bu_data import find_archive
         path = self.path('dataset_coco.json')
         yield self.one_file('dataset_coco.json', path, f'{SOURCE} into {self.folder}/\n'
@@ -172,9 +173,7 @@ class DataChain:
             yield Finding(MISSING, 'bu_data', 'the bottom-up-attention archive',
                           f'unpacking the archive into {archive}, so that it holds trainval/ '
                           '(README.md: Where the data comes from)\n'
-                          'without it, features of another origin: ' + self.command(
-                              'python scripts/extract_regions.py --input_json data/dataset_coco.json '
-                              '--images_root IMAGE_ROOT --output_dir data/cocobu --detector fasterrcnn'),
+                          'without it, features of another origin: ' + self.command(commands.REGIONS_OF_COCO),
                           lacking(regions))
 
     def one_file(self, what, path, way_out, needed=False, detail=''):
@@ -185,9 +184,9 @@ class DataChain:
 
     def labels(self):
         """The vocabulary with its images, and the captions."""
-        from dataloader import LABELS_COMMAND, Labels, labels_file_problem
-        from misc.files import read_json
-        command, path = self.command(LABELS_COMMAND), self.path('cocotalk.json')
+        from dataloader import Labels, labels_file_problem
+        from misc.disk.files import read_json
+        command, path = self.command(commands.LABELS), self.path('cocotalk.json')
         if not os.path.exists(path):
             yield Finding(MISSING, 'cocotalk.json', 'vocabulary and images', command, needed=True)
         else:
@@ -219,15 +218,12 @@ class DataChain:
 
     def table(self):
         """The n-gram table of self-critical training."""
-        from misc.rewards import MAKE_TABLE
-        return self.one_file('coco-train-idxs.p', self.path('coco-train-idxs.p'), self.command(MAKE_TABLE),
+        return self.one_file('coco-train-idxs.p', self.path('coco-train-idxs.p'), self.command(commands.NGRAMS),
                              needed=True, detail='for self-critical training')
 
     def regions(self):
         """Features and places of the regions: packed, or a file per image."""
-        from dataloader import AREAS_COMMAND, FEATURES_COMMAND, RELATIVE_COMMAND
-        from misc.features import PACK_COMMAND
-        features, areas = self.command(FEATURES_COMMAND), self.command(AREAS_COMMAND.format(cells=144))
+        features, areas = self.command(commands.FEATURES), self.command(commands.AREAS.format(cells=144))
         packed = self.packed()
         boxes, grids = self.listed('cocobu_box', 'box'), self.listed('cocobu_box_vec', 'grid')
         has_places = 'box' in packed or self.is_whole(grids)
@@ -241,13 +237,13 @@ class DataChain:
         yield self.coverage('cocobu_fc', self.listed('cocobu_fc', 'fc'), features, False,
                             'mean features, for recurrent models; computed without')
         yield self.coverage('cocobu_box_relative', self.listed('cocobu_box_relative', 'rel'),
-                            self.command(RELATIVE_COMMAND), False,
+                            self.command(commands.RELATIVE), False,
                             'relative boxes; computed from boxes without')
-        yield self.packed_finding(packed, self.command(PACK_COMMAND))
+        yield self.packed_finding(packed, self.command(commands.PACK))
 
     def listed(self, name, kind):
         """The ids whose array is in a folder, by listing it."""
-        from misc.features import Folder
+        from misc.dataset.features import Folder
         return Folder(self.path(name), kind).ids() if os.path.isdir(self.path(name)) else None
 
     def is_whole(self, ids):
@@ -267,7 +263,7 @@ class DataChain:
 
     def sized(self, boxes):
         """The ids of the images whose size is known, beside or in `boxes` or in the labels file."""
-        from misc.grids import image_sizes
+        from misc.dataset.grids import image_sizes
         try:
             return set(image_sizes(boxes, {'images': self.images}))
         except DataError:
@@ -276,8 +272,8 @@ class DataChain:
     def packed(self):
         """{kind: ids} of the packed file, of those kinds that it has for every image (boxes only with the
         sizes of the images); {} without."""
-        from misc.features import Packed
-        from misc.packed import kinds_in
+        from misc.dataset.features import Packed
+        from misc.dataset.packed import kinds_in
         path = self.path('cocobu.h5')
         if not os.path.isfile(path):
             return {}
@@ -342,7 +338,8 @@ def run_findings(checkpoints):
 
 def runs_in(folder):
     """The findings of the runs in a folder."""
-    from misc import checkpoint, filesets, pickles
+    from misc.disk import filesets, pickles
+    from misc.run import checkpoint
     last, best = checkpoint.infos_files(folder)
     findings = []
     for name in last or best:

@@ -1,16 +1,15 @@
 """Compare models over seeds on the built-in data set: a Markdown table, and a plot."""
 
-import argparse
 import os
 import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from misc import checkpoint
 from misc.cli import DataError, Parser, run_command
-from misc.demo_results import read_rows
-from misc.pictures import picture_name, write_picture
+from misc.compare.plots import picture_name, write_picture
+from misc.demo.results import read_rows
+from misc.run import checkpoint
 
 RUN = re.compile(r'compare_(\w+?)_(\d+)(_rl)?_test$')
 SPEED = re.compile(r'of (\d+) images\): loss .* ([\d.]+) images/s')

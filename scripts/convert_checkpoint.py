@@ -8,10 +8,11 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import models
 import opts
-from misc import checkpoint, filesets, legacy
 from misc.cli import DataError, Parser, UsageError, note, number_in, run_command
-from misc.files import TEMPORARY
-from misc.optim import build_optimiser
+from misc.disk import filesets
+from misc.disk.files import TEMPORARY
+from misc.run import checkpoint, legacy
+from misc.training.optim import build_optimiser
 
 DESCRIPTION = """\
 Write a run of older code (the spatial transformer's, or the zoo of the Object Relation Transformer) in

@@ -8,16 +8,16 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from PIL import Image
 
-from misc import comparison, curves, report_page
-from misc.cli import (
-    DataError, Parser, UsageError, boolean, note, number_in, plain_text, progress, run_command)
-from misc.files import replacing
-from misc.histories import read_logged
-from misc.images import read_upright
-from misc.metrics import meteor_counts
-from misc.references import load_references, picture_files
-from misc.report import score_table
-from misc.results import read_all, shared_images
+from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, plain_text, progress, run_command
+from misc.compare import comparison, curves
+from misc.compare import report as report_page
+from misc.disk.files import replacing
+from misc.pictures.images import read_upright
+from misc.run.histories import read_logged
+from misc.scoring.metrics import meteor_counts
+from misc.scoring.references import load_references, picture_files
+from misc.scoring.report import score_table
+from misc.scoring.results import read_all, shared_images
 
 SIDE = 224  # pixels of a picture's longer side: twice what it is shown at
 DESCRIPTION = """\

@@ -6,8 +6,8 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.cli import Parser, run_command
-from misc.demo_results import read_rows
-from misc.report import score_table
+from misc.demo.results import read_rows
+from misc.scoring.report import score_table
 
 
 def main():

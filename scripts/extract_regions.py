@@ -5,11 +5,11 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from misc.broken import Broken
 from misc.cli import Parser, UsageError, note, number_in, run_command
-from misc.own_images import ListedPictures, OwnPictures
-from misc.provenance import DEFAULTS, DETECTORS, LAYOUTS, MODELS, RANGES, told
-from misc.workers import add_workers_flag
+from misc.dataset.recipe import DEFAULTS, DETECTORS, LAYOUTS, MODELS, RANGES, told
+from misc.pictures.own_images import ListedPictures, OwnPictures
+from misc.prepare.broken import Broken
+from misc.prepare.workers import add_workers_flag
 from opts import device_name
 
 
@@ -80,9 +80,9 @@ def main():
     broken, base = Broken(), os.path.normpath(opt.output_dir)
     pictures = (ListedPictures(opt.input_json, opt.images_root, broken) if opt.input_json
                 else OwnPictures(opt.images_root, base, broken))
-    from misc import regions   # takes seconds to load: first what can be refused without it
-    from misc.extraction import Extraction
     from misc.machine import pick_device
+    from misc.pictures import regions  # takes seconds to load: first what can be refused without it
+    from misc.pictures.extraction import Extraction
     way = regions.new_way(opt.detector, vars(opt), opt.cnn_model, opt.cnn_layout, opt.cnn_weight_dir,
                           opt.random_weights)
     device = pick_device(opt.device)

@@ -13,13 +13,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
-from misc.broken import Broken
 from misc.cli import DataError, Parser, Progress, note, run_command
-from misc.features import SUFFIX, write_array
-from misc.files import write_json
-from misc.grids import checked_boxes, image_sizes
-from misc.made import MEGABYTE, Files, claimed, finished
-from misc.workers import Workers, add_workers_flag
+from misc.dataset.features import SUFFIX, write_array
+from misc.dataset.grids import checked_boxes, image_sizes
+from misc.disk.files import write_json
+from misc.prepare.broken import Broken
+from misc.prepare.made import MEGABYTE, Files, claimed, finished
+from misc.prepare.workers import Workers, add_workers_flag
 
 FEATURES = 2048   # numbers a region, in the archive
 BATCH = 512       # records read ahead; their sizes are on disk before the first of them is converted

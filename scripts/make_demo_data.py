@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from misc.cli import Parser, Progress, UsageError, number_in, progress, run_command
-from misc.demo_captions import tokens_of, write_captions
-from misc.demo_regions import region_boxes, region_features
-from misc.demo_scenes import SIDES, draw_scene, paint
-from misc.files import replacing, write_json
-from misc.made import claimed
-from misc.workers import Workers, cpu_count
+from misc.demo.captions import tokens_of, write_captions
+from misc.demo.regions import region_boxes, region_features
+from misc.demo.scenes import SIDES, draw_scene, paint
+from misc.disk.files import replacing, write_json
+from misc.prepare.made import claimed
+from misc.prepare.workers import Workers, cpu_count
 
 ARCHIVE = 'bu_data/trainval'
 TSV = {

@@ -10,15 +10,15 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
-from misc.broken import Broken
 from misc.cli import DataError, Parser, Progress, UsageError, boolean, note, progress, run_command
-from misc.features import Packed, open_source, packed_sizes
-from misc.files import write_json
-from misc.grids import image_sizes, sizes_place
-from misc.made import Sample, claimed, digest, save
-from misc.packed import COMPARED, UNWRITTEN, WRITTEN, Writer, kinds_in, lay_out, rows_and_map
-from misc.provenance import recorded_way, way_path
-from misc.workers import Workers, add_workers_flag, convert_images
+from misc.dataset.features import Packed, open_source, packed_sizes
+from misc.dataset.grids import image_sizes, sizes_place
+from misc.dataset.packed import COMPARED, UNWRITTEN, WRITTEN, Writer, kinds_in, lay_out, rows_and_map
+from misc.dataset.recipe import recorded_way, way_path
+from misc.disk.files import write_json
+from misc.prepare.broken import Broken
+from misc.prepare.made import Sample, claimed, digest, save
+from misc.prepare.workers import Workers, add_workers_flag, convert_images
 
 # Kind: the flag (as in train.py) that names its folder.
 FLAGS = {'att': 'input_img_feat_dir', 'fc': 'input_fc_feat_dir', 'box': 'input_box_dir',
@@ -175,7 +175,7 @@ def begin(opt, ids, sizes, done, sources, partial_path, broken):
     if done and len(images) == len(done) and all(sizes.get(i) == size for i, size in done.items()):
         return False
     check_any(images, broken)
-    lay_out(partial_path, shapes, {kind: opt.dtype for kind in ('att', 'fc')})
+    lay_out(partial_path, shapes, dict.fromkeys(('att', 'fc'), opt.dtype))
     return True
 
 

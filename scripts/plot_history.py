@@ -9,10 +9,21 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 
 from misc.cli import DataError, Parser, note, number_in, run_command
-from misc.curves import (COLOURS, LOSS, ORDER, RATE, SELF_CRITICAL, SMOOTHED, curves, names, reach_of,
-                         running_mean, spread_out)
-from misc.histories import read_histories
-from misc.pictures import picture_name, write_picture
+from misc.compare.curves import (
+    COLOURS,
+    LOSS,
+    ORDER,
+    RATE,
+    SELF_CRITICAL,
+    SMOOTHED,
+    curves,
+    names,
+    reach_of,
+    running_mean,
+    spread_out,
+)
+from misc.compare.plots import picture_name, write_picture
+from misc.run.histories import read_histories
 
 # The line of each kind of curve; of those of training steps, which are many and noisy, a running mean.
 STYLES = {'training': '-', 'reward': '-', 'baseline': ':', 'rate': '-', 'validation': 'o--',

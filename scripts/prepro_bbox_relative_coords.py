@@ -6,15 +6,15 @@ from functools import partial
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from misc.broken import Broken
 from misc.cli import DataError, Parser, UsageError, note, run_command
-from misc.features import SUFFIX, open_boxes, write_array
-from misc.files import read_json
-from misc.grids import checked_boxes, image_sizes, relative_boxes, sizes_place
-from misc.images import read_size
-from misc.karpathy import SOURCE, read_images
-from misc.made import Sample, claimed, digest, finished
-from misc.workers import add_workers_flag, convert_images
+from misc.dataset.features import SUFFIX, open_boxes, write_array
+from misc.dataset.grids import checked_boxes, image_sizes, relative_boxes, sizes_place
+from misc.dataset.karpathy import SOURCE, read_images
+from misc.disk.files import read_json
+from misc.pictures.images import read_size
+from misc.prepare.broken import Broken
+from misc.prepare.made import Sample, claimed, digest, finished
+from misc.prepare.workers import add_workers_flag, convert_images
 
 
 def size_of(image_id, sizes, image_paths):

@@ -10,14 +10,14 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
-from misc.broken import Broken
 from misc.cli import DataError, Parser, Progress, UsageError, note, number_in, run_command
-from misc.features import SUFFIX, write_array
-from misc.images import read_rgb
-from misc.karpathy import read_images
-from misc.made import Files, Sample, claimed, digest, finished
-from misc.provenance import LAYOUTS, MODELS
-from misc.workers import add_workers_flag, ahead
+from misc.dataset.features import SUFFIX, write_array
+from misc.dataset.karpathy import read_images
+from misc.dataset.recipe import LAYOUTS, MODELS
+from misc.pictures.images import read_rgb
+from misc.prepare.broken import Broken
+from misc.prepare.made import Files, Sample, claimed, digest, finished
+from misc.prepare.workers import add_workers_flag, ahead
 from opts import device_name
 
 KINDS = ('att', 'fc')
@@ -26,7 +26,8 @@ KINDS = ('att', 'fc')
 def extract(network, pixels, att_size):
     """(fc, att) of one image (uint8 (height, width, 3)); `DataError` where the network cannot take it."""
     import torch
-    from misc.cnn import TooSmall, image_features
+
+    from misc.pictures.cnn import TooSmall, image_features
     try:
         fc, att = image_features(network, pixels, att_size)
     except TooSmall as error:
@@ -132,9 +133,10 @@ def main():
     opt = arguments().parse_args()
     broken = Broken()
     paths = image_paths(opt, broken)
-    import torch   # takes seconds to load: first what can be refused without it
-    from misc import cnn, weights
+    import torch  # takes seconds to load: first what can be refused without it
+
     from misc.machine import pick_device
+    from misc.pictures import cnn, weights
     torch.backends.cudnn.allow_tf32 = False   # features are the same to 1e-5 wherever they are computed
     path = weights.find_file(opt.model, opt.model_root)
     layout = opt.cnn_layout or weights.layout_of(path, opt.model) or 'caffe'

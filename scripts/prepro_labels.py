@@ -11,11 +11,11 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import h5py
 import numpy as np
 
-from misc.broken import Broken
 from misc.cli import DataError, Parser, UsageError, note, number_in, progress, run_command
-from misc.files import replacing
-from misc.images import read_size
-from misc.karpathy import read_images
+from misc.dataset.karpathy import read_images
+from misc.disk.files import replacing
+from misc.pictures.images import read_size
+from misc.prepare.broken import Broken
 
 UNKNOWN = 'UNK'
 
@@ -23,7 +23,7 @@ UNKNOWN = 'UNK'
 def build_vocabulary(images, threshold):
     """The words in index order (word i has index i + 1).
 
-    images: as `misc.karpathy.read_images` returns them.  Words with a count above `threshold` over all
+    images: as `misc.dataset.karpathy.read_images` returns them.  Words with a count above `threshold` over all
     of them, by first appearance, and `UNK` last if any word was left out.
     """
     counts = Counter(token for image in images for sentence in image['sentences']

@@ -7,10 +7,11 @@ from collections import defaultdict
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from misc.broken import Broken
+from misc import commands
 from misc.cli import DataError, Parser, note, progress, run_command
-from misc.files import read_json, replacing
-from misc.karpathy import read_images
+from misc.dataset.karpathy import read_images
+from misc.disk.files import read_json, replacing
+from misc.prepare.broken import Broken
 
 UNKNOWN = 'UNK'
 END = {'words': '<eos>', 'idxs': '0'}
@@ -48,15 +49,15 @@ def by_index(frequency, index):
 
 def read_vocabulary(path):
     """{word: index as a string} of the labels file at `path`.  Raises `DataError`."""
-    content = read_json(path, 'python scripts/prepro_labels.py')
+    content = read_json(path, commands.LABELS)
     ix_to_word = content.get('ix_to_word') if isinstance(content, dict) else None
     if not isinstance(ix_to_word, dict) or not ix_to_word or not all(
             isinstance(word, str) for word in ix_to_word.values()):
-        raise DataError(f'{path} has no ix_to_word that gives words; make it with: '
-                        'python scripts/prepro_labels.py')
+        raise DataError(f'{path} has no ix_to_word that gives words; make it with:\n'
+                        f'{commands.LABELS}')
     index = {word: position for position, word in ix_to_word.items()}
     if len(index) < len(ix_to_word):
-        raise DataError(f'{path}: a word has two indices; make it with: python scripts/prepro_labels.py')
+        raise DataError(f'{path}: a word has two indices; make it with:\n{commands.LABELS}')
     return index
 
 
@@ -91,7 +92,7 @@ def main():
                         for token in sentence['tokens'] if token not in index), None)
         if strange is not None:
             raise DataError(f'{opt.dict_json} has neither the word {strange!r} of {opt.input_json} nor UNK; '
-                            f'make it from that file with: python scripts/prepro_labels.py')
+                            f'make it from that file with:\n{commands.LABELS}')
     words = document_frequency(known_words(image['sentences'], index)
                                for image in progress(images, 'n-grams'))
     tables = {'words': words, 'idxs': by_index(words, {**index, END['words']: END['idxs']})}

@@ -6,9 +6,9 @@ import pathlib
 # Before torch is loaded (why: see train.py).
 os.environ.setdefault('GOMP_SPINCOUNT', '2000')
 
-import pytest  # noqa: E402
+import pytest
 
-from tests.browser import browser, served, visit  # noqa: E402, F401
+from tests.helpers.browser import browser, served, visit  # noqa: F401
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

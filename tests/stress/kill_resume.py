@@ -24,15 +24,15 @@ import time
 import tensorboardX.event_file_writer  # noqa: F401 (loaded once for all forks, as are the next two)
 import torch
 
-import misc.metrics
-import misc.rewards  # noqa: F401
+import misc.scoring.metrics
+import misc.training.rewards
 import train
 from misc.cli import Parser, number_in, run_command
-from misc.optim import build_optimiser
-from tests import tiny
+from misc.training.optim import build_optimiser
+from tests.helpers import tiny
 from tests.stress.real_runs import kill_real_runs
 from tests.stress.same_run import Lost, end_difference, is_begun, kept_saves, look
-from tests.stress.watching import SET_UP, Watched, children
+from tests.stress.watching import Watched, children
 
 KILLS_OF_A_RUN = 5, 12  # the fewest and the most that a run suffers before it may end
 AIMS = 'moment', 'phase', 'operation', 'reader'
@@ -74,7 +74,7 @@ class Start:
             sys.stdout = sys.stderr = os.fdopen(output, 'w', buffering=1)
             prepare()
             # Scores come quickly without Java, and the threads of the parent process did not come along.
-            misc.metrics.java.is_installed = lambda: False
+            misc.scoring.metrics.java.is_installed = lambda: False
             torch.set_num_threads(1)
             self.watched.watch(train, flags[flags.index('--checkpoint_path') + 1], die_at)
             run_command(lambda: tiny.run(train, flags))

@@ -19,7 +19,7 @@ from unittest import mock
 import numpy as np
 
 import train
-from tests import tiny
+from tests.helpers import tiny
 from tests.stress.killing import children
 
 PAGE = os.sysconf('SC_PAGE_SIZE')
@@ -118,7 +118,7 @@ def main():
     print(f'{found[-1].step} steps in {time.monotonic() - started:.0f} s; memory over the second half: '
           f'{bytes_a_step(late):.0f} bytes a step; '
           + (f'GROWN: {"; ".join(grown)}' if grown else
-             f'handles, threads, processes and files do not grow'))
+             'handles, threads, processes and files do not grow'))
     return 1 if grown else 0
 
 

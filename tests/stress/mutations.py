@@ -160,7 +160,7 @@ def json_lines(random, content):
 
 def pickled_value(random, content):
     """A pickle that holds something else, all of it plain."""
-    from misc import pickles
+    from misc.disk import pickles
     more = (np.float64(math.nan), np.arange(3), np.zeros((2, 2), np.uint8), b'\xff', (1, 2), {1}, np.int64(-5),
             argparse.Namespace(a=1), 3 + 4j, np.array('a'), np.bool_(True))
     path = io.BytesIO(content)

@@ -12,9 +12,9 @@ import time
 
 from playwright.sync_api import sync_playwright
 
-from misc.page import write_page
-from tests.browser import FLAGS
-from tests.pages import FACTS, draw_picture, made_up
+from misc.page.page import write_page
+from tests.helpers.browser import FLAGS
+from tests.helpers.pages import FACTS, draw_picture, made_up
 
 OPENED = 'document.querySelectorAll(".card:not([hidden]) img").length > 0'
 SCROLL = '''(seconds) => new Promise((resolve) => {

@@ -15,12 +15,12 @@ import torch
 
 from misc.cli import run_command
 from scripts import make_bu_data, prepro_labels
-from tests import old_code
-from tests.networks import photo, put_in_place, save_weights
-from tests.preparing import random_line, record, write_split
-from tests.test_legacy import RELATION, old_options, write_old
-from tests.test_models import make_options
-from tests.tiny import run
+from tests.helpers import old_code
+from tests.helpers.networks import photo, put_in_place, save_weights
+from tests.helpers.preparing import random_line, record, write_split
+from tests.helpers.tiny import run
+from tests.models.test_models import make_options
+from tests.run.test_legacy import RELATION, old_options, write_old
 
 IMAGES, PICTURES = 160, 20
 WORDS = [f'word{number}' for number in range(60)]

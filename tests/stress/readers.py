@@ -8,8 +8,8 @@ import os
 import pathlib
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 from unittest import mock
 
 import numpy as np
@@ -21,15 +21,19 @@ import opts
 import prepro_areas
 import train
 from dataloader import Corpus
-from misc import checkpoint, cnn, events, histories, images, made, own_images, provenance, references, results
-from misc.broken import Broken
 from misc.cli import DataError
-from misc.features import open_boxes, packed_sizes, read_array, read_shape
-from misc.grids import checked_boxes, image_sizes
-from misc.karpathy import read_images
-from misc.rewards import load_cider
+from misc.dataset import recipe
+from misc.dataset.features import open_boxes, packed_sizes, read_array, read_shape
+from misc.dataset.grids import checked_boxes, image_sizes
+from misc.dataset.karpathy import read_images
+from misc.pictures import cnn, images, own_images
+from misc.prepare import made
+from misc.prepare.broken import Broken
+from misc.run import checkpoint, events, histories
+from misc.scoring import references, results
+from misc.training.rewards import load_cider
 from scripts import make_bu_data, prepro_ngrams
-from tests import tiny
+from tests.helpers import tiny
 from tests.stress import plainly
 
 # The samples lie in the working folder.
@@ -491,7 +495,7 @@ READERS = {
     'results': Reader('results.json', 'json', result, plain_result),
     'vocabulary': Reader('talk.json', 'json', at(prepro_ngrams.read_vocabulary), plain_vocabulary),
     'sizes': Reader('box_sizes.json', 'json', lambda path: image_sizes('box'), plain_sizes),
-    'way of regions': Reader('mine_att_regions.json', 'json', lambda path: provenance.recorded_way('mine_att'),
+    'way of regions': Reader('mine_att_regions.json', 'json', lambda path: recipe.recorded_way('mine_att'),
                              plainly.read_json),
     'own pictures': Reader('mine_images.json', 'json', own_pictures, plain_own_pictures),
     'record of areas': Reader('made/vec_made.json', 'json', areas_record, plain_record),

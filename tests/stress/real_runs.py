@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from misc import checkpoint
+from misc.run import checkpoint
 from tests.stress.same_run import Lost, end_difference, is_begun, stamps_of
 from tests.stress.watching import children
 
@@ -47,11 +47,7 @@ class RealRuns:
 
     def command(self, run):
         """Start the run in the folder `run`, or resume it, as a user types it."""
-        flags = ('--id demo --input_json talk.json --input_label_h5 talk_label.h5 --input_img_feat_dir bu_att '
-                 '--input_grid_vec_dir vec --num_grids 16 --cached_tokens table-idxs.p --num_layers 1 '
-                 '--input_encoding_size 32 --ff_size 64 --heads 2 --batch_size 10 --num_workers 2 --device cpu '
-                 '--losses_log_every 1 --save_checkpoint_every 2 --perform_validation_every 7 --max_epochs 4 '
-                 '--self_critical_after 2 --seq_per_img 3 --language_eval 1').split()
+        flags = ['--id', 'demo', '--input_json', 'talk.json', '--input_label_h5', 'talk_label.h5', '--input_img_feat_dir', 'bu_att', '--input_grid_vec_dir', 'vec', '--num_grids', '16', '--cached_tokens', 'table-idxs.p', '--num_layers', '1', '--input_encoding_size', '32', '--ff_size', '64', '--heads', '2', '--batch_size', '10', '--num_workers', '2', '--device', 'cpu', '--losses_log_every', '1', '--save_checkpoint_every', '2', '--perform_validation_every', '7', '--max_epochs', '4', '--self_critical_after', '2', '--seq_per_img', '3', '--language_eval', '1']
         resumed = ['--start_from', run.name] if is_begun(run) else []
         return [sys.executable, ROOT / 'train.py', '--checkpoint_path', run.name, *flags, *resumed]
 

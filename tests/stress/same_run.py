@@ -8,8 +8,9 @@ import shutil
 import numpy as np
 import torch
 
-from misc import checkpoint, filesets, pickles
-from misc.events import read_numbers
+from misc.disk import filesets, pickles
+from misc.run import checkpoint
+from misc.run.events import read_numbers
 
 # What may differ: where the run lies, that it was resumed, the state of the code then, and what the clock says.
 NO_PART = {'checkpoint_path', 'start_from', 'keeps_rates', 'code', 'seconds', 'waited'}

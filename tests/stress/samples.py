@@ -12,13 +12,14 @@ import time
 from unittest import mock
 
 import h5py
-import numpy as np
 import torch
 
 import train
-from misc import made, pickles
-from misc.features import open_source
-from tests import networks, old_code, preparing, tiny
+from misc.dataset.features import open_source
+from misc.dataset.packed import write_packed
+from misc.disk import pickles
+from misc.prepare import made
+from tests.helpers import networks, old_code, preparing, tiny
 from tests.stress.mutations import older_layout
 
 IDS = range(100, 116)
@@ -63,7 +64,7 @@ def write_packed(root):
     arrays = {kind: {image_id: open_source(str(root / folder), kind, '').read(image_id)
                      for image_id in map(str, IDS)} for kind, folder in (('att', 'att'), ('box', 'box'))}
     sizes = json.loads((root / 'box_sizes.json').read_text())
-    tiny.write_packed(root / 'packed.h5', arrays, sizes)
+    write_packed(root / 'packed.h5', arrays, sizes)
     with h5py.File(root / 'packed.h5') as whole, h5py.File(root / 'chunked.h5', 'w') as chunked:
         for name in ('ids', 'att/offsets'):
             chunked[name] = whole[name][:]

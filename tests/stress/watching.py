@@ -8,7 +8,7 @@ import pathlib
 import signal
 import sys
 
-from misc import filesets
+from misc.disk import filesets
 
 SET_UP, BETWEEN = 'set-up', 'between steps'
 PHASES = SET_UP, BETWEEN, 'first epoch', 'later epoch', 'self-critical phase', 'validation', 'save'

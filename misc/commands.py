@@ -1,0 +1,18 @@
+"""Every "make it with:" command that a message of the project gives, once."""
+
+LABELS = ('python scripts/prepro_labels.py --input_json data/dataset_coco.json '
+          '--output_json data/cocotalk.json --output_h5 data/cocotalk')
+NGRAMS = ('python scripts/prepro_ngrams.py --input_json data/dataset_coco.json '
+          '--dict_json data/cocotalk.json --output_pkl data/coco-train --split train')
+FEATURES = 'python scripts/make_bu_data.py --output_dir data/cocobu'
+AREAS = ('python prepro_areas.py --input_dir data/cocobu_box --output_dir data/cocobu_box_vec '
+         '--num_grids {cells}')
+RELATIVE = ('python scripts/prepro_bbox_relative_coords.py --input_json data/dataset_coco.json '
+            '--image_root IMAGE_ROOT --input_box_dir data/cocobu_box '
+            '--output_dir data/cocobu_box_relative')
+PACK = ('python scripts/pack_features.py --input_img_feat_dir data/cocobu_att '
+        '--input_box_dir data/cocobu_box --output_file data/cocobu.h5')
+REGIONS = 'python scripts/extract_regions.py --images_root PICTURES --output_dir data/mine --detector grid'
+REGIONS_OF_COCO = ('python scripts/extract_regions.py --input_json data/dataset_coco.json '
+                   '--images_root IMAGE_ROOT --output_dir data/cocobu --detector fasterrcnn')
+INSTALL = 'python -m pip install -r requirements.txt'

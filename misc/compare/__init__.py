@@ -1,0 +1,1 @@
+"""Comparing runs: intervals, paired tests, curves and the report."""

@@ -1,0 +1,1 @@
+"""A data set on disk: captions, labels, region features, boxes and grid vectors."""

@@ -1,0 +1,1 @@
+"""What the preparation scripts share: records of what outputs were made from, worker processes, broken input."""

@@ -1,0 +1,1 @@
+"""Losses, rewards, CIDEr-D, optimisers and learning-rate schedules."""

@@ -1,0 +1,199 @@
+"""A set of files that is replaced as one: killed anywhere, read meanwhile, written by one process alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from misc.cli import DataError, UsageError
+from misc.disk import filesets, locks
+from misc.run import checkpoint
+
+NAMES = 'model.pth', 'infos_x.pkl', 'optimizer.pth'
+OLD = dict.fromkeys(NAMES, b'old')
+NEW = dict.fromkeys((*NAMES, 'model-best.pth'), b'new')
+
+
+def save(folder, files):
+    with filesets.only_writer(folder):
+        filesets.save_set(folder, files)
+
+
+def files_of(folder):
+    """What lies in the folder, {name: bytes}."""
+    return {entry.name: (folder / entry.name).read_bytes() for entry in os.scandir(folder)}
+
+
+def content_of(folder):
+    """What a reader finds of the set, {name: bytes}."""
+    found = {}
+    for name in filesets.listing(folder):
+        if not name.endswith('.part') and name not in (filesets.LOCK, filesets.JOURNAL):
+            with filesets.opened(os.path.join(folder, name)) as file:
+                found[name] = file.read()
+    return found
+
+
+def end_at(event, names, number):
+    """In a process to be killed: die before the `number`-th `event` (as of `sys.audit`) on one of `names`."""
+    seen = []
+
+    def watch(happened, arguments):
+        if happened == event and any(name in str(arguments[0]) for name in names):
+            seen.append(arguments)
+            if len(seen) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(watch)
+
+
+def forked(work):
+    """Run `work()` in a process of its own -> how it ended, as `os.waitstatus_to_exitcode` has it."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize('event', ['open', 'os.rename', 'os.remove'])
+def test_killed_anywhere_in_a_save_the_folder_holds_the_old_set_or_the_new(tmp_path, event):
+    outcomes = []
+    for number in range(1, 30):
+        folder = tmp_path / str(number)
+        save(folder, OLD)
+
+        def killed():
+            end_at(event, [str(folder)], number)
+            save(folder, NEW)
+        status = forked(killed)
+        assert status in (0, -signal.SIGKILL)
+        before, found = files_of(folder), content_of(folder)
+        assert found in (OLD, NEW) and files_of(folder) == before  # a reader changes nothing
+        outcomes.append(found == NEW)
+        with filesets.only_writer(folder):
+            assert content_of(folder) == found
+            filesets.save_set(folder, NEW)
+        assert files_of(folder) == NEW
+        if status == 0:
+            break
+    assert status == 0 and outcomes[-1] and sorted(outcomes) == outcomes
+    if event == 'os.rename':  # 4 new files, the journal; then they count, and 4 moves
+        assert outcomes == [False] * 5 + [True] * 5
+
+
+def test_a_process_that_was_killed_holds_nothing_though_its_children_live_on(tmp_path):
+    def killed():
+        with filesets.only_writer(tmp_path):
+            child = os.fork()
+            if not child:
+                time.sleep(5)
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert forked(killed) == -signal.SIGKILL and (tmp_path / filesets.LOCK).exists()
+    started = time.monotonic()
+    save(tmp_path, NEW)
+    assert time.monotonic() - started < 2 and files_of(tmp_path) == NEW
+
+
+def test_a_command_that_was_killed_holds_its_output_folder_until_its_workers_have_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, 'PATIENCE', 0.1)
+
+    def killed():
+        with locks.held_folder(tmp_path, 'held'):
+            child = os.fork()
+            if not child:
+                time.sleep(1)
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert forked(killed) == -signal.SIGKILL
+    with pytest.raises(UsageError, match='by its workers'), locks.held_folder(tmp_path, 'by its workers'):
+        pass
+    monkeypatch.setattr(locks, 'PATIENCE', 5)
+    with locks.held_folder(tmp_path, 'held'):
+        pass
+
+
+def test_two_processes_do_not_write_into_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, 'PATIENCE', 0.1)
+    with filesets.only_writer(tmp_path / 'run'):
+        with pytest.raises(UsageError, match='another process is training in .*run; wait for it'):
+            save(tmp_path / 'run', NEW)
+    save(tmp_path / 'run', NEW)
+
+
+def test_of_many_processes_that_want_a_lock_file_one_has_it_at_a_time(tmp_path):
+    """Each takes the lock, and so removes its file, many times; two at once would mix up the number."""
+    (tmp_path / 'number').write_text('0')
+    program = (f'import os\nfrom misc import locks\nlocks.PATIENCE = 60\nfor _ in range(20):\n'
+               f'    with locks.held_file({str(tmp_path / "lock")!r}, "held"):\n'
+               f'        number = int(open({str(tmp_path / "number")!r}).read())\n'
+               f'        open({str(tmp_path / "number")!r}, "w").write(str(number + 1))\n')
+    processes = [subprocess.Popen([sys.executable, '-c', program]) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert (tmp_path / 'number').read_text() == '80' and not (tmp_path / 'lock').exists()
+
+
+def test_a_folder_into_which_nothing_came_goes_again_and_one_that_was_there_stays(tmp_path):
+    (tmp_path / 'empty').mkdir()
+    for name in ('empty', 'new'):
+        with pytest.raises(KeyError), filesets.only_writer(tmp_path / name):
+            raise KeyError
+    assert os.listdir(tmp_path) == ['empty'] and not os.listdir(tmp_path / 'empty')
+
+
+def numbered(number):
+    """A set that says everywhere which one it is."""
+    infos = {'opt': {'seq_length': 6, 'id': 'x'}, 'vocab': {}, 'iter': number, 'epoch': 1}
+    tensors = checkpoint.tensor_bytes({'w': torch.full((1000,), float(number))})
+    return {'infos_x.pkl': checkpoint.pickle_bytes(infos), 'model.pth': tensors, 'optimizer.pth': tensors}
+
+
+def test_a_reader_beside_a_writer_sees_one_set_and_disturbs_nothing(tmp_path):
+    save(tmp_path, numbered(0))
+    child = os.fork()
+    if not child:
+        try:
+            with filesets.only_writer(tmp_path):
+                for number in range(1, 150):
+                    filesets.save_set(tmp_path, numbered(number))
+                    time.sleep(0.002)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    seen, mixed, status = set(), 0, None
+    while status is None:
+        run = checkpoint.find_run(str(tmp_path), 'x')
+        assert (run.weights['w'] == run.infos['iter']).all()
+        seen.add(run.infos['iter'])
+        try:
+            assert (checkpoint.optimiser_state(run)['w'] == run.infos['iter']).all()
+        except DataError as error:  # moments are read later, when the model is there
+            assert 'still being trained' in str(error)
+        ended = os.waitpid(child, os.WNOHANG)
+        status = os.waitstatus_to_exitcode(ended[1]) if ended[0] else None
+    assert status == 0 and len(seen) > 3
+    assert checkpoint.find_run(str(tmp_path), 'x').infos['iter'] == 149
+
+
+def test_a_reader_takes_a_save_that_was_cut_short_from_where_it_lies(tmp_path):
+    """Also what only the new set has, and in a folder that is never written to again."""
+    save(tmp_path, numbered(1))
+    new = {**numbered(2), 'model-best.pth': numbered(2)['model.pth']}
+    for name, content in new.items():
+        (tmp_path / (name + filesets.NEW)).write_bytes(content)
+    assert checkpoint.find_run(str(tmp_path), 'x').infos['iter'] == 1  # without the journal it does not count
+    (tmp_path / filesets.JOURNAL).write_text(json.dumps(list(new)))
+    before = files_of(tmp_path)
+    run = checkpoint.find_run(str(tmp_path), 'x')
+    assert run.infos['iter'] == 2 and (run.weights['w'] == 2).all()
+    assert (checkpoint.optimiser_state(run)['w'] == 2).all()
+    assert checkpoint.read_tensors(str(tmp_path / 'model-best.pth'))['w'][0] == 2
+    assert files_of(tmp_path) == before

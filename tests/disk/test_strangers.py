@@ -1,0 +1,385 @@
+"""Files that a stranger made to do harm are refused by name, in little time, and nothing in them is run."""
+
+import collections
+import contextlib
+import io
+import json
+import os
+import pickle
+import pickletools
+import resource
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from dataloader import Labels
+from misc.cli import DataError
+from misc.dataset import features
+from misc.disk import pickles, tensors
+from misc.pictures import cnn
+from misc.run import checkpoint
+from misc.training.rewards import load_cider
+
+SECONDS = 5     # that a refusal may take, on a busy machine
+ROOM = 1 << 30  # bytes of memory that it may take
+CANARY = 'canary'
+
+
+class Call:
+    """Pickles as a call of `function`."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+class Built:
+    """Pickles as a plain class whose state is set by a call."""
+
+    def __reduce__(self):
+        return (dict, (), None, None, iter([(Call(os.mkdir, CANARY), 1)]))
+
+
+def opcodes(module, name, argument):
+    """A pickle, in the oldest protocol, that calls `module.name(argument)`."""
+    return f"c{module}\n{name}\n(S'{argument}'\ntR.".encode()
+
+
+CODE = f'open("{CANARY}", "w")'
+# What a file asks for: bytes of a pickle.
+PICKLES = {
+    'system': opcodes('posix', 'system', f'touch {CANARY}'),
+    'system of os': opcodes('os', 'system', f'touch {CANARY}'),
+    'popen': opcodes('subprocess', 'Popen', f'touch {CANARY}'),
+    'eval': opcodes('builtins', 'eval', CODE),
+    'exec': opcodes('builtins', 'exec', CODE),
+    'eval of Python 2': opcodes('__builtin__', 'eval', CODE),
+    'import': opcodes('builtins', '__import__', 'antigravity'),
+    'getattr': opcodes('builtins', 'getattr', 'x'),
+    'a module run': opcodes('runpy', '_run_code', CODE),
+    'code of timeit': opcodes('timeit', 'timeit', CODE),
+    'code of a debugger': opcodes('pdb', 'run', CODE),
+    'code of a profiler': opcodes('cProfile', 'run', CODE),
+    'code of idlelib': opcodes('idlelib.pyshell', 'ModifiedInterpreter', CODE),
+    'a function of marshal': opcodes('marshal', 'loads', CODE),
+    'dill': opcodes('dill._dill', '_create_function', CODE),
+    'a type of dill': opcodes('dill._dill', '_load_type', 'CodeType'),
+    'cloudpickle': opcodes('cloudpickle.cloudpickle', '_builtin_type', 'CodeType'),
+    'joblib': opcodes('joblib.numpy_pickle', 'NumpyArrayWrapper', 'x'),
+    'a pickle in a pickle': opcodes('_pickle', 'loads', CODE),
+    'torch in a pickle': opcodes('torch', 'load', 'model.pth'),
+    'a loader of numpy': opcodes('numpy', 'load', 'model.npy'),
+    'a test of numpy': opcodes('numpy.testing._private.utils', 'runstring', CODE),
+    'a download': opcodes('torch.hub', 'load_state_dict_from_url', 'file:///x'),
+    'webbrowser': opcodes('webbrowser', 'open', 'x'),
+    'an instance': f"(S'touch {CANARY}'\nios\nsystem\n.".encode(),
+    'a new object': b'\x80\x02cos\n_wrap_close\n)\x81.',
+    'a nested tuple': pickle.dumps({'opt': ((1, (2, [Call(os.mkdir, CANARY)])),), 'vocab': {}}, 2),
+    'a key': pickle.dumps({'opt': {}, 'vocab': Built()}, 4),
+    'an argument': pickle.dumps(Call(dict, [(Call(os.mkdir, CANARY), 1)]), 2),
+    'an array of objects': pickle.dumps(np.array([Call(os.mkdir, CANARY)], object), 2),
+    'a reconstructor of its own': b'cnumpy._core.multiarray\n_reconstruct\n(cos\nmkdir\n(I0\ntS\'b\'\ntR.',
+    'a reconstructor called': b'cnumpy.core.multiarray\n_reconstruct\n(cposix\nsystem\nS\'touch canary\'\ntR.',
+    'a factory': b'ccollections\ndefaultdict\n(cos\ngetcwd\ntR.',
+    'a state': b"cargparse\nNamespace\n)\x81}(S'__class__'\ncos\nsystem\nub.",
+}
+
+
+def doubling(levels, tuples=True):
+    """A pickle of a tuple (or list) that holds another twice, which holds another twice; used as a key."""
+    content = b'\x80\x02}' + (b'K\x01' if tuples else b']')
+    for level in range(levels):
+        content += b'q' + bytes([level]) + b'h' + bytes([level]) + b'\x86'
+    return content + b'K\x01s.'
+
+
+def deep(levels):
+    """A pickle of lists in one another."""
+    return b'\x80\x02' + b']' * levels + b'a' * (levels - 1) + b'.'
+
+
+TOO_MUCH = {
+    'a key that doubles': doubling(60),
+    'a key of doubles': b'\x80\x02}K\x01' + b'2\x86' * 200 + b'K\x01s.',
+    'a value that doubles': doubling(200, tuples=False),
+    'a list in a list': deep(100_000),
+    'a tuple in a tuple': b'\x80\x02)' + b'\x85' * 100_000 + b'.',
+    'a list that grows': b'\x80\x02]q\x00' + b''.join(
+        b']' + b'(' + b'h%c' % (level - 1) * 99 + b'eq%c' % level for level in range(1, 200)) + b'.',
+    'a text of terabytes': b'\x80\x04\x8d' + struct.pack('<Q', 1 << 42) + b'x.',
+    'bytes of terabytes': b'\x80\x04\x8e' + struct.pack('<Q', 1 << 42) + b'x.',
+    'a place in the memo': b'\x80\x02]r\xff\xff\xff\x7f.',
+    'a number of digits': b'L' + b'9' * 1_000_000 + b'L\n.',
+    'an array of terabytes': pickle.dumps(np.zeros(3), 2).replace(b'K\x03\x85', b'\x8a\x06\0\0\0\0\0\x04\x85'),
+}
+
+
+@contextlib.contextmanager
+def refused(name, tmp_path, monkeypatch):
+    """What is done here is refused with the name of the file, soon, in little memory, and runs nothing."""
+    monkeypatch.chdir(tmp_path)
+    before = set(os.listdir(tmp_path))
+    started, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError) as error:
+        yield error
+    assert name in str(error.value) and len(str(error.value)) < 800
+    assert time.monotonic() - started < SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < ROOM / 1024
+    assert set(os.listdir(tmp_path)) == before and not (tmp_path / CANARY).exists()
+
+
+@pytest.mark.parametrize('read', [pickles.load, checkpoint.read_infos, load_cider, checkpoint.read_tensors])
+@pytest.mark.parametrize('case', [*PICKLES, *TOO_MUCH])
+def test_a_pickle_that_asks_for_more_than_values_is_refused(tmp_path, monkeypatch, case, read):
+    path = tmp_path / 'strange.p'
+    path.write_bytes({**PICKLES, **TOO_MUCH}[case])
+    with refused('strange.p', tmp_path, monkeypatch) as error:
+        read(str(path))
+    if case in PICKLES and read is pickles.load and not case.startswith('a reconstructor'):
+        assert 'refused' in str(error.value)
+
+
+def test_what_a_pickle_asks_for_would_run_in_an_open_reader(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sprung = 0
+    for case in ('system', 'eval', 'exec', 'a nested tuple', 'an array of objects', 'an instance'):
+        pickle.loads(PICKLES[case])
+        assert (tmp_path / CANARY).exists(), case
+        (tmp_path / CANARY).rmdir() if (tmp_path / CANARY).is_dir() else (tmp_path / CANARY).unlink()
+        sprung += 1
+    assert sprung == 6
+
+
+def saved(value, layout='zip'):
+    """What torch.save writes of a value, in today's layout or in the older one."""
+    file = io.BytesIO()
+    torch.save(value, file, _use_new_zipfile_serialization=layout == 'zip')
+    return file.getvalue()
+
+
+def rewritten(content, change=lambda name, data: (name, data), packing=zipfile.ZIP_STORED, more=()):
+    """An archive with its members changed, and `more` of them."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, 'w', packing) as new:
+        for member in old.namelist():
+            new.writestr(*change(member, old.read(member)))
+        for name, data in more:
+            new.writestr(name, data)
+    return file.getvalue()
+
+
+def hidden(content):
+    """The archive with another pickle."""
+    return lambda name, data: (name, content if name.endswith('data.pkl') else data)
+
+
+def as_link(content):
+    """The archive, one of whose members says that it is a symbolic link to a place outside."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, 'w') as new:
+        for member in old.infolist():
+            if member.filename.endswith('data/0'):
+                member.external_attr = 0o120777 << 16
+                new.writestr(member, b'../../../etc/passwd')
+            else:
+                new.writestr(member, old.read(member))
+    return file.getvalue()
+
+
+def as_folder(content):
+    """The archive, one of whose members says that it is a folder."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, 'w') as new:
+        for member in old.infolist():
+            data = old.read(member)
+            member.external_attr = 0x10 if member.filename.endswith('data/0') else 0
+            new.writestr(member, data)
+    return file.getvalue()
+
+
+def legacy_with(place, content):
+    """A file of the older layout whose pickle at `place` is another."""
+    whole, parts = saved(WEIGHTS, 'legacy'), []
+    file = io.BytesIO(whole)
+    for _ in range(5):
+        start = file.tell()
+        collections.deque(pickletools.genops(file), 0)
+        parts.append(whole[start:file.tell()])
+    parts[place] = content
+    return b''.join(parts) + whole[file.tell():]
+
+
+WEIGHTS = {'weight': torch.ones(2, 3), 'bias': torch.zeros(2)}
+ARCHIVES = {
+    'a call in its pickle': lambda: rewritten(saved(WEIGHTS), hidden(PICKLES['system'])),
+    'eval in its pickle': lambda: rewritten(saved(WEIGHTS), hidden(PICKLES['eval'])),
+    'a call of the whole': lambda: saved({'weight': Call(os.mkdir, CANARY)}),
+    'a key that doubles': lambda: rewritten(saved(WEIGHTS), hidden(doubling(200))),
+    'lists in one another': lambda: rewritten(saved(WEIGHTS), hidden(deep(100_000))),
+    'a packed member': lambda: rewritten(saved(WEIGHTS), packing=zipfile.ZIP_DEFLATED),
+    'a bomb': lambda: rewritten(saved(WEIGHTS), packing=zipfile.ZIP_DEFLATED, more=[
+        ('archive/data/9', bytes(100_000_000))]),
+    'a way out': lambda: rewritten(saved(WEIGHTS), more=[('../../canary', b'x')]),
+    'a way out by a member': lambda: rewritten(saved(WEIGHTS), lambda name, data: (
+        name.replace('data/0', 'data/../../../canary'), data)),
+    'a place from the root': lambda: rewritten(saved(WEIGHTS), more=[('/tmp/canary', b'x')]),
+    'a way out of Windows': lambda: rewritten(saved(WEIGHTS), more=[('..\\..\\canary', b'x')]),
+    'a link': lambda: as_link(saved(WEIGHTS)),
+    'something before it': lambda: saved(WEIGHTS) * 2,
+    'a folder for a tensor': lambda: as_folder(saved(WEIGHTS)),
+    'a program of TorchScript': lambda: rewritten(saved(WEIGHTS), more=[
+        ('archive/constants.pkl', b'x'), ('archive/code/x.py', b'import os')]),
+    'one number for a million': lambda: saved({'weight': torch.ones(1).expand(1 << 40)}),
+    'the older layout, a call first': lambda: legacy_with(0, PICKLES['system']),
+    'the older layout, a call second': lambda: legacy_with(1, PICKLES['eval']),
+    'the older layout, a call in what it says of its system': lambda: legacy_with(2, PICKLES['exec']),
+    'the older layout, a call for tensors': lambda: legacy_with(3, PICKLES['system']),
+    'the older layout, a call last': lambda: legacy_with(4, PICKLES['system']),
+    'the older layout, a key that doubles': lambda: legacy_with(3, doubling(200)),
+    'a plain pickle': lambda: PICKLES['system'],
+    'a tar': lambda: b'sys_info' + bytes(92) + b'0000644\0' + bytes(149) + b'ustar\0' + b'00' + bytes(247),
+}
+
+
+WEIGHT_READERS = pytest.mark.parametrize('read', [
+    lambda path: checkpoint.load_weights(torch.nn.Linear(3, 2), checkpoint.read_tensors(path), path),
+    lambda path: cnn.fitting_weights(torch.nn.Linear(3, 2), path)], ids=['checkpoint', 'ResNet'])
+
+
+@WEIGHT_READERS
+@pytest.mark.parametrize('layout', ['zip', 'legacy'])
+def test_the_file_that_the_others_are_made_of_is_taken(tmp_path, layout, read):
+    path = tmp_path / 'whole.pth'
+    path.write_bytes(saved(WEIGHTS, layout))
+    read(str(path))
+
+
+@WEIGHT_READERS
+@pytest.mark.parametrize('case', ARCHIVES)
+def test_a_file_of_tensors_that_holds_anything_else_is_refused(tmp_path, monkeypatch, case, read):
+    path = tmp_path / 'strange.pth'
+    path.write_bytes(ARCHIVES[case]())
+    with refused('strange.pth', tmp_path, monkeypatch):
+        read(str(path))
+
+
+def test_weights_whose_bits_were_flipped_are_refused_by_their_checksum(tmp_path):
+    path = tmp_path / 'model.pth'
+    content = saved({'weight': torch.full((1000,), 0.5)})
+    place = content.index(struct.pack('<f', 0.5) * 9) + 400
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
+    assert torch.load(path, weights_only=True)['weight'][100] != 0.5  # which torch does not notice
+    with pytest.raises(DataError, match='model.pth is not a whole file.*CRC'):
+        checkpoint.read_tensors(str(path))
+
+
+@pytest.mark.parametrize('layout', ['zip', 'legacy'])
+def test_whole_files_of_tensors_are_read_in_both_layouts(tmp_path, layout):
+    shared = torch.arange(6.0)
+    value = {'a': shared, 'b': shared[2:4], 'c': torch.ones(2, 3).t(), 'd': torch.tensor(7),
+             'e': {'state': [torch.nn.Parameter(torch.ones(2))], 'step': 3, 'none': None}}
+    path = tmp_path / 'whole.pth'
+    path.write_bytes(saved(value, layout))
+    found = tensors.load(str(path), '')
+    assert all(torch.equal(found[name], value[name]) for name in 'abcd')
+    assert found['e']['step'] == 3 and torch.equal(found['e']['state'][0], torch.ones(2))
+
+
+def bomb(path, shape, real):
+    """An .npz whose array is said to be of `shape`, and has `real` bytes of zeros, packed."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {'descr': '<f4', 'fortran_order': False, 'shape': shape})
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive, archive.open('feat.npy', 'w') as member:
+        member.write(header.getvalue())
+        for _ in range(real >> 20):
+            member.write(bytes(1 << 20))
+
+
+@pytest.mark.parametrize('shape, real', [
+    ((1 << 40, 4), 0), ((1 << 62, 1 << 62), 0), ((3000, 1 << 20), 0), ((1 << 18, 512), 512 << 20)],
+    ids=['terabytes said', 'more than a number', 'gigabytes said', 'gigabytes held'])
+def test_a_bomb_of_features_is_not_unpacked(tmp_path, monkeypatch, shape, real):
+    bomb(tmp_path / '7.npz', shape, real)
+    monkeypatch.setattr(features, 'LARGEST', 256 << 20)
+    with refused('7.npz', tmp_path, monkeypatch):
+        features.read_array(str(tmp_path / '7.npz'))
+
+
+@pytest.mark.parametrize('name', ['7.npz', '7.npy'])
+@pytest.mark.parametrize('descr', ["'|O'", "[('a','|O')]", "__import__('os').mkdir('canary')", "'<f4'.__class__"],
+                         ids=['objects', 'records', 'code', 'a class'])
+def test_arrays_of_objects_and_heads_of_code_are_refused(tmp_path, monkeypatch, name, descr):
+    head = f"{{'descr': {descr}, 'fortran_order': False, 'shape': (1,), }}".encode()
+    content = b'\x93NUMPY\x01\0' + struct.pack('<H', len(head)) + head + pickle.dumps([Call(os.mkdir, CANARY)])
+    if name.endswith('.npz'):
+        with zipfile.ZipFile(tmp_path / name, 'w') as archive:
+            archive.writestr('feat.npy', content)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with refused(name, tmp_path, monkeypatch):
+        features.read_array(str(tmp_path / name))
+
+
+def test_names_in_an_archive_of_features_lead_nowhere(tmp_path):
+    np.savez(tmp_path / '7.npz', feat=np.ones((2, 3), np.float32))
+    with zipfile.ZipFile(tmp_path / '7.npz', 'a') as archive:
+        archive.writestr('../../canary', b'x')
+        archive.writestr('/tmp/canary.npy', b'x')
+    assert features.read_array(str(tmp_path / '7.npz')).shape == (2, 3)
+    assert os.listdir(tmp_path) == ['7.npz']
+
+
+@pytest.mark.parametrize('kind', ['external link', 'outside storage', 'virtual', 'said to be huge'])
+def test_labels_that_lie_in_another_file_or_nowhere_are_refused(tmp_path, monkeypatch, kind):
+    h5py = pytest.importorskip('h5py')
+    path, secret = tmp_path / 'labels.h5', tmp_path / 'secret.h5'
+    with h5py.File(secret, 'w') as file:
+        file['labels'] = np.ones((4, 3), np.uint32)
+    with h5py.File(path, 'w') as file:
+        file['label_start_ix'], file['label_end_ix'] = np.uint32([1, 3]), np.uint32([2, 4])
+        if kind == 'external link':
+            file['labels'] = h5py.ExternalLink('secret.h5', '/labels')
+        elif kind == 'outside storage':
+            file.create_dataset('labels', (4, 3), 'u4', external=[(str(secret), 0, 48)])
+        elif kind == 'virtual':
+            layout = h5py.VirtualLayout((4, 3), 'u4')
+            layout[:] = h5py.VirtualSource(str(secret), 'labels', (4, 3))
+            file.create_virtual_dataset('labels', layout)
+        else:
+            file.create_dataset('labels', (1 << 28, 3), 'u4', chunks=(1024, 3), fillvalue=1)
+    with refused('labels.h5', tmp_path, monkeypatch):
+        Labels(str(path), 2, 9)
+
+
+def test_a_link_in_the_place_of_a_file_is_followed_and_one_to_itself_is_named(tmp_path, monkeypatch):
+    (tmp_path / 'loop.p').symlink_to(tmp_path / 'loop.p')
+    (tmp_path / 'loop.json').symlink_to(tmp_path / 'loop.json')
+    (tmp_path / 'true.p').write_bytes(pickle.dumps([1]))
+    (tmp_path / 'link.p').symlink_to(tmp_path / 'true.p')
+    assert pickles.load(str(tmp_path / 'link.p')) == [1]
+    with refused('loop.p', tmp_path, monkeypatch):
+        pickles.load(str(tmp_path / 'loop.p'))
+    with refused('loop.p', tmp_path, monkeypatch):
+        checkpoint.read_tensors(str(tmp_path / 'loop.p'))
+
+
+@pytest.mark.parametrize('settings', [{'PYTHONIOENCODING': 'ascii'}, {'LC_ALL': 'C', 'PYTHONUTF8': '0'},
+                                      {'PYTHONIOENCODING': 'utf-8'}], ids=['ascii', 'C', 'utf-8'])
+def test_captions_in_any_script_are_printed_whatever_the_terminal_takes(tmp_path, settings):
+    (tmp_path / 'größe.json').write_text(json.dumps([{'image_id': 1, 'caption': 'größe \ud800'}]))
+    (tmp_path / 'coco.json').write_text(json.dumps({'annotations': [{'image_id': 1, 'caption': 'ein hund'}]}))
+    project = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    found = subprocess.run(
+        [sys.executable, os.path.join(project, 'scripts', 'score_captions.py'), '--predictions',
+         tmp_path / 'größe.json', '--coco_json', tmp_path / 'coco.json', '--use_java', '0'],
+        capture_output=True, env={**os.environ, **settings}, timeout=120)
+    assert found.returncode == 0, found.stderr
+    assert (b'gr\xc3\xb6' if 'utf-8' in settings.values() else b'gr\\') in found.stdout

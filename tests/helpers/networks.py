@@ -1,0 +1,56 @@
+"""Small networks in place of torchvision's, and pictures, for tests of what looks at pictures."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torchvision.models import detection
+
+from misc.dataset.recipe import DETECTOR
+from misc.pictures import weights
+
+
+def small_resnet(weights=None):
+    """A bottleneck ResNet of few blocks, whose last map has 2048 channels as ResNet-101's has."""
+    return torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1])
+
+
+def small_detector(weights=None, weights_backbone=None, **options):
+    """A Faster R-CNN of one convolution, for three classes."""
+    backbone = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 8, stride=8), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+    backbone.out_channels = 8
+    return detection.FasterRCNN(
+        backbone, rpn_anchor_generator=detection.rpn.AnchorGenerator(((12, 24, 48),), ((0.5, 1.0, 2.0),)),
+        box_roi_pool=torchvision.ops.MultiScaleRoIAlign(['0'], 3, 2),
+        box_head=detection.faster_rcnn.TwoMLPHead(8 * 9, 16),
+        box_predictor=detection.faster_rcnn.FastRCNNPredictor(16, 4), min_size=64, max_size=128, **options)
+
+
+@pytest.fixture
+def networks(monkeypatch, tmp_path):
+    """The small networks in place of the large ones, whose downloads are looked for in an empty folder."""
+    put_in_place(monkeypatch, tmp_path)
+
+
+def put_in_place(monkeypatch, folder):
+    """The same without a fixture; `folder` is where downloads would lie."""
+    monkeypatch.setattr(torchvision.models, 'resnet101', small_resnet)
+    monkeypatch.setattr(torchvision.models, 'resnet152', small_resnet)
+    monkeypatch.setattr(detection, DETECTOR, small_detector)
+    monkeypatch.setattr(weights, 'made_up_pictures', partial(weights.made_up_pictures, 3, 64, 10))
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(folder / 'hub'))
+
+
+def photo(seed, width=64, height=48):
+    """A picture of coloured patches."""
+    patches = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def save_weights(path, seed=0):
+    """Write random weights of the small ResNet."""
+    torch.manual_seed(seed)
+    torch.save(small_resnet().state_dict(), path)

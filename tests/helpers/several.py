@@ -1,0 +1,47 @@
+"""Runs of the programs in several processes, as torchrun starts them, without loading torch again for each."""
+
+import multiprocessing
+import os
+import socket
+import sys
+
+import torch
+
+from misc.cli import run_command
+from misc.training.optim import build_optimiser
+from tests.helpers import tiny
+
+
+def run(processes, module, arguments, folder, prepare=None, timeout=60):
+    """Run `module` with `arguments` in so many processes -> (exit statuses, what each printed), by rank.
+
+    `prepare(rank)`, if given, is called in each process first.  Output goes to files in `folder`.
+    """
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    build_optimiser([torch.zeros(1)], 'sgd')  # loads, once for all forks, what torch loads here
+    context = multiprocessing.get_context('fork')
+    started = [context.Process(target=_work, args=(rank, processes, port, module, arguments, folder, prepare))
+               for rank in range(processes)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    return [process.exitcode for process in started], [
+        (folder / f'{rank}.txt').read_text() for rank in range(processes)]
+
+
+def _work(rank, processes, port, module, arguments, folder, prepare):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes),
+                      LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port),
+                      TORCHELASTIC_RUN_ID='test')
+    sys.stdout = sys.stderr = sys.__stderr__ = open(folder / f'{rank}.txt', 'w', buffering=1)
+    torch.set_num_threads(1)  # the threads of the parent process did not come along
+    if prepare is not None:
+        prepare(rank)
+    run_command(lambda: tiny.run(module, arguments))

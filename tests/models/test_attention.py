@@ -1,0 +1,62 @@
+"""What words look at: the weights that models tell, against the formulas of `tests/naive.py`."""
+
+import pytest
+import torch
+
+from misc.evaluation.captioning import evaluating
+from models.ensemble import Ensemble
+from tests import naive
+from tests.models.test_models import RELATIONS, make_batch, make_captions, make_model, name_of, per_image
+
+LOOKING = [dict(), dict(cross_attn='dot-product', heads=2), RELATIONS, dict(caption_model='show_attend_tell'),
+           dict(caption_model='topdown')]
+
+
+def plain_weights(model, batch, captions):
+    """Yield (image, caption, weights (layers, words + 1, P)) by the formulas."""
+    for i, (features, grids, boxes) in enumerate(per_image(batch)):
+        regions = naive.encode(model, features, grids, boxes)
+        for s, words in enumerate(captions[i].tolist()):
+            looks = []
+            naive.next_word_log_probs(model, regions, [word for word in words if word], looks)
+            yield i, s, torch.stack(looks) if looks[0].dim() == 2 else torch.stack(looks)[None]
+
+
+@pytest.mark.parametrize('changes', LOOKING, ids=name_of)
+def test_weights_of_a_batch_are_those_of_one_caption_at_a_time(changes):
+    model, batch, captions = make_model(**changes), make_batch(), make_captions()
+    with evaluating(model):
+        told = model.word_attention(model.encode(batch), captions)
+        for i, s, layers in plain_weights(model, batch, captions):
+            words, regions = layers.shape[1:]
+            expected = {'mean': layers.mean(0), **({'last': layers[-1]} if len(layers) > 1 else {})}
+            assert told.keys() == expected.keys()
+            for name, weights in told.items():
+                assert torch.allclose(weights[i, s, :words, :regions], expected[name], atol=1e-5)
+                assert torch.allclose(weights[i, s].sum(-1)[:words], torch.ones(words))
+                assert not weights[i, s, words:].any() and not weights[i, s, :, regions:].any()
+
+
+def test_a_model_that_looks_at_no_region_says_so_and_an_ensemble_speaks_for_those_that_do():
+    batch, captions = make_batch(), make_captions()
+    blind = make_model(caption_model='show_tell')
+    looking = [make_model(), make_model(caption_model='topdown')]
+    together, none = Ensemble([blind, *looking]), Ensemble([blind, blind])
+    with evaluating(together), evaluating(none):
+        told = together.word_attention(together.encode(batch), captions)
+        first, second = (one.word_attention(one.encode(batch), captions) for one in looking)
+        assert torch.allclose(told['mean'], (first['mean'] + second['mean']) / 2)
+        assert torch.allclose(told['last'], (first['last'] + second['mean']) / 2)  # one layer is its own last
+        for model in (blind, none):
+            assert model.word_attention(model.encode(batch), captions) is None
+
+
+@pytest.mark.parametrize('changes', LOOKING, ids=name_of)
+def test_nothing_is_kept_when_nobody_asked(changes):
+    model, batch, captions = make_model(**changes), make_batch(), make_captions()
+    with evaluating(model):
+        memory = model.encode(batch)
+        before = model.word_log_probs(memory, captions)[0]
+        model.word_attention(memory, captions)
+        assert all(part.watched is None for part in model.looking_parts())
+        assert torch.equal(before, model.word_log_probs(memory, captions)[0])

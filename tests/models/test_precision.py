@@ -1,0 +1,101 @@
+"""Training steps in bfloat16 (`--amp bf16`), of every family of models."""
+
+import types
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from misc.machine import precision
+from misc.training.losses import caption_loss
+from models.captioner import BatchNorm
+from tests.models.test_models import FAMILIES, make_batch, make_captions, make_model
+
+CPU = torch.device('cpu')
+MODELS = [dict(), dict(cross_attn='dot-product', ff_activation='gelu'), *FAMILIES]
+
+
+def still_model(changes):
+    """A model without dropout, and a batch for it."""
+    model, batch = make_model(**{**changes, 'dropout': 0.0, 'drop_prob_lm': 0.0}), make_batch()
+    batch.captions, batch.lengths = make_captions(), None
+    batch.image_ids, batch.images, batch.epoch = [1, 2, 3], [0, 1, 2], 0
+    return model, batch
+
+
+def gradients(model, loss):
+    """{name: gradient} of those parameters that have one."""
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def angle(one, other):
+    """The cosine between two sets of gradients of the same parameters."""
+    flat = [torch.cat([found[name].flatten() for name in sorted(one)]) for found in (one, other)]
+    return float(torch.cosine_similarity(*flat, 0))
+
+
+@pytest.mark.parametrize('changes', MODELS, ids=str)
+def test_bfloat16_has_the_loss_and_about_the_gradients_of_float32(changes):
+    model, batch = still_model(changes)
+    found = {}
+    for amp in ('off', 'bf16'):
+        with precision(CPU, amp):
+            loss = caption_loss(model, batch)['loss']
+        found[amp] = loss.item(), gradients(model, loss)
+    (loss, exact), (low_loss, low) = found['off'], found['bf16']
+    assert low_loss == pytest.approx(loss, rel=0.01) and low_loss != loss
+    assert set(low) == set(exact) and angle(low, exact) > 0.99
+
+
+@pytest.mark.parametrize('changes', MODELS, ids=str)
+def test_every_weight_learns_from_rewards_in_bfloat16_too(changes):
+    model, batch = still_model(changes)
+    found = {}
+    for amp in ('off', 'bf16'):
+        options = types.SimpleNamespace(sc_baseline='greedy', sc_samples=4, seed=1, amp=amp)
+        advantage = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+        self = types.SimpleNamespace(model=model, device=CPU, longest=6, options=options,
+                                     rewards=lambda ids, samples, greedy: (advantage, {}))
+        found[amp] = gradients(model, train.Training._self_critical_loss(self, batch)[0]['loss'])
+    assert set(found['off']) == set(found['bf16'])
+
+
+@pytest.mark.parametrize('changes', MODELS, ids=str)
+def test_words_are_drawn_from_log_probabilities_in_float32(changes):
+    model, batch = still_model(changes)
+    with torch.no_grad(), precision(CPU, 'bf16'):
+        memory = model.encode(batch)
+        log_probs, state = model.step(torch.zeros(3, dtype=torch.long), model.start(memory))
+        teacher, _ = model.word_log_probs(memory, batch.captions)
+    for found in (log_probs, teacher):
+        assert found.dtype == torch.float32
+        assert torch.allclose(found.exp().sum(1), torch.ones(()), atol=1e-5)
+    for cell in state.caches if hasattr(model, 'own_words') else ():
+        assert all(part.dtype == torch.float32 for part in cell)
+
+
+def test_geometry_is_that_of_float32():
+    model, batch = still_model(FAMILIES[0])
+    from models.packing import Groups
+    groups = Groups(batch.counts, 'cpu')
+    with precision(CPU, 'bf16'):
+        low = model.relations(batch.boxes, groups)
+    assert all(map(torch.equal, low, model.relations(batch.boxes, groups)))
+
+
+def test_batch_normalisation_remembers_batches_with_gradients_alone_and_takes_a_single_row():
+    norm = BatchNorm(4).train()
+    rows = torch.randn(6, 4) * 3 + 1
+    with torch.no_grad():
+        drawn = norm(rows)
+    assert torch.equal(norm.running_mean, torch.zeros(4))
+    assert torch.allclose(drawn.mean(0), torch.zeros(4), atol=1e-6)
+    assert torch.allclose(norm(rows), drawn)
+    assert torch.allclose(norm.running_mean, rows.mean(0) * 0.1)
+    seen = norm.running_mean.clone()
+    norm(rows[:1])
+    assert torch.equal(norm.running_mean, seen)
+    assert torch.equal(norm(rows[:1]), norm.eval()(rows[:1]))

@@ -1,0 +1,23 @@
+"""The fixtures for pages: what they show, and that they see what is wrong with a page."""
+
+import pytest
+
+from tests.helpers import browser as fixtures
+
+PAGE = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>one</title>'
+
+
+def test_a_page_is_shown_from_disk_and_from_a_server(visit, served, tmp_path):
+    (tmp_path / 'index.html').write_text(PAGE + '<script>document.title += " two"</script>')
+    assert visit(tmp_path / 'index.html').title() == visit(served(tmp_path)).title() == 'one two'
+
+
+@pytest.mark.parametrize('wrong', [
+    '<script>throw Error("broken")</script>', '<script>console.error("broken")</script>',
+    '<img src="https://localhost:1/broken.png">', '<script src="broken.js"></script>'])
+def test_what_is_wrong_with_a_page_fails_the_test(browser, tmp_path, wrong):
+    (tmp_path / 'index.html').write_text(PAGE + wrong)
+    pages = fixtures.visit.__wrapped__(browser)
+    next(pages)(tmp_path / 'index.html')
+    with pytest.raises(AssertionError, match='broken|ERR_'):
+        next(pages)

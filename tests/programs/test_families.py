@@ -1,0 +1,155 @@
+"""Every kind of model through the programs: training, the self-critical phase, evaluation, ensembles."""
+
+import json
+import types
+
+import pytest
+import torch
+
+import eval as evaluation
+import opts
+import train
+from dataloader import Corpus
+from misc.cli import UsageError
+from misc.run import checkpoint
+from tests.helpers import tiny
+
+MODELS = opts.TRANSFORMERS + opts.RECURRENT
+
+
+def flags_of(corpus, name):
+    """The flags of a tiny model `name` besides those of `tiny`."""
+    return ['--caption_model', name, *(tiny.RECURRENT_FLAGS if name in opts.RECURRENT else ()),
+            *(('--input_box_dir', corpus / 'box') if name == 'relation_transformer' else ())]
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """(corpus, {model: run folder}): an epoch of cross-entropy, then one of self-critical training."""
+    corpus = tiny.write_corpus(tmp_path_factory.mktemp('corpus'))
+    root = tmp_path_factory.mktemp('runs')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PATH', '')  # without Java: quick
+        for name in MODELS:
+            flags = tiny.train_flags(corpus, root / name, *flags_of(corpus, name), '--learning_rate', 5e-3)
+            tiny.run(train, [*flags, '--max_epochs', 1])
+            tiny.run(train, [*flags, '--max_epochs', 2, '--self_critical_after', 1, '--seq_per_img', 2,
+                             '--cached_tokens', corpus / 'talk-idxs.p', '--start_from', root / name])
+    return corpus, {name: root / name for name in MODELS}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Evaluation writes vis/ and eval_results/ where it is run."""
+    monkeypatch.chdir(tmp_path)
+
+
+def evaluate(corpus, folders, *more):
+    """Run eval.py on the ensemble of the runs in `folders`; returns vis/vis.json."""
+    flags = [*tiny.data_flags(corpus), '--input_box_dir', corpus / 'box', '--num_workers', 0,
+             '--device', 'cpu']
+    tiny.run(evaluation, ['--model', *(folder / 'model.pth' for folder in folders), '--infos_path',
+                          *(folder / 'infos_tiny.pkl' for folder in folders), *flags, *more])
+    with open('vis/vis.json', encoding='utf-8') as file:
+        return json.load(file)
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_each_model_trains_in_both_phases_and_decodes_in_every_way(trained, name):
+    corpus, folders = trained
+    infos = checkpoint.read_infos(str(folders[name] / 'infos_tiny.pkl'))
+    assert infos['iter'] == 6 and set(infos['histories']['reward_history']) == {4, 5, 6}
+    best = evaluate(corpus, [folders[name]], '--beam_size', 5, '--sample_n', 5)
+    for entry in best:
+        totals = [beam['log_prob'] for beam in entry['beams']]
+        assert totals == sorted(totals, reverse=True) and entry['caption'] == entry['beams'][0]['caption']
+    greedy, one = (evaluate(corpus, [folders[name]], *way) for way in (
+        ('--beam_size', 1), ('--sample_max', 0, '--temperature', 1e-4)))
+    assert [entry['caption'] for entry in greedy] == [entry['caption'] for entry in one]
+    groups = evaluate(corpus, [folders[name]], '--beam_size', 4, '--group_size', 2, '--sample_n', 4,
+                      '--diversity_lambda', 50, '--decoding_constraint', 1, '--block_trigrams', 1)
+    for entry in groups:
+        first, second = ({beam['caption'].split(' ')[0] for beam in entry['beams'][at:at + 2]}
+                         for at in (0, 2))
+        assert not first & second
+    # An image is captioned as it is by itself.
+    alone = evaluate(corpus, [folders[name]], '--batch_size', 1, '--beam_size', 5, '--sample_n', 5)
+    assert [entry['caption'] for entry in alone] == [entry['caption'] for entry in best]
+
+
+def test_rewarded_samples_are_fed_as_they_are(trained, tmp_path, monkeypatch):
+    corpus, _ = trained
+    monkeypatch.setenv('PATH', '')
+    seen = []
+
+    def look(loss):
+        def looked(model, *given):
+            seen.append(model.own_words)
+            return loss(model, *given)
+        return looked
+    for name in ('caption_loss', 'self_critical_loss'):
+        monkeypatch.setattr(train, name, look(getattr(train, name)))
+    tiny.run(train, tiny.train_flags(
+        corpus, tmp_path / 'run', *flags_of(corpus, 'topdown'), '--self_critical_after', 2, '--max_epochs', 3,
+        '--cached_tokens', corpus / 'talk-idxs.p', '--scheduled_sampling_start', 0,
+        '--scheduled_sampling_increase_every', 1, '--scheduled_sampling_increase_prob', 0.2))
+    infos = checkpoint.read_infos(str(tmp_path / 'run' / 'infos_tiny.pkl'))
+    fed = [infos['histories']['ss_prob_history'][step] for step in range(1, 10)]
+    assert seen == fed == [0] * 3 + [0.2] * 3 + [0] * 3
+
+
+def test_models_of_all_families_speak_together(trained, tmp_path):
+    corpus, folders = trained
+    together = evaluate(corpus, list(folders.values()), '--verbose_loss', 1, '--beam_size', 3)
+    assert len(together) == 4
+    with open('eval_results/' + '+'.join(['tiny'] * 6) + '_test.json', encoding='utf-8') as file:
+        assert 0 < json.load(file)['loss'] < 5
+    for name in MODELS:
+        alone = evaluate(corpus, [folders[name]])
+        assert evaluate(corpus, [folders[name]] * 2) == [
+            {**entry, 'log_prob': pytest.approx(entry['log_prob'], abs=1e-5)} for entry in alone]
+    reversed_order = evaluate(corpus, list(folders.values())[::-1], '--beam_size', 3)
+    for one, other in zip(together, reversed_order):
+        assert one['caption'] == other['caption']
+        assert one['log_prob'] == pytest.approx(other['log_prob'], abs=1e-5)
+
+
+def test_models_that_would_have_to_read_the_same_input_in_two_ways_do_not_go_together(trained, tmp_path):
+    corpus, folders = trained
+    for name in ('spatial_pe', 'show_tell'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path / name, *flags_of(corpus, name), '--max_epochs', 1,
+                                         '--norm_img_feat', 1, '--norm_box_feat', 1))
+    with pytest.raises(UsageError, match='norm_img_feat 1, a model before it 0'):
+        evaluate(corpus, [folders['topdown'], tmp_path / 'spatial_pe'])
+    # show_tell reads mean features alone, which are those of the regions as they are on disk.
+    evaluate(corpus, [tmp_path / 'spatial_pe', folders['show_tell']])
+    evaluate(corpus, [folders['topdown'], tmp_path / 'show_tell'])
+
+
+def test_relation_transformer_sees_the_same_in_pixels_and_in_relative_boxes(trained):
+    corpus, folders = trained
+    pixels = evaluate(corpus, [folders['relation_transformer']])
+    relative = evaluate(corpus, [folders['relation_transformer']], '--input_rel_box_dir', corpus / 'rel')
+    for one, other in zip(pixels, relative):
+        assert one['caption'] == other['caption']
+        assert one['log_prob'] == pytest.approx(other['log_prob'], abs=1e-3)
+
+
+@pytest.mark.parametrize('needs, opened', [
+    (('fc',), {'features'}), (('features', 'fc'), {'features'}), (('features',), {'features'}),
+    (('features', 'grids'), {'features', 'grids'}), (('features', 'boxes'), {'features', 'boxes'})])
+def test_the_loader_opens_what_the_model_wants_and_nothing_else(trained, needs, opened):
+    corpus, _ = trained
+    options, _ = opts.parse(opts.train_parser(), [str(flag) for flag in tiny.train_flags(
+        corpus, 'run', '--input_box_dir', corpus / 'box', '--norm_img_feat', 1)])
+    data = Corpus(options)
+    data.want(needs)
+    sources = ('features', 'means', 'grids', 'boxes', 'relative')
+    assert {name for name in sources if getattr(data, name)} == opened
+    arrays = types.SimpleNamespace(**data.arrays(0))
+    assert {name for name, array in vars(arrays).items() if array is not None} == set(needs)
+    regions = torch.from_numpy(data.features.read(data.ids[0]))
+    if 'fc' in needs:  # of the regions as they are on disk, as stored ones are
+        assert torch.allclose(torch.from_numpy(arrays.fc[0]), regions.mean(0))
+    if 'features' in needs:
+        assert torch.allclose(torch.from_numpy(arrays.features), regions / regions.norm(dim=1, keepdim=True))

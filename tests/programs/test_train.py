@@ -1,0 +1,248 @@
+"""Training runs: what a run leaves behind, and that a resumed run is the uninterrupted one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from misc.cli import DataError, UsageError
+from misc.disk import filesets, pickles
+from misc.run import checkpoint
+from tests.helpers import tiny
+
+
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+    return tiny.write_corpus(tmp_path_factory.mktemp('corpus'))
+
+
+def weights_of(folder, name='model.pth'):
+    return checkpoint.read_tensors(str(folder / name))
+
+
+def same_weights(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def infos_of(folder):
+    return checkpoint.read_infos(str(folder / 'infos_tiny.pkl'))
+
+
+class Interrupt(Exception):
+    """Stands in for a kill: leaves the training loop at once."""
+
+
+def interrupt_after(monkeypatch, step):
+    """Make training raise `Interrupt` before step `step` + 1."""
+    plain = train.Training._step
+
+    def counted(self):
+        if self.iteration == step:
+            raise Interrupt
+        plain(self)
+    monkeypatch.setattr(train.Training, '_step', counted)
+
+
+@pytest.mark.parametrize('flags', [
+    (), ('--noamopt', '--noamopt_warmup', 5), ('--reduce_on_plateau', 1, '--optim', 'sgdmom'),
+    ('--optim', 'rmsprop'),
+    ('--caption_model', 'topdown', *tiny.RECURRENT_FLAGS, '--scheduled_sampling_start', 0,
+     '--scheduled_sampling_increase_every', 1, '--scheduled_sampling_increase_prob', 0.3)],
+    ids=lambda flags: '-'.join(map(str, flags[:4])))
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one_bit_for_bit(
+        corpus, tmp_path, monkeypatch, flags):
+    every = ['--max_epochs', 4, '--save_checkpoint_every', 2, '--perform_validation_every', 3, *flags]
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    tiny.run(train, tiny.train_flags(corpus, whole, *every))
+    resume = []
+    for stop in (5, 7):  # inside the second and third epoch, after validations and saves
+        with monkeypatch.context() as patch, pytest.raises(Interrupt):
+            interrupt_after(patch, stop)
+            tiny.run(train, tiny.train_flags(corpus, parts, *every, *resume))
+        resume = ['--start_from', parts]
+    tiny.run(train, tiny.train_flags(corpus, parts, *every, '--num_workers', 2, *resume))
+    for name in ('model.pth', 'model-best.pth'):
+        assert same_weights(weights_of(whole, name), weights_of(parts, name))
+    one, other = infos_of(whole), infos_of(parts)
+    assert one['histories'] == other['histories'] and one['best_val_score'] == other['best_val_score']
+    assert one['iter'] == other['iter'] == 12 and one['epoch'] == other['epoch'] == 4
+
+    def lines(folder):
+        text = (folder / 'validations.jsonl').read_text().splitlines()
+        return [{**json.loads(line), 'seconds': 0, 'waited': 0} for line in text]
+    assert lines(whole) == lines(parts)
+
+
+def test_the_folder_of_a_run_is_as_the_formats_say(corpus, tmp_path):
+    tiny.run(train, tiny.train_flags(corpus, tmp_path))
+    names = set(os.listdir(tmp_path))
+    assert names >= {'model.pth', 'model-best.pth', 'infos_tiny.pkl', 'infos_tiny-best.pkl',
+                     'optimizer.pth', 'histories_tiny.pkl', 'validations.jsonl'}
+    assert any(name.startswith('events.out.tfevents') for name in names)
+    assert all(torch.is_tensor(value) for value in weights_of(tmp_path).values())
+    infos = pickles.load(str(tmp_path / 'infos_tiny.pkl'))
+    assert infos['opt'].num_layers == 1 and infos['vocab']['1'] == 'a'
+    assert infos['iter'] == 6 and infos['epoch'] == 2  # 9 images, 4 a batch: 3 steps an epoch
+    histories = pickles.load(str(tmp_path / 'histories_tiny.pkl'))
+    assert sorted(histories['loss_history']) == [1, 2, 3, 4, 5, 6]
+    assert list(histories['val_result_history']) == [6]
+    assert infos['best_val_score'] == pytest.approx(-histories['val_result_history'][6]['loss'])
+
+
+def test_every_epoch_deals_every_image_once_in_another_order(corpus, tmp_path, monkeypatch):
+    seen = []
+    plain = train.caption_loss
+    monkeypatch.setattr(train, 'caption_loss',
+                        lambda model, batch, s: (seen.append(batch.image_ids), plain(model, batch, s))[1])
+    tiny.run(train, tiny.train_flags(corpus, tmp_path, '--max_epochs', 2))
+    first, second = sum(seen[:3], []), sum(seen[3:], [])
+    assert sorted(first) == sorted(second) == list(range(100, 109)) and first != second
+
+
+@pytest.mark.parametrize('workers, to_group', [(0, False), (2, True)])
+def test_a_signal_saves_and_says_how_to_go_on(corpus, tmp_path, workers, to_group):
+    command = [sys.executable, 'train.py', *map(str, tiny.train_flags(
+        corpus, tmp_path / 'run', '--max_epochs', -1, '--num_workers', workers))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    for line in process.stdout:
+        if line.startswith('iteration 20 '):
+            break
+    # Batch systems signal the whole group, the processes that read features too.
+    (os.killpg if to_group else os.kill)(process.pid, signal.SIGTERM)
+    rest = process.stdout.read()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert f'--start_from {tmp_path / "run"}' in rest
+    assert infos_of(tmp_path / 'run')['iter'] >= 20
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_validation_saves_after_it_and_the_run_goes_on_as_if_there_was_none(
+        corpus, tmp_path, monkeypatch, capsys, number):
+    every = ['--max_epochs', 3, '--perform_validation_every', 4]
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'whole', *every))
+    run, plain = tmp_path / 'run', train.mean_loss
+
+    def asked(*given):
+        os.kill(os.getpid(), number)
+        return plain(*given)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, 'mean_loss', asked)
+        status = tiny.run(train, tiny.train_flags(corpus, run, *every))
+    assert status == 128 + number and infos_of(run)['iter'] == 4
+    assert f'stopped by {number.name} after iteration 4; saved' in capsys.readouterr().out
+    assert len((run / 'validations.jsonl').read_text().splitlines()) == 1 and (run / 'model-best.pth').exists()
+    assert tiny.run(train, tiny.train_flags(corpus, run, *every, '--start_from', run)) == 0
+    assert same_weights(weights_of(tmp_path / 'whole'), weights_of(run))
+    assert infos_of(tmp_path / 'whole')['histories'] == infos_of(run)['histories']
+
+
+def test_a_run_that_was_killed_in_its_last_validation_validates_when_it_goes_on(corpus, tmp_path, monkeypatch):
+    def killed(*_):
+        raise Interrupt
+    with monkeypatch.context() as patch, pytest.raises(Interrupt):
+        patch.setattr(train, 'mean_loss', killed)
+        tiny.run(train, tiny.train_flags(corpus, tmp_path, '--save_checkpoint_every', 3))
+    assert not (tmp_path / 'model-best.pth').exists()
+    for _ in range(2):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path, '--start_from', tmp_path))
+    assert len((tmp_path / 'validations.jsonl').read_text().splitlines()) == 1
+    assert same_weights(weights_of(tmp_path), weights_of(tmp_path, 'model-best.pth'))
+
+
+def test_going_on_into_another_folder_leaves_both_runs_whole(corpus, tmp_path):
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a', '--max_epochs', 1))
+    onwards = ['--start_from', tmp_path / 'a', '--max_epochs', 2, '--learning_rate', 10]  # grows worse
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'b', *onwards))
+    assert (tmp_path / 'b' / 'model-best.pth').exists()
+    with pytest.raises(UsageError, match='already holds'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path / 'b', *onwards))
+
+
+def test_the_plateau_halves_the_rate_of_its_own_flag_alone(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, 'mean_loss', lambda *_: 1.0)
+    tiny.run(train, tiny.train_flags(corpus, tmp_path, '--reduce_on_plateau', 1, '--perform_validation_every', 1,
+                                     '--max_epochs', 3))
+    rates = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['lr_history']
+    assert [rates[step] for step in (1, 5, 6, 9)] == [5e-4, 5e-4, 2.5e-4, 2.5e-4]
+    tiny.run(train, tiny.train_flags(corpus, tmp_path, '--noamopt', '--max_epochs', 4, '--start_from', tmp_path))
+    rates = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['lr_history']
+    assert rates[10] == train.noam_rate(10, 16, 2000)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(corpus, tmp_path, monkeypatch):
+    plain = train.caption_loss
+
+    def broken(model, batch, smoothing):
+        terms = plain(model, batch, smoothing)
+        terms['loss'] = terms['loss'] * (float('nan') if 104 in batch.image_ids else 1.0)
+        return terms
+    monkeypatch.setattr(train, 'caption_loss', broken)
+    with pytest.raises(DataError, match='(?s)iteration .*learning rate.*images were .*104'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path))
+
+
+def test_a_run_is_not_overwritten_by_another_and_a_missing_one_is_named(corpus, tmp_path):
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a', '--max_epochs', 1))
+    with pytest.raises(UsageError, match='--start_from'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a'))
+    with pytest.raises(DataError, match='no folder'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a', '--start_from', tmp_path / 'nowhere'))
+    with pytest.raises(UsageError, match='num_layers 3 contradicts .* num_layers 1'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a', '--start_from', tmp_path / 'a',
+                                         '--num_layers', 3))
+
+
+def test_training_learns(corpus, tmp_path):
+    tiny.run(train, tiny.train_flags(corpus, tmp_path, '--max_epochs', 60, '--learning_rate', 3e-3,
+                                     '--learning_rate_decay_start', -1))
+    losses = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['loss_history']
+    assert np.mean([losses[step] for step in range(170, 181)]) < 0.8 * losses[1]
+
+
+def saved_run(folder, run_id, *left_out):
+    """What a validated run leaves in `folder`, but for the files `left_out`; returns it.  The best model
+    is told from the last by its weight."""
+    infos = checkpoint.pickle_bytes(
+        {'opt': {'seq_length': 6, 'id': run_id}, 'vocab': {}, 'iter': 9, 'epoch': 1})
+    files = {'model.pth': checkpoint.tensor_bytes({'w': torch.zeros(1)}), 'optimizer.pth': b'',
+             'model-best.pth': checkpoint.tensor_bytes({'w': torch.ones(1)}), f'infos_{run_id}.pkl': infos,
+             f'infos_{run_id}-best.pkl': infos, f'histories_{run_id}.pkl': infos}
+    with filesets.only_writer(folder):
+        filesets.save_set(folder, {name: content for name, content in files.items() if name not in left_out})
+    return str(folder)
+
+
+def test_whatever_the_names_a_run_goes_on_from_its_last_model_with_its_last_infos_and_moments(tmp_path):
+    whole = saved_run(tmp_path / 'whole', 'a-best')
+    bests = 'model-best.pth', 'infos_a-best-best.pkl'
+    early = saved_run(tmp_path / 'early', 'a-best', *bests)
+    # Converted runs have no histories.
+    converted = saved_run(tmp_path / 'converted', 'a-best', 'histories_a-best.pkl')
+    bare = saved_run(tmp_path / 'bare', 'a-best', 'histories_a-best.pkl', *bests)
+    # As scripts/copy_model.sh leaves it: the infos file says the old name.
+    copied = saved_run(tmp_path / 'copied', 'a', 'infos_a-best.pkl', 'model-best.pth')
+    for kind in ('infos', 'histories'):
+        os.rename(os.path.join(copied, f'{kind}_a.pkl'), os.path.join(copied, f'{kind}_a-best.pkl'))
+    plain = saved_run(tmp_path / 'plain', 'a')
+    for folder, run_id, infos in ((whole, 'a-best', 'infos_a-best.pkl'), (whole, 'other', 'infos_a-best.pkl'),
+                                  (early, 'a-best', 'infos_a-best.pkl'), (early, 'a', 'infos_a-best.pkl'),
+                                  (converted, 'a-best', 'infos_a-best.pkl'),
+                                  (bare, 'a-best', 'infos_a-best.pkl'),
+                                  (copied, 'a-best', 'infos_a-best.pkl'),
+                                  (plain, 'a-best', 'infos_a.pkl')):
+        run = checkpoint.find_run(folder, run_id)
+        assert run.infos_path == os.path.join(folder, infos) and not run.weights['w']
+        assert run.optimiser_path == os.path.join(folder, 'optimizer.pth')
+    best = saved_run(tmp_path / 'best', 'a', 'infos_a.pkl', 'model.pth')
+    for run_id in ('a', 'a-best', 'other'):
+        run = checkpoint.find_run(best, run_id)
+        assert run.weights['w'] and run.optimiser_path is None
+    mixed = saved_run(tmp_path / 'mixed', 'a', 'infos_a.pkl', 'model-best.pth')
+    with pytest.raises(DataError, match='infos_a-best.pkl is of a best model, and there is no .*-best.pth'):
+        checkpoint.find_run(mixed, 'a')

@@ -1,0 +1,180 @@
+"""The host of a cross-entropy step waits neither for the device nor for data; a step that is not finite
+spoils nothing."""
+
+import itertools
+import multiprocessing
+import os
+import signal
+import time
+import types
+
+import pytest
+import torch
+
+import train
+from dataloader import Ahead, worker_errors
+from misc import parallel
+from misc.cli import DataError
+from misc.training.finite import LateFlags, guarded_step
+from misc.training.losses import all_finite
+from misc.training.optim import build_optimiser, clip_by_value
+from models import build
+from scripts.benchmarking.made_up import QUICK, made_up_batch, model_options
+from tests.helpers import tiny
+from tests.models.test_models import FAMILIES, make_options
+
+# Of the meta device nothing can be read: whatever would make the host wait for a CUDA device (a copy to the
+# host, `item`, `nonzero`, a mask as index, a size that depends on numbers) is an error there.
+DEVICE = torch.device('meta')
+
+
+def waiting_step(options, smoothing=0.1, accumulate=1):
+    """Gradients, check, clipping and update as in train.py, on a device that cannot be waited for."""
+    model = build(options, QUICK.words + 1, QUICK.longest).to(DEVICE)
+    batch = made_up_batch([5, 3, 8], QUICK, options, seed=1)
+    batch.boxes, batch.fc = torch.rand(16, 4), torch.rand(3, options.img_feat_size)
+    self = types.SimpleNamespace(
+        model=model, parameters=list(model.parameters()), device=DEVICE, rewards=None,
+        options=types.SimpleNamespace(label_smoothing=smoothing, accumulate=accumulate, amp='off',
+                                      scheduled_sampling_start=-1),
+        batches=types.SimpleNamespace(next=lambda: batch), _is_self_critical=lambda epoch: False)
+    self._loss = lambda part: train.Training._loss(self, part)
+    batch, total, tokens, _ = train.Training._gradients(self)
+    loss = parallel.mean_gradients(self.parameters, total, tokens)
+    finite = all_finite(loss, self.parameters)
+    clip_by_value(self.parameters, 0.1)
+    guarded_step(torch.optim.SGD(self.parameters, lr=0.1, momentum=0.9), finite)
+    return loss, finite
+
+
+@pytest.fixture
+def no_copies(monkeypatch):
+    """Numbers of the host go to the device by `numbers_on` alone, which does not wait."""
+    plain = torch.tensor
+
+    def tensor(*args, device=None, **more):
+        assert device is None or torch.device(device) != DEVICE
+        return plain(*args, device=device, **more)
+
+    monkeypatch.setattr(torch, 'tensor', tensor)
+
+
+@pytest.mark.usefixtures('no_copies')
+@pytest.mark.parametrize('changes', [
+    *FAMILIES, dict(), dict(cross_attn='dot-product'), dict(enc_pos_embedding=False),
+    dict(enc_pos_type='box-coord', norm='rms', ff_activation='gelu'), dict(caption_model='transformer')], ids=str)
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_nothing_of_a_step_is_read_from_the_device(changes, accumulate):
+    options = model_options(QUICK)
+    for name, value in vars(make_options(**changes)).items():
+        if name in changes or name == 'dropout':
+            setattr(options, name, value)
+    loss, finite = waiting_step(options, accumulate=accumulate)
+    assert loss.device == finite.device == DEVICE
+    with pytest.raises(RuntimeError):
+        loss.item()  # as any of the step would have
+
+
+@pytest.mark.parametrize('kind', ['adam', 'adamw', 'sgd', 'sgdmom', 'rmsprop', 'adagrad'])
+def test_a_guarded_step_is_a_step_and_one_that_is_not_finite_spoils_no_weight(kind):
+    def weights(step, gradients, guarded):
+        torch.manual_seed(1)
+        parameters = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(4))]
+        optimiser = build_optimiser(parameters, kind)
+        for group in optimiser.param_groups:
+            group['lr'] = 0.1
+        for gradient in gradients:
+            for parameter in parameters:
+                parameter.grad = torch.full_like(parameter, gradient)
+            step(optimiser, all_finite(torch.zeros(()), parameters)) if guarded else optimiser.step()
+        return torch.cat([parameter.detach().flatten() for parameter in parameters])
+
+    plain = weights(None, [0.5, -0.2], False)
+    assert torch.equal(weights(guarded_step, [0.5, -0.2], True), plain)
+    spoilt = weights(guarded_step, [0.5, -0.2, float('nan')], True)
+    assert spoilt.isfinite().all()
+    if kind in ('adam', 'adamw', 'sgd', 'sgdmom'):  # fused: as if it had not been
+        assert torch.equal(spoilt, plain)
+        assert torch.equal(weights(guarded_step, [0.5, float('inf'), -0.2], True), plain)
+
+
+def test_a_flag_is_looked_at_one_step_later_and_before_anything_is_saved(monkeypatch):
+    order = []
+    event = types.SimpleNamespace(record=lambda stream: order.append('sent'),
+                                  synchronize=lambda: order.append('seen'))
+    monkeypatch.setattr(torch.cuda, 'Event', lambda: event)
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: None)
+    plain = torch.empty
+    monkeypatch.setattr(torch, 'empty', lambda *size, pin_memory, **more: plain(*size, **more))
+    flags = LateFlags()
+    assert flags.settle() is None
+    assert flags.send(torch.tensor(True), 'first') is None and order == ['sent']
+    assert flags.send(torch.tensor(False), 'second') is None and order == ['sent', 'sent', 'seen']
+    assert flags.send(torch.tensor(True), 'third') == 'second'
+    assert flags.settle() is None and flags.settle() is None
+    flags.send(torch.tensor(False), 'fourth')
+    assert flags.settle() == 'fourth'
+
+
+def test_items_are_fetched_ahead_in_order_and_an_error_comes_in_its_place():
+    fetched = []
+
+    def items():
+        for number in range(100):
+            fetched.append(number)
+            yield number
+            if number == 5:
+                raise DataError('the sixth')
+
+    ahead = Ahead(items())
+    assert not fetched
+    assert [next(ahead) for _ in range(4)] == [0, 1, 2, 3]
+    while len(fetched) < 6:
+        time.sleep(0.01)  # the thread goes on by itself
+    assert [next(ahead), next(ahead)] == [4, 5]
+    with pytest.raises(DataError, match='the sixth'):
+        next(ahead)
+    ahead.close()
+    endless = Ahead(itertools.count())
+    assert next(endless) == 0
+    thread = endless.thread
+    endless.close()
+    assert not thread.is_alive()
+
+
+@pytest.mark.filterwarnings('ignore:This DataLoader')
+def test_the_death_of_a_process_that_reads_is_told_wherever_the_training_is(tmp_path, monkeypatch):
+    plain = train.Training._step
+
+    def step(self):
+        plain(self)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+        time.sleep(0.2)  # far from where batches are taken over
+    monkeypatch.setattr(train.Training, '_step', step)
+    corpus = tiny.write_corpus(tmp_path / 'corpus')
+    with pytest.raises(DataError, match='a process that reads features died.*--num_workers'):
+        tiny.run(train, tiny.train_flags(corpus, tmp_path / 'run', '--num_workers', 1, '--max_epochs', 9))
+
+
+@pytest.mark.parametrize('end', ['_save', '_validate'])
+def test_nothing_is_saved_before_the_last_flag_was_looked_at(end):
+    told = []
+    self = types.SimpleNamespace(flags=types.SimpleNamespace(settle=lambda: 'a step'), _refuse=told.append,
+                                 _check_last_step=lambda: train.Training._check_last_step(self), last_step=None)
+    with pytest.raises(AttributeError):  # it has nothing to save
+        getattr(train.Training, end)(self)
+    assert told == ['a step']
+
+
+def test_the_death_of_a_reader_is_told_also_where_it_broke_something_else():
+    def interrupted():
+        try:
+            raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.')
+        finally:
+            {}.pop('a thread that was being started')
+    with pytest.raises(DataError, match='a process that reads features died .*pid 7'), worker_errors():
+        interrupted()
+    for other in (KeyError('a word'), RuntimeError('a shape'), DataError('a file')):
+        with pytest.raises(type(other), match=other.args[0]), worker_errors():
+            raise other

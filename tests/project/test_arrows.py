@@ -1,0 +1,194 @@
+"""Who may import whom, and what may happen on import: held over the syntax trees of all source files."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+SOURCES = sorted(path.relative_to(PROJECT).as_posix() for pattern in (
+    '*.py', 'models/**/*.py', 'misc/**/*.py', 'scripts/**/*.py') for path in PROJECT.glob(pattern))
+TOPS = {'opts', 'dataloader', 'models', 'misc', 'train', 'eval', 'prepro_areas', 'scripts', 'tests'}
+
+# Room: the rooms it may import besides itself, `misc.cli` and `misc.commands`.
+MISC = {
+    'misc': set(), 'misc.cli': set(), 'misc.commands': set(), 'misc.parallel': set(),
+    'misc.machine': {'misc.parallel'},
+    'misc.disk': set(),
+    'misc.dataset': {'misc.disk'},
+    'misc.prepare': {'misc.disk'},
+    'misc.scoring': {'misc.disk'},
+    'misc.training': {'misc.disk', 'misc.scoring', 'misc.parallel'},
+    'misc.run': {'misc.disk', 'misc.training', 'misc.parallel'},
+    'misc.evaluation': {'misc.training', 'misc.scoring', 'misc.parallel'},
+    'misc.pictures': {'misc.dataset', 'misc.prepare', 'misc.scoring', 'misc.disk', 'misc.parallel', 'misc.machine'},
+    'misc.compare': {'misc.scoring', 'misc.run', 'misc.disk', 'misc.pictures'},
+    'misc.page': {'misc.pictures', 'misc.prepare', 'misc.disk'},
+    'misc.demo': {'misc.scoring', 'misc.disk'},
+}
+ALL = set(MISC)
+ARROWS = {
+    **MISC,
+    'models': set(),
+    'opts': ALL,
+    'dataloader': {'misc.dataset', 'misc.disk', 'misc.parallel'},
+    'prepro_areas': ALL,
+    'scripts': ALL | {'models', 'dataloader', 'opts'},
+    'train': ALL | {'opts', 'dataloader', 'models'},
+    'eval': ALL | {'opts', 'dataloader', 'models'},
+}
+# The benchmark lies in parts beside it, and measures the plain versions of tests/naive.py too.
+BENCHMARK = {'scripts.benchmarking', 'tests.naive'}
+# Of scripts/, the look at the set-up asks where the archive is looked for.
+OF_SCRIPTS = {'scripts/check_setup.py': {'scripts.make_bu_data'}}
+# Library: the files that may import it.  HDF5 is read and written in these alone.
+LIBRARIES = {
+    'pycocoevalcap': {'misc/scoring/metrics.py'},
+    'h5py': {'misc/disk/hdf5.py', 'misc/dataset/packed.py', 'scripts/prepro_labels.py'},
+}
+# What may stand in a module besides imports, definitions, constants and the call of its main.
+SHORT_SPINNING = "os.environ.setdefault('GOMP_SPINCOUNT', '2000')"
+PROJECT_FIRST = 'sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))'
+RUN_MAIN = "if __name__ == '__main__':\n    run_command(main)"
+
+
+def tree_of(name):
+    return ast.parse((PROJECT / name).read_text(encoding='utf-8'))
+
+
+def room_of(name):
+    """The room of a dotted module name: the part of `misc` that it lies in, or the top-level name."""
+    parts = name.split('.')
+    return '.'.join(parts[:2]) if parts[0] == 'misc' else parts[0]
+
+
+def module_of(path):
+    """The dotted name of a source file."""
+    return path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')
+
+
+def imports_of(tree):
+    """The dotted names that a module imports, wherever in it; what comes `from` a package counts in full."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = '.' * node.level + (node.module or '')
+            if module in TOPS:
+                yield from (f'{module}.{alias.name}' for alias in node.names)
+            else:
+                yield module
+
+
+def may_import(name, imported):
+    """Whether the source file `name` may import the module `imported`."""
+    top, room = imported.split('.')[0], room_of(module_of(name))
+    if not top or name not in LIBRARIES.get(top, {name}):
+        return False
+    if top not in TOPS:
+        return room != 'models' or top == 'torch' or top in sys.stdlib_module_names
+    if name.startswith('scripts/benchmark') and top in ('scripts', 'tests'):
+        return any(imported == one or imported.startswith(f'{one}.') for one in BENCHMARK)
+    if top == 'scripts':
+        return imported in OF_SCRIPTS.get(name, ())
+    everywhere = set() if room == 'models' else {'misc.cli', 'misc.commands'}
+    return room_of(imported) in ARROWS[room] | everywhere | {room}
+
+
+def forbidden_imports(name, tree):
+    """What the source file `name` imports and may not."""
+    return [imported for imported in imports_of(tree) if not may_import(name, imported)]
+
+
+def active_statements(name, tree):
+    """The statements of a module that do something on import."""
+    permitted = {SHORT_SPINNING} if name in ('train.py', 'eval.py', 'scripts/benchmark.py') else set()
+    if name.startswith('scripts/'):
+        permitted.add(PROJECT_FIRST)
+    if room_of(module_of(name)) in ('scripts', 'train', 'eval', 'prepro_areas'):
+        permitted.add(RUN_MAIN)
+    passive = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+    return [ast.unparse(node) for node in tree.body
+            if not isinstance(node, passive) and not is_text(node) and not is_constant(node)
+            and ast.unparse(node) not in permitted]
+
+
+def is_text(node):
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def is_constant(node):
+    """Whether a statement gives values to plain names alone (and calls nothing that touches the world)."""
+    if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+        return False
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    names = [name for target in targets for name in (
+        target.elts if isinstance(target, ast.Tuple) else [target])]
+    calls = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
+    return all(isinstance(name, ast.Name) for name in names) and not calls & {
+        'open', 'print', 'input', 'exec', 'eval', '__import__', 'os.environ.setdefault', 'sys.path.insert'}
+
+
+def path_edits(name, tree):
+    """Uses of `sys.path` besides the one line of the scripts."""
+    allowed = 1 if name.startswith('scripts/') and PROJECT_FIRST in map(ast.unparse, tree.body) else 0
+    used = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+            and ast.unparse(node) == 'sys.path']
+    return used[allowed:]
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_imports_follow_the_arrows(name):
+    assert forbidden_imports(name, tree_of(name)) == []
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_nothing_runs_on_import(name):
+    assert active_statements(name, tree_of(name)) == []
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_the_search_path_is_left_alone_but_for_one_line_in_scripts(name):
+    assert path_edits(name, tree_of(name)) == []
+
+
+def test_each_script_puts_the_project_first_and_each_library_has_its_places():
+    for name in SOURCES:
+        if name.startswith('scripts/') and not name.startswith('scripts/benchmarking/'):
+            assert PROJECT_FIRST in map(ast.unparse, tree_of(name).body), name
+    for library, places in LIBRARIES.items():
+        users = {name for name in SOURCES if any(
+            imported.split('.')[0] == library for imported in imports_of(tree_of(name)))}
+        assert users == places  # a place that no longer needs it leaves the list
+
+
+@pytest.mark.parametrize('name, source', [
+    ('misc/disk/a.py', 'import opts'), ('misc/disk/a.py', 'from dataloader import Corpus'),
+    ('misc/run/a.py', 'import models.x'), ('misc/disk/a.py', 'from misc import parallel'),
+    ('misc/dataset/a.py', 'from misc.training.optim import Plateau'), ('misc/run/a.py', 'from misc import page'),
+    ('models/a.py', 'from misc import cli'),
+    ('models/a.py', 'import numpy'), ('models/a.py', 'from . import b'),
+    ('misc/disk/a.py', 'def f():\n    from train import main'), ('train.py', 'from tests import naive'),
+    ('scripts/make.py', 'from tests import naive'), ('scripts/benchmark.py', 'from tests.helpers import tiny'),
+    ('scripts/make.py', 'import train'), ('scripts/make.py', 'from scripts.make_bu_data import convert'),
+    ('scripts/check_setup.py', 'from scripts.pack_features import main'),
+    ('misc/disk/a.py', 'from pycocoevalcap.bleu.bleu import Bleu'),
+    ('misc/disk/a.py', 'import h5py'), ('opts.py', 'import dataloader'), ('dataloader.py', 'import models')])
+def test_a_wrong_import_would_be_seen(name, source):
+    assert forbidden_imports(name, ast.parse(source))
+
+
+@pytest.mark.parametrize('name, source', [
+    ('misc/a.py', 'print(1)'), ('misc/a.py', 'for i in range(3):\n    pass'), ('misc/a.py', 'A[0] = 1'),
+    ('misc/a.py', 'import os\nos.environ["A"] = "1"'), ('misc/a.py', SHORT_SPINNING),
+    ('misc/a.py', RUN_MAIN), ('scripts/make.py', SHORT_SPINNING),
+    ('misc/a.py', 'TEXT = open("x").read()'), ('misc/a.py', PROJECT_FIRST), ('train.py', 'main()')])
+def test_work_on_import_would_be_seen(name, source):
+    assert active_statements(name, ast.parse(source))
+
+
+def test_an_edit_of_the_search_path_would_be_seen():
+    assert path_edits('misc/a.py', ast.parse('def f():\n    sys.path.append("x")'))
+    assert path_edits('scripts/a.py', ast.parse(PROJECT_FIRST + '\nsys.path.append("x")'))
+    assert not path_edits('scripts/a.py', ast.parse(PROJECT_FIRST))

@@ -1,0 +1,140 @@
+"""What an infos file says is looked at before a run goes on with it."""
+
+import argparse
+import collections
+import io
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+import eval as evaluation
+import train
+from misc.cli import DataError, UsageError
+from misc.disk import nesting
+from misc.run import checkpoint, infos
+from misc.training.optim import build_optimiser, take_moments
+from tests.helpers import tiny
+from tests.helpers.damage import RESUMED, complaint, expect, root, whole  # noqa: F401
+
+WHOLE = {'opt': {'seq_length': 6, 'num_layers': 2}, 'vocab': {'1': 'a', '2': 'größe'}, 'iter': 3, 'epoch': 1}
+
+
+def random_state():
+    return {'torch': torch.get_rng_state().numpy()}
+
+
+@pytest.mark.parametrize('more', [
+    {}, {'something_new': object()}, {'regions': None, 'account': None, 'reward': None},
+    {'regions': {'detector': 'grid'}},
+    {'best_val_score': None}, {'best_val_score': np.float64(-1.5), 'best_measure': 'loss'}, {'first_cider': 0.9},
+    {'loader': {'epoch': 1, 'position': 0}}, {'loader': {'epoch': 1, 'position': 2, 'order': np.arange(4)}},
+    {'plateau': (None, 0, 1.0, None)}, {'plateau': [-2.5, 3, 0.25, 'loss']}, {'random': random_state()},
+    {'random_of_others': [random_state()]}, {'histories': {'loss_history': {1: 2.5}}},
+    {'validations': [{'iteration': 3, 'loss': math.nan, 'best': True}]}], ids=str)
+def test_what_older_and_later_versions_write_is_taken(more):
+    assert infos.problem({**WHOLE, **more}) == ''
+
+
+@pytest.mark.parametrize('name, value', [
+    ('iter', -1), ('iter', 2.5), ('iter', True), ('epoch', 10 ** 30), ('epoch', '1'), ('vocab', {'1': 2}),
+    ('vocab', {'1': 'a', 1: 'b'}), ('vocab', {(1,): 'a'}), ('best_val_score', math.nan), ('best_val_score', '1'),
+    ('best_val_score', 10 ** 400), ('best_measure', 3), ('loader', []), ('loader', {'epoch': 1}),
+    ('loader', {'epoch': 1, 'position': -1}), ('loader', {'epoch': 0, 'position': 0, 'order': [[1]]}),
+    ('loader', {'epoch': 0, 'position': 0, 'order': np.array([0.5])}), ('plateau', (1,)),
+    ('plateau', (1, 2, 0.0, None)),
+    ('plateau', (1, 2, 2.0, None)), ('random', None), ('random', {'torch': [1, 2]}),
+    ('random', {'torch': np.zeros(5056, np.uint8)}), ('random', {'torch': random_state()['torch'][:-1]}),
+    ('random', {**random_state(), 'cuda': 3}), ('random_of_others', {}), ('histories', {'loss_history': [1]}),
+    ('histories', {'loss_history': {'one': 1}}), ('validations', {}), ('validations', [{'loss': 1.0}]),
+    ('validations', [{'iteration': 1, 'loss': b'x'}]), ('regions', []), ('account', 'x'),
+    ('account', {'data': {'input_json': np.arange(3)}}),
+    ('first_cider', math.inf),
+    ('opt', {1: 2})], ids=str)
+def test_what_cannot_be_is_named(name, value):
+    assert name in infos.problem({**WHOLE, name: value})
+
+
+@pytest.mark.parametrize('name, value', [('num_layers', 10 ** 9), ('seq_length', 10 ** 9), ('ff_size', 2 ** 40),
+                                         ('input_encoding_size', math.inf)])
+def test_sizes_that_no_machine_holds_are_named_before_a_model_is_built(root, name, value):  # noqa: F811
+    path = root / 'run' / 'infos_tiny.pkl'
+    content = checkpoint.read_infos(str(path))
+    content['opt'][name] = value
+    path.write_bytes(checkpoint.pickle_bytes(content))
+    expect(complaint(root, train, *RESUMED), 'infos_tiny.pkl', name, 'another copy')
+
+
+def test_options_that_cannot_be_together_are_refused_with_the_file_that_says_them(root):  # noqa: F811
+    path = root / 'run' / 'infos_tiny.pkl'
+    content = checkpoint.read_infos(str(path))
+    content['opt']['heads'] = 5
+    path.write_bytes(checkpoint.pickle_bytes(content))
+    with pytest.raises(UsageError, match='--heads 5 does not divide .*infos_tiny.pkl'):
+        tiny.run(evaluation, tiny.eval_flags(root, root / 'run'))
+
+
+def moments_of(optimiser):
+    """The state of an optimiser after a step."""
+    for parameter in optimiser.param_groups[0]['params']:
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+    return optimiser.state_dict()
+
+
+def spoil(kind, change):
+    """Whether an optimiser of a kind takes a state after `change` of its first moments."""
+    parameters = [torch.zeros(2, 3), torch.zeros(3)]
+    state = moments_of(build_optimiser(parameters, kind))
+    state = {**state, 'state': {place: dict(moments) for place, moments in state['state'].items()}}
+    change(state['state'])
+    return take_moments(build_optimiser(parameters, kind), state)
+
+
+@pytest.mark.parametrize('kind, name', [('adam', 'exp_avg'), ('adamw', 'exp_avg_sq'), ('rmsprop', 'square_avg'),
+                                        ('sgdm', 'momentum_buffer'), ('adagrad', 'sum')])
+def test_moments_are_taken_whole_and_finite_or_not_at_all(kind, name):
+    assert spoil(kind, lambda state: None)
+    for wrong in (torch.full((2, 3), math.nan), torch.zeros(3, 2), torch.zeros(2, 3, dtype=torch.int64), 'x', {}):
+        assert not spoil(kind, lambda state: state[0].update({name: wrong})), wrong
+    assert not spoil(kind, lambda state: state[0].update(another=torch.zeros(2, 3)))
+    assert not spoil(kind, lambda state: state.update({7: state.pop(0)}))
+    assert not spoil(kind, lambda state: state.update({'0': state.pop(0)}))
+    if kind.startswith('adam'):
+        for step in (torch.tensor(-1.0), torch.tensor(math.nan), torch.zeros(3), torch.zeros(1), None, 'x'):
+            assert not spoil(kind, lambda state: state[0].update(step=step)), step
+
+
+def test_a_run_whose_moments_are_broken_goes_on_without_them_and_says_so(root, capsys):  # noqa: F811
+    path = root / 'run' / 'optimizer.pth'
+    state = checkpoint.read_tensors(str(path))
+    state['state'][0]['exp_avg'][0] = math.nan
+    torch.save(state, path)
+    tiny.run(train, tiny.train_flags(root, root / 'run', '--start_from', root / 'run'))
+    assert 'optimizer.pth holds no moments of this optimiser and model' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_plain_values_are_moderate_however_large(protocol):
+    shared = {str(number): [number, (number, str(number))] for number in range(300)}
+    table = {(str(a), str(b)): 1.0 for a in range(90) for b in range(90)}
+    value = {'table': collections.defaultdict(float, table), 'shared': [shared] * 40,
+             'opt': argparse.Namespace(a=[1, 2]), 'array': np.arange(1000),
+             'set': {1, 2}, 'frozen': frozenset('ab'), 'text': 'é' * 100_000,
+             'none': (None, True, 1.5, -3, 10 ** 40)}
+    value['itself'] = value
+    file = io.BytesIO(pickle.dumps(value, protocol=protocol))
+    nesting.check(file)
+    assert file.tell() == len(file.getvalue())
+
+
+def test_a_checkpoint_of_weights_for_other_numbers_is_refused(root):  # noqa: F811
+    path = root / 'run' / 'model.pth'
+    weights = checkpoint.read_tensors(str(path))
+    torch.save({**weights, 'output.bias': weights['output.bias'].to(torch.int64)}, path)
+    expect(complaint(root, train, *RESUMED), 'model.pth', 'infos_tiny.pkl', 'output.bias is of torch.int64')
+    with pytest.raises(DataError, match='model.pth is not a whole file'):
+        torch.save({**weights, 'output.bias': weights['output.bias'].to(torch.complex64)}, path)
+        checkpoint.read_tensors(str(path))

@@ -1,0 +1,159 @@
+"""The comparison of all models: which trainings it starts, and the table and plot it makes of them."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+
+from misc.cli import DataError
+from scripts import compare_table, demo_table
+from tests.helpers import tiny
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+MODELS = ['spatial_pe', 'relation_transformer', 'transformer', 'topdown', 'show_attend_tell', 'show_tell']
+# Stands in for Python: train.py and eval.py leave what they would leave; a run named in `stuck` never ends.
+PYTHON = r'''#!/usr/bin/env bash
+echo "$*" >>calls
+while [ $# -gt 0 ]; do case $1 in --id) id=$2 ;; --model) model=$2 ;; *.py) program=$1 ;; esac; shift; done
+case $program in
+train.py)
+    mkdir -p checkpoints/$id
+    touch checkpoints/$id/model.pth checkpoints/$id/infos_$id.pkl
+    if [ -e stuck ] && [ "$(cat stuck)" = "$id" ]; then trap 'echo told >>calls; exit 143' TERM
+        while :; do sleep 0.05; done; fi ;;
+eval.py)
+    run=$(basename "$(dirname "$model")")
+    mkdir -p eval_results && touch eval_results/${run}_test.json ;;
+esac
+'''
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project folder whose Python only notes what it is asked for."""
+    (tmp_path / 'scripts').symlink_to(ROOT / 'scripts')
+    (tmp_path / '.venv' / 'bin').mkdir(parents=True)
+    for folder in ('.', '.venv'):
+        shutil.copy(ROOT / 'requirements.txt', tmp_path / folder)
+    (tmp_path / '.venv' / 'bin' / 'python').write_text(PYTHON)
+    (tmp_path / '.venv' / 'bin' / 'python').chmod(0o755)
+    return tmp_path
+
+
+def start(project, **variables):
+    """Start the comparison."""
+    return subprocess.Popen(['bash', 'scripts/compare_models.sh'], cwd=project, text=True,
+                            stderr=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, 'JOBS': '3', **variables})
+
+
+def calls(project, program):
+    """The noted calls of a program, which are then forgotten."""
+    lines = (project / 'calls').read_text().splitlines()
+    return [line for line in lines if line.startswith(program)]
+
+
+def ids(lines):
+    return sorted(re.search(r'--id (\S+)', line)[1] for line in lines)
+
+
+def test_every_model_and_seed_is_trained_in_both_phases_once(project):
+    assert start(project).wait() == 0
+    runs = [f'compare_{model}_{seed}' for model in MODELS for seed in (1, 2, 3)]
+    trained = calls(project, 'train.py')
+    assert ids(trained) == sorted(runs + [f'{run}_rl' for run in runs])
+    for line in trained:
+        run, seed = re.search(r'--id compare_\w+?_(\d)(_rl)?', line), re.search(r'--seed (\d)', line)
+        assert run[1] == seed[1] and bool(run[2]) == ('--self_critical_after 12' in line)
+        assert bool(run[2]) == ('--start_from' in line)
+        assert ('--hidden_size' in line) == any(f'_model {name} ' in line for name in MODELS[3:])
+    table = calls(project, 'scripts/compare_table.py')
+    assert len(table) == 1 and table[0].count('_test.json') == 36
+    (project / 'calls').write_text('')
+    shutil.rmtree(project / 'checkpoints' / 'compare_topdown_2_rl')
+    (project / 'eval_results' / 'compare_topdown_2_rl_test.json').unlink()
+    assert start(project).wait() == 0
+    assert ids(calls(project, 'train.py')) == ['compare_topdown_2', 'compare_topdown_2_rl']
+
+
+def test_stopped_it_tells_its_trainings_and_goes_on_with_them_later(project):
+    (project / 'stuck').write_text('compare_topdown_1')
+    process = start(project, SEEDS='1', MODELS='topdown show_tell')
+    while not (project / 'eval_results' / 'compare_show_tell_1_rl_test.json').exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143 and 'to go on' in process.stderr.read()
+    assert 'told' in (project / 'calls').read_text().splitlines()
+    (project / 'stuck').unlink()
+    (project / 'calls').write_text('')
+    assert start(project, SEEDS='1', MODELS='topdown show_tell').wait() == 0
+    first, second = calls(project, 'train.py')
+    assert '--id compare_topdown_1 ' in first and '--start_from checkpoints/compare_topdown_1' in first
+    assert '--id compare_topdown_1_rl ' in second
+
+
+def write_results(folder, name, cider, caption):
+    """A results file of one image and its score."""
+    (folder / f'{name}.json').write_text(json.dumps({
+        'overall': {'CIDEr': cider}, 'images': [{'image_id': 1, 'caption': caption}]}))
+    return folder / f'{name}.json'
+
+
+def test_the_table_holds_means_and_spreads_of_the_seeds(tmp_path, capsys):
+    true, false = 'a red star left of a blue box', 'a red star right of a blue box'
+    (tmp_path / 'talk.json').write_text(json.dumps({'images': [
+        {'id': 1, 'captions': [true], 'split': 'test'}]}))
+    files = []
+    for seed, ciders in ((1, (2.0, 3.0)), (2, (2.4, 3.5))):
+        for phase, cider in zip(('', '_rl'), ciders):
+            files.append(write_results(tmp_path, f'compare_show_tell_{seed}{phase}_test', cider,
+                                       true if seed == 1 else false))
+        folder = tmp_path / f'compare_show_tell_{seed}'
+        folder.mkdir()
+        torch.save({'a': torch.zeros(1000, 2), 'b': torch.zeros(7)}, folder / 'model.pth')
+        line = 'iteration 9 (epoch 1, 20 of 600 images): loss 1.0, learning rate 0.1, {} images/s, 0:00:01 left\n'
+        (tmp_path / f'compare_show_tell_{seed}.log').write_text(
+            f'== training compare_show_tell_{seed}\n' + line.format('1.0') + line.format(10.0 * seed)
+            + f'== training compare_show_tell_{seed}_rl\n' + line.format('6.0'))
+    flags = ['--input_json', tmp_path / 'talk.json', '--checkpoints', tmp_path, '--logs', tmp_path]
+    for kind, first in (('png', b'\x89PNG'), ('svg', b'<?xml')):
+        tiny.run(compare_table, [*files, *flags, '--plot', tmp_path / f'made.{kind}'])
+        assert (tmp_path / f'made.{kind}').read_bytes().startswith(first)
+    line = capsys.readouterr().out.splitlines()[2]
+    assert line == ('| `show_tell` | 2.200 ± 0.283 | 3.250 ± 0.354 | 0.500 ± 0.707 | 0.500 ± 0.707 | 2,007 '
+                    '| 45 | 100 |')
+    with pytest.raises(DataError, match='other_test is not named as'):
+        tiny.run(compare_table, [write_results(tmp_path, 'other_test', 1, true), *flags])
+    (tmp_path / 'compare_show_tell_1.log').unlink()
+    with pytest.raises(DataError, match='no log .*compare_show_tell_1.log'):
+        tiny.run(compare_table, [*files, *flags])
+
+
+# What stands in a file in place of results, and what the message says of it.
+NO_RESULTS = {
+    'captions alone': ([{'image_id': 1, 'caption': 'a'}], 'should hold overall, .* and images'),
+    'no scores': ({'images': []}, 'has no overall'),
+    'a caption without an image': ({'overall': {}, 'images': [{'caption': 'a'}]}, 'has no image_id'),
+    'captions that are none': ({'overall': {}, 'images': [{'image_id': 1, 'caption': 5}]},
+                               'should hold overall'),
+    'scores that are none': ({'overall': {'CIDEr': 'x'}, 'images': []}, 'should hold overall'),
+    'other images': ({'overall': {}, 'images': [{'image_id': 7, 'caption': 'a'}]},
+                     'captions of images that have none in .*talk.json, 7 for one; give the --input_json'),
+}
+
+
+@pytest.mark.parametrize('case', NO_RESULTS)
+def test_a_file_that_holds_no_results_is_refused_in_words(tmp_path, case):
+    content, expected = NO_RESULTS[case]
+    (tmp_path / 'talk.json').write_text(json.dumps(
+        {'images': [{'id': 1, 'captions': ['a'], 'split': 'test'}]}))
+    (tmp_path / 'made.json').write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f'made.json .*{expected}') as error:
+        tiny.run(demo_table, [tmp_path / 'made.json', '--input_json', tmp_path / 'talk.json'])
+    assert 'Error' not in str(error.value) and 'indices' not in str(error.value)
