@@ -30,7 +30,7 @@ WAY = {'detector': 'grid', 'grid_size': 7, 'longest_side': 640, 'cnn_model': 're
 def write_samples(root):
     """Write all of them under `root`."""
     tiny.write_corpus(root)
-    write_packed(root)
+    write_packed_files(root)
     write_jsons(root)
     write_pictures(root)
     table = pickles.load(root / 'talk-idxs.p')
@@ -59,7 +59,7 @@ def made_up_clock():
         yield
 
 
-def write_packed(root):
+def write_packed_files(root):
     """Features and boxes in a packed file, and in one whose rows HDF5 has compressed."""
     arrays = {kind: {image_id: open_source(str(root / folder), kind, '').read(image_id)
                      for image_id in map(str, IDS)} for kind, folder in (('att', 'att'), ('box', 'box'))}
