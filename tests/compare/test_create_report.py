@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from misc.cli import DataError, UsageError
-from misc.compare import comparison, report
+from misc.compare import comparison
+from misc.compare import report as report_page
 from misc.pictures import images
 from misc.run.histories import read_logged
 from scripts import create_report
@@ -262,7 +263,7 @@ def contrast(**changes):
 
 def on(*contrasts):
     """A `Report` on these alone."""
-    return report.Report(comparison.Comparison(
+    return report_page.Report(comparison.Comparison(
         ['A', 'B'], 'A', IMAGES, ['CIDEr'], {}, list(contrasts), []), [])
 
 
@@ -270,7 +271,7 @@ def on(*contrasts):
     ({}, 'better'), ({'after': 0.9}, 'worse'), ({'adjusted': 0.05}, 'better'), ({'adjusted': 0.06}, '')])
 def test_a_verdict_takes_a_p_that_is_corrected(changes, told):
     one = contrast(**changes)
-    assert report.verdict(on(one), one) == told
+    assert report_page.verdict(on(one), one) == told
 
 
 def test_the_bars_of_all_differences_share_a_scale_that_the_widest_fills():
@@ -279,11 +280,11 @@ def test_the_bars_of_all_differences_share_a_scale_that_the_widest_fills():
     page = on(contrast(), wide, few, nothing)
     zero, reach = 66, 62
     for one, low, high in ((wide, -1, -0.25), (page.comparison.contrasts[0], 0.125, 0.375)):
-        bar = report.span(page, one, '')
+        bar = report_page.span(page, one, '')
         found = re.search(r'<rect x="([\d.]+)" y="6" width="([\d.]+)"', bar)
         left, width = map(float, found.groups())
         assert (left, left + width) == pytest.approx((zero + reach * low, zero + reach * high), abs=0.11)
-    assert report.span(page, few, '') is None and report.span(page, nothing, '') is None
+    assert report_page.span(page, few, '') is None and report_page.span(page, nothing, '') is None
 
 
 def test_fewer_than_ten_images_have_no_intervals_and_a_note_says_why(tmp_path, capsys):
@@ -370,5 +371,5 @@ def test_the_page_is_whole_without_its_script(tmp_path, two, visit):
 
 
 def test_a_differing_word_is_marked_in_both_captions():
-    first, second = (report.joined([one]) for one in report.marked_words('a red <b> cat', 'a cat sat'))
+    first, second = (report_page.joined([one]) for one in report_page.marked_words('a red <b> cat', 'a cat sat'))
     assert first == 'a <mark>red &lt;b&gt;</mark> cat ' and second == 'a cat <mark>sat</mark> '

@@ -132,7 +132,7 @@ def test_two_processes_do_not_write_into_one_folder(tmp_path, monkeypatch):
 def test_of_many_processes_that_want_a_lock_file_one_has_it_at_a_time(tmp_path):
     """Each takes the lock, and so removes its file, many times; two at once would mix up the number."""
     (tmp_path / 'number').write_text('0')
-    program = (f'import os\nfrom misc import locks\nlocks.PATIENCE = 60\nfor _ in range(20):\n'
+    program = (f'import os\nfrom misc.disk import locks\nlocks.PATIENCE = 60\nfor _ in range(20):\n'
                f'    with locks.held_file({str(tmp_path / "lock")!r}, "held"):\n'
                f'        number = int(open({str(tmp_path / "number")!r}).read())\n'
                f'        open({str(tmp_path / "number")!r}, "w").write(str(number + 1))\n')

@@ -17,7 +17,8 @@ from misc.cli import DataError
 from misc.dataset.features import open_source
 from misc.dataset.packed import write_packed
 from misc.disk import pickles
-from misc.run import checkpoint, record
+from misc.run import checkpoint
+from misc.run import record as run_record
 from misc.scoring import java
 from tests.helpers import several, tiny
 from tests.helpers.damage import array, expect, talk
@@ -70,7 +71,7 @@ def contents(folder):
 
 
 def test_a_run_keeps_an_account_of_its_options_versions_code_machine_and_data(root, monkeypatch):
-    monkeypatch.setattr(record, 'code_state', lambda: {'commit': 'c0ffee', 'changed': True})
+    monkeypatch.setattr(run_record, 'code_state', lambda: {'commit': 'c0ffee', 'changed': True})
     start(root, 'new', '--max_epochs', 1, '--learning_rate', 2e-3)
     (only,), data = record(root, 'new')['starts'], record(root, 'new')['data']
     assert only['iteration'] == 0 and only['options']['learning_rate'] == 2e-3
@@ -87,8 +88,8 @@ def test_a_run_keeps_an_account_of_its_options_versions_code_machine_and_data(ro
 
 
 def test_every_start_is_on_record_and_a_change_of_code_or_library_is_said(root, monkeypatch, capsys):
-    monkeypatch.setattr(record, 'code_state', lambda: {'commit': 'c0ffee', 'changed': False})
-    monkeypatch.setattr(record, 'versions', lambda: {'python': '3.11', 'torch': '99.0'})
+    monkeypatch.setattr(run_record, 'code_state', lambda: {'commit': 'c0ffee', 'changed': False})
+    monkeypatch.setattr(run_record, 'versions', lambda: {'python': '3.11', 'torch': '99.0'})
     start(root, 'run', *ONWARDS)
     said = [line for line in capsys.readouterr().err.splitlines() if 'may differ' in line]
     before = importlib.metadata.version('torch')
@@ -234,8 +235,8 @@ def test_the_cost_does_not_grow_with_the_images():
             return np.full((2, 3), image, np.float32)
     read, Corpus.features, Corpus.labels = [], Source(), type('Labels', (), dict.fromkeys(
         ('labels', 'start', 'end'), np.zeros(1)))
-    first = record.digests_of(Corpus, range(5000))['input_img_feat_dir']
-    again = record.digests_of(Corpus, range(4900))['input_img_feat_dir']
+    first = run_record.digests_of(Corpus, range(5000))['input_img_feat_dir']
+    again = run_record.digests_of(Corpus, range(4900))['input_img_feat_dir']
     assert len(first) == len(again) == 100 and len(read) == 200
     assert len(set(first) & set(again)) > 90  # so that runs on a part of the images can be compared
 
@@ -251,18 +252,18 @@ def test_without_git_or_in_a_folder_of_another_project_no_commit_is_claimed(tmp_
     git(tmp_path / 'outer', 'init')
     git(tmp_path / 'outer', 'add', '.')
     git(tmp_path / 'outer', 'commit', '-m', 'of another')
-    assert record.code_state(str(project)) is None
+    assert run_record.code_state(str(project)) is None
     git(project, 'init')
-    assert record.code_state(str(project)) is None  # nothing was committed
+    assert run_record.code_state(str(project)) is None  # nothing was committed
     git(project, 'add', '.')
     git(project, 'commit', '-m', 'one')
     (project / 'notes').write_text('of nobody')
-    state = record.code_state(str(project))
+    state = run_record.code_state(str(project))
     assert len(state['commit']) == 40 and state['changed'] is False
     (project / 'train.py').write_text('2')
-    assert record.code_state(str(project)) == {**state, 'changed': True}
+    assert run_record.code_state(str(project)) == {**state, 'changed': True}
     monkeypatch.setenv('PATH', '')
-    assert record.code_state(str(project)) is None
+    assert run_record.code_state(str(project)) is None
 
 
 def test_of_several_processes_one_writes_and_one_refuses(root, tmp_path):
