@@ -6,7 +6,7 @@ import torch
 from misc.evaluation.captioning import evaluating
 from models.ensemble import Ensemble
 from tests import naive
-from tests.models.test_models import RELATIONS, make_batch, make_captions, make_model, name_of, per_image
+from tests.helpers.models import RELATIONS, make_batch, make_captions, make_model, name_of, per_image
 
 LOOKING = [dict(), dict(cross_attn='dot-product', heads=2), RELATIONS, dict(caption_model='show_attend_tell'),
            dict(caption_model='topdown')]

@@ -5,7 +5,7 @@ import torch
 
 from models.decoding import Constraints, beam_search, draw, sample
 from tests import naive
-from tests.models.test_models import FAMILIES, make_batch, make_captions, make_model, per_image
+from tests.helpers.models import FAMILIES, make_batch, make_captions, make_model, per_image
 
 LONGEST = 6
 ENDS = {'early': 2.0, 'late': -1.5, 'never': -50.0}

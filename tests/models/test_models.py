@@ -1,87 +1,26 @@
 """The networks against their formulas (`tests/naive.py`), to 1e-5."""
 
 import functools
-import types
 
-import numpy as np
 import pytest
 import torch
 
 from misc.training.losses import WordLoss, word_loss
-from models import build, recurrent
+from models import recurrent
 from models.attention import CELU, XLinearMix, attend
 from models.dropout import Dropout, relu_dropout_
 from models.packing import Groups
 from tests import naive
-
-REGIONS = [4, 7, 1]
-
-
-def make_options(**changes):
-    options = dict(caption_model='spatial_pe', enc_pos_type='gxg', enc_pos_embedding=True, num_grids=9,
-                   input_encoding_size=16, img_feat_size=12, ff_size=20, num_layers=2, heads=4,
-                   dropout=0.3, drop_prob_lm=0.5, norm='layer', ff_activation='relu',
-                   cross_attn='xlinear', box_trignometric_embedding=True, legacy_extra_skip=False,
-                   rnn_type='lstm', hidden_size=10, att_hid_size=7, use_bn=0)
-    return types.SimpleNamespace(**{**options, **changes})
-
-
-def make_model(seed=0, vocab_size=11, longest=6, **changes):
-    torch.manual_seed(seed)
-    model = build(make_options(**changes), vocab_size, longest)
-    with torch.no_grad():  # also the biases and gains, which start at 0 and 1
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter += torch.randn_like(parameter) * 0.3
-    return model
-
-
-def make_batch(seed=0, counts=REGIONS, size=12):
-    generator = torch.Generator().manual_seed(seed)
-    M = sum(counts)
-    corners = torch.rand(M, 2, 2, generator=generator).sort(1).values
-    features = torch.randn(M, size, generator=generator)
-    return types.SimpleNamespace(
-        features=features, counts=list(counts),
-        fc=torch.stack([one.mean(0) for one in features.split(counts)]),
-        grids=torch.rand(M, 9, generator=generator), boxes=corners.view(M, 4))
-
-
-def make_captions(seed=0, images=3, copies=4, longest=6, vocab_size=11):
-    random = np.random.default_rng(seed)
-    captions = torch.zeros(images, copies, longest, dtype=torch.long)
-    for i in range(images):
-        for s in range(copies):
-            length = random.integers(0, longest + 1)
-            captions[i, s, :length] = torch.tensor(random.integers(1, vocab_size, length))
-    return captions
-
-
-def per_image(batch):
-    """Yield each image's features, grids and boxes."""
-    start = 0
-    for count in batch.counts:
-        rows = slice(start, start + count)
-        yield batch.features[rows], batch.grids[rows], batch.boxes[rows]
-        start += count
-
+from tests.helpers.models import FAMILIES, RELATIONS, make_batch, make_captions, make_model, name_of, per_image
 
 VARIANTS = [dict(), dict(enc_pos_type='g2'), dict(enc_pos_type='box-coord'),
             dict(enc_pos_embedding=False), dict(cross_attn='dot-product'), dict(norm='rms'),
             dict(norm='deviation'), dict(use_bn=2), dict(ff_activation='gelu'), dict(heads=1),
             dict(caption_model='transformer', cross_attn='dot-product'), dict(caption_model='transformer')]
-# One of each kind of model, and of each part that only some have.
-RELATIONS = dict(caption_model='relation_transformer', cross_attn='dot-product')
-FAMILIES = [RELATIONS, dict(caption_model='show_tell'), dict(caption_model='show_attend_tell'),
-            dict(caption_model='topdown')]
 OTHERS = [*FAMILIES, {**RELATIONS, 'box_trignometric_embedding': False},
           {**RELATIONS, 'legacy_extra_skip': True},
           dict(caption_model='relation_transformer'), dict(caption_model='show_tell', rnn_type='gru'),
           dict(caption_model='show_attend_tell', rnn_type='gru'), dict(caption_model='topdown', use_bn=1)]
-
-
-def name_of(changes):
-    return '-'.join(f'{value}' for value in changes.values()) or 'readme'
 
 
 @pytest.mark.parametrize('changes', VARIANTS + OTHERS, ids=name_of)

@@ -10,7 +10,7 @@ import train
 from misc.machine import precision
 from misc.training.losses import caption_loss
 from models.captioner import BatchNorm
-from tests.models.test_models import FAMILIES, make_batch, make_captions, make_model
+from tests.helpers.models import FAMILIES, make_batch, make_captions, make_model
 
 CPU = torch.device('cpu')
 MODELS = [dict(), dict(cross_attn='dot-product', ff_activation='gelu'), *FAMILIES]

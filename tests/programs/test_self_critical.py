@@ -18,7 +18,7 @@ from misc.training.losses import self_critical_loss
 from models.decoding import sample
 from tests import naive
 from tests.helpers import tiny
-from tests.models.test_models import make_batch, make_model, per_image
+from tests.helpers.models import make_batch, make_model, per_image
 
 
 @pytest.fixture(scope='module')

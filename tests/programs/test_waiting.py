@@ -21,7 +21,7 @@ from misc.training.optim import build_optimiser, clip_by_value
 from models import build
 from scripts.benchmarking.made_up import QUICK, made_up_batch, model_options
 from tests.helpers import tiny
-from tests.models.test_models import FAMILIES, make_options
+from tests.helpers.models import FAMILIES, make_options
 
 # Of the meta device nothing can be read: whatever would make the host wait for a CUDA device (a copy to the
 # host, `item`, `nonzero`, a mask as index, a size that depends on numbers) is an error there.

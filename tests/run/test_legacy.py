@@ -4,7 +4,6 @@ import argparse
 import functools
 import itertools
 import json
-import pickle
 
 import pytest
 import torch
@@ -17,10 +16,10 @@ from misc.cli import DataError, UsageError
 from misc.run import checkpoint, legacy
 from scripts import convert_checkpoint
 from tests import naive
-from tests.helpers import old_code, tiny
-from tests.models.test_models import make_batch, make_captions, make_model, make_options, per_image
+from tests.helpers import legacy_code, tiny
+from tests.helpers.legacy_checkpoints import VOCABULARY, legacy_options, write_legacy
+from tests.helpers.models import make_batch, make_captions, make_model, make_options, per_image
 
-VOCABULARY = {str(index): f'word{index}' for index in range(1, 11)}
 TRANSFORMER, RELATION = dict(caption_model='transformer'), dict(caption_model='relation_transformer')
 TOPDOWN, SHOW_TELL = dict(caption_model='topdown'), dict(caption_model='show_tell')
 # Every model and option that has a form in the Spatial code, and in the zoo.
@@ -37,38 +36,6 @@ ZOO = [
 
 def name_of(value):
     return '-'.join(map(str, value.values())) or 'plain' if isinstance(value, dict) else None
-
-
-def old_options(options, spatial):
-    """What the infos file of older code says of a model with the options `options` (a dict)."""
-    shared = {'num_layers': options['num_layers'], 'input_encoding_size': options['input_encoding_size'],
-              'vocab_size': options.get('vocab_size', 10), 'seq_length': 6, 'id': 'old',
-              'input_json': '/somewhere/talk.json'}
-    recurrent = options['caption_model'] in ('topdown', 'show_tell')
-    if spatial:
-        is_placed = options['caption_model'] == 'spatial_pe'
-        return argparse.Namespace(**shared, **{name: options[name] for name in (
-            'ff_size', 'heads', 'img_feat_size', 'num_grids', 'enc_pos_embedding', 'enc_pos_type',
-            'cross_attn', 'norm_img_feat', 'norm_box_feat')},
-            caption_model='show_tell' if recurrent else 'transformer', rnn_size=options['hidden_size'],
-            use_grid=is_placed, dropout=0.2, an_unknown_field=[1],
-            norm={'layer': 'layer', 'rms': 'RMS'}[options['norm']],
-            ff_activation={'relu': 'RELU', 'gelu': 'GELU'}[options['ff_activation']])
-    return argparse.Namespace(
-        **shared, **{name: options[name] for name in (
-            'caption_model', 'use_bn', 'box_trignometric_embedding', 'legacy_extra_skip')},
-        rnn_size=options['hidden_size' if recurrent else 'ff_size'], att_feat_size=options['img_feat_size'],
-        norm_att_feat=int(options['norm_img_feat']), drop_prob_lm=0.4, use_box=1, language_eval=0)
-
-
-def write_old(folder, weights, opt, model='model.pth', infos='infos.pkl', protocol=2, **changes):
-    """Files of older code in `folder`; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(weights, folder / model)
-    content = {'opt': opt, 'vocab': VOCABULARY, 'iter': 7, 'epoch': 2, 'best_val_score': 0.5, 'iterators': {},
-               'split_ix': {'train': [3, 1]}, **changes}
-    (folder / infos).write_bytes(pickle.dumps(content, protocol))
-    return str(folder / model), str(folder / infos)
 
 
 def loaded(model_path, infos_path, *given):
@@ -95,7 +62,7 @@ def test_a_model_comes_back_from_older_names_with_every_option_and_exactly_its_n
     names = legacy.Names(options['caption_model'], options['use_bn'], spatial)
     weights = names.theirs(model.state_dict())
     weights['model.tgt_embed.1.pe'] = torch.zeros(1, 5, 3)
-    found, recognised = loaded(*write_old(tmp_path, weights, old_options(options, spatial)))
+    found, recognised = loaded(*write_legacy(tmp_path, weights, legacy_options(options, spatial)))
     rates = 'dropout 0.2, drop_prob_lm 0.2' if spatial else 'dropout 0.1, drop_prob_lm 0.4'
     said = capsys.readouterr().err
     assert f'code: caption_model {options["caption_model"]}, ' in said and rates in said
@@ -108,28 +75,28 @@ def test_a_model_comes_back_from_older_names_with_every_option_and_exactly_its_n
 
 # Weights by the names of older code alone, how the plain formulas compute with them, and their options.
 BY_HAND = {
-    'spatial': (old_code.spatial_weights(), old_code.spatial_model, dict(heads=8), True),
+    'spatial': (legacy_code.spatial_weights(), legacy_code.spatial_model, dict(heads=8), True),
     'spatial, dot-product': (
-        old_code.spatial_weights(xlinear=False), functools.partial(old_code.spatial_model, xlinear=False),
+        legacy_code.spatial_weights(xlinear=False), functools.partial(legacy_code.spatial_model, xlinear=False),
         dict(heads=8, cross_attn='dot-product'), True),
     'spatial, g2, rms': (
-        old_code.spatial_weights('g2', norms=('scale',)),
-        functools.partial(old_code.spatial_model, place='g2'),
+        legacy_code.spatial_weights('g2', norms=('scale',)),
+        functools.partial(legacy_code.spatial_model, place='g2'),
         dict(heads=8, enc_pos_type='g2', norm='rms'), True),
     'spatial, box-coord, gelu': (
-        old_code.spatial_weights('box-coord'),
-        functools.partial(old_code.spatial_model, place='box-coord', activation='gelu'),
+        legacy_code.spatial_weights('box-coord'),
+        functools.partial(legacy_code.spatial_model, place='box-coord', activation='gelu'),
         dict(heads=8, enc_pos_type='box-coord', ff_activation='gelu'), True),
-    'relation': (old_code.relation_weights(), old_code.relation_model,
+    'relation': (legacy_code.relation_weights(), legacy_code.relation_model,
                  {**RELATION, 'legacy_extra_skip': True, 'use_bn': 2}, False),
-    'relation, four numbers': (old_code.relation_weights(geometry=4), old_code.relation_model, {
+    'relation, four numbers': (legacy_code.relation_weights(geometry=4), legacy_code.relation_model, {
         **RELATION, 'legacy_extra_skip': True, 'use_bn': 2, 'box_trignometric_embedding': False}, False),
-    'topdown': (old_code.topdown_weights(), old_code.topdown_model,
+    'topdown': (legacy_code.topdown_weights(), legacy_code.topdown_model,
                 {**TOPDOWN, 'input_encoding_size': 9}, False),
-    'show_tell': (old_code.show_tell_weights(), old_code.show_tell_model,
+    'show_tell': (legacy_code.show_tell_weights(), legacy_code.show_tell_model,
                   {**SHOW_TELL, 'input_encoding_size': 9}, False),
     'spatial, show_tell': (
-        old_code.show_tell_weights('rnn'), functools.partial(old_code.show_tell_model, core='rnn'),
+        legacy_code.show_tell_weights('rnn'), functools.partial(legacy_code.show_tell_model, core='rnn'),
         {**SHOW_TELL, 'input_encoding_size': 9}, True),
 }
 
@@ -137,8 +104,8 @@ BY_HAND = {
 @pytest.mark.parametrize('case', BY_HAND)
 def test_the_formulas_on_the_older_names_give_the_numbers(tmp_path, case):
     weights, plain_model, changes, spatial = BY_HAND[case]
-    opt = old_options(vars(make_options(norm_img_feat=False, norm_box_feat=False, **changes)), spatial)
-    model, _ = loaded(*write_old(tmp_path, dict(weights), opt))
+    opt = legacy_options(vars(make_options(norm_img_feat=False, norm_box_feat=False, **changes)), spatial)
+    model, _ = loaded(*write_legacy(tmp_path, dict(weights), opt))
     plain, batch, captions = plain_model(weights), make_batch(), make_captions()
     log_probs = model(model.encode(batch), captions)
     for i, (features, grids, boxes) in enumerate(per_image(batch)):
@@ -201,9 +168,9 @@ WRONG = {
 @pytest.mark.parametrize('case', WRONG)
 def test_what_does_not_fit_is_named_once_as_the_file_names_it(tmp_path, case):
     change, said, expected = WRONG[case]
-    opt = old_options(vars(make_options(**RELATION, use_bn=2, norm_img_feat=False)), spatial=False)
+    opt = legacy_options(vars(make_options(**RELATION, use_bn=2, norm_img_feat=False)), spatial=False)
     vars(opt).update(said)
-    paths = write_old(tmp_path, change(dict(old_code.relation_weights())), opt)
+    paths = write_legacy(tmp_path, change(dict(legacy_code.relation_weights())), opt)
     with pytest.raises(DataError, match=f'(?s)^{paths[0]} .*' + '.*'.join(expected)) as error:
         loaded(*paths)
     assert len(str(error.value).splitlines()) == 1
@@ -212,17 +179,17 @@ def test_what_does_not_fit_is_named_once_as_the_file_names_it(tmp_path, case):
 def test_a_place_that_the_infos_file_promises_has_to_be_there(tmp_path):
     options = make_options(**TRANSFORMER, norm_img_feat=False, norm_box_feat=False)
     weights = legacy.Names('transformer', spatial=True).theirs(make_model(**vars(options)).state_dict())
-    opt = old_options(vars(options), spatial=True)
+    opt = legacy_options(vars(options), spatial=True)
     opt.use_grid = True
     with pytest.raises(DataError, match='use_grid is true in the infos file, there is no model.src_embed'):
-        loaded(*write_old(tmp_path, weights, opt))
+        loaded(*write_legacy(tmp_path, weights, opt))
 
 
 def test_files_that_do_not_say_how_many_batches_were_seen_are_read(tmp_path):
     weights = without('att_embed.0.num_batches_tracked', 'att_embed.4.num_batches_tracked')(
-        old_code.relation_weights())
-    opt = old_options(vars(make_options(**RELATION, use_bn=2, norm_img_feat=False)), spatial=False)
-    model, _ = loaded(*write_old(tmp_path, weights, opt))
+        legacy_code.relation_weights())
+    opt = legacy_options(vars(make_options(**RELATION, use_bn=2, norm_img_feat=False)), spatial=False)
+    model, _ = loaded(*write_legacy(tmp_path, weights, opt))
     assert torch.equal(model.feature_norm.running_mean, weights['att_embed.0.running_mean'])
 
 
@@ -248,10 +215,10 @@ def python_2(value, protocol=2):
 @pytest.mark.parametrize('protocol', [0, 2])
 def test_infos_files_of_python_2_are_read_and_what_they_lack_is_made_up_for(tmp_path, protocol):
     options = make_options(**RELATION, use_bn=2, norm_img_feat=False, legacy_extra_skip=True)
-    opt = old_options(vars(options), spatial=False)
+    opt = legacy_options(vars(options), spatial=False)
     del opt.seq_length
     opt.id, opt.language_eval = 'caf\xe9', 1
-    paths = write_old(tmp_path, dict(old_code.relation_weights()), opt)
+    paths = write_legacy(tmp_path, dict(legacy_code.relation_weights()), opt)
     content = {'opt': opt, 'vocab': {**VOCABULARY, '3': 'na\xefve'}, 'best_val_score': 1.25,
                'odd': [None, True]}
     start = b'\x80\x02' if protocol else b''
@@ -290,9 +257,9 @@ def aged(trained, folder, model='model.pth', infos='infos_zoo.pkl', moments=True
     names = legacy.Names('relation_transformer', use_bn=2)
     weights = names.theirs(run.weights)
     weights = {key: weights[key] for key in sorted(weights, reverse=True)}  # an order of its own
-    opt = old_options({**run.infos['opt'], 'norm_box_feat': False}, spatial=False)
+    opt = legacy_options({**run.infos['opt'], 'norm_box_feat': False}, spatial=False)
     weights['model.tgt_embed.1.pe'] = torch.zeros(1, 5, 16)
-    write_old(folder, weights, opt, model, infos, vocab=run.infos['vocab'], iter=run.infos['iter'],
+    write_legacy(folder, weights, opt, model, infos, vocab=run.infos['vocab'], iter=run.infos['iter'],
               epoch=run.infos['epoch'])
     if moments:
         state = checkpoint.read_tensors(run.optimiser_path)['state']

@@ -15,12 +15,12 @@ import torch
 
 from misc.cli import run_command
 from scripts import make_bu_data, prepro_labels
-from tests.helpers import old_code
+from tests.helpers import legacy_code
+from tests.helpers.legacy_checkpoints import legacy_options, write_legacy
+from tests.helpers.models import make_options
 from tests.helpers.networks import photo, put_in_place, save_weights
 from tests.helpers.preparing import random_line, record, write_split
 from tests.helpers.tiny import run
-from tests.models.test_models import make_options
-from tests.run.test_legacy import RELATION, old_options, write_old
 
 IMAGES, PICTURES = 160, 20
 WORDS = [f'word{number}' for number in range(60)]
@@ -107,10 +107,11 @@ def make_inputs(folder):
     run(make_bu_data, ['--downloaded_feats', folder / 'archive', '--output_dir', folder / 'bu'])
     (folder / 'weights').mkdir()
     save_weights(folder / 'weights' / 'resnet101.pth')
-    options = old_options(vars(make_options(
-        norm_img_feat=False, heads=8, **RELATION, legacy_extra_skip=True, use_bn=2)), spatial=False)
+    options = legacy_options(vars(make_options(
+        norm_img_feat=False, heads=8, caption_model='relation_transformer', legacy_extra_skip=True, use_bn=2)),
+        spatial=False)
     for model, infos in (('model.pth', 'infos_old.pkl'), ('model-best.pth', 'infos_old-best.pkl')):
-        write_old(folder / 'old', dict(old_code.relation_weights()), options, model, infos)
+        write_legacy(folder / 'old', dict(legacy_code.relation_weights()), options, model, infos)
 
 
 if __name__ == '__main__':

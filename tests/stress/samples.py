@@ -19,7 +19,7 @@ from misc.dataset.features import open_source
 from misc.dataset.packed import write_packed
 from misc.disk import pickles
 from misc.prepare import made
-from tests.helpers import networks, old_code, preparing, tiny
+from tests.helpers import legacy_code, networks, preparing, tiny
 from tests.stress.mutations import older_layout
 
 IDS = range(100, 116)
@@ -128,7 +128,7 @@ def write_old_run(root):
         ff_size=20, heads=2, img_feat_size=12, num_grids=9, enc_pos_embedding=1, enc_pos_type='gxg',
         cross_attn='xlinear', norm_img_feat=0, norm_box_feat=0, use_grid=True, dropout=0.2, norm='layer',
         ff_activation='RELU', rnn_size=20)
-    torch.save(dict(old_code.spatial_weights()), folder / 'model.pth')
+    torch.save(dict(legacy_code.spatial_weights()), folder / 'model.pth')
     (folder / 'infos.pkl').write_bytes(pickle.dumps(
         {'opt': options, 'vocab': {str(index): f'word{index}' for index in range(1, 11)}, 'iter': 7, 'epoch': 2,
          'best_val_score': 0.5, 'split_ix': {'train': [3, 1]}}, protocol=2))

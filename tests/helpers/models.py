@@ -1,0 +1,72 @@
+"""Small models of every family with random weights, and batches and captions for them."""
+
+import types
+
+import numpy as np
+import torch
+
+from models import build
+
+RELATIONS = dict(caption_model='relation_transformer', cross_attn='dot-product')
+# One of each family besides spatial_pe, the default of `make_options`.
+FAMILIES = [RELATIONS, dict(caption_model='show_tell'), dict(caption_model='show_attend_tell'),
+            dict(caption_model='topdown')]
+REGIONS = [4, 7, 1]
+
+
+def make_options(**changes):
+    """The options of a tiny two-layer model, as `models.build` reads them."""
+    options = dict(caption_model='spatial_pe', enc_pos_type='gxg', enc_pos_embedding=True, num_grids=9,
+                   input_encoding_size=16, img_feat_size=12, ff_size=20, num_layers=2, heads=4,
+                   dropout=0.3, drop_prob_lm=0.5, norm='layer', ff_activation='relu',
+                   cross_attn='xlinear', box_trignometric_embedding=True, legacy_extra_skip=False,
+                   rnn_type='lstm', hidden_size=10, att_hid_size=7, use_bn=0)
+    return types.SimpleNamespace(**{**options, **changes})
+
+
+def make_model(seed=0, vocab_size=11, longest=6, **changes):
+    """A model with random weights, biases and gains included."""
+    torch.manual_seed(seed)
+    model = build(make_options(**changes), vocab_size, longest)
+    with torch.no_grad():  # biases and gains start at 0 and 1
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter += torch.randn_like(parameter) * 0.3
+    return model
+
+
+def make_batch(seed=0, counts=REGIONS, size=12):
+    """Features, grid vectors and boxes of images with `counts` regions."""
+    generator = torch.Generator().manual_seed(seed)
+    M = sum(counts)
+    corners = torch.rand(M, 2, 2, generator=generator).sort(1).values
+    features = torch.randn(M, size, generator=generator)
+    return types.SimpleNamespace(
+        features=features, counts=list(counts),
+        fc=torch.stack([one.mean(0) for one in features.split(counts)]),
+        grids=torch.rand(M, 9, generator=generator), boxes=corners.view(M, 4))
+
+
+def make_captions(seed=0, images=3, copies=4, longest=6, vocab_size=11):
+    """Random captions (images, copies, longest) of random lengths, 0 included, padded with 0."""
+    random = np.random.default_rng(seed)
+    captions = torch.zeros(images, copies, longest, dtype=torch.long)
+    for i in range(images):
+        for s in range(copies):
+            length = random.integers(0, longest + 1)
+            captions[i, s, :length] = torch.tensor(random.integers(1, vocab_size, length))
+    return captions
+
+
+def per_image(batch):
+    """Yield each image's features, grids and boxes."""
+    start = 0
+    for count in batch.counts:
+        rows = slice(start, start + count)
+        yield batch.features[rows], batch.grids[rows], batch.boxes[rows]
+        start += count
+
+
+def name_of(changes):
+    """The name of a parametrized test with these options."""
+    return '-'.join(f'{value}' for value in changes.values()) or 'readme'
