@@ -1,0 +1,123 @@
+"""Validation during training: the loss, the language scores, and the best score so far."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from misc import parallel
+from misc.cli import note
+from misc.evaluation.captioning import caption_images, mean_loss, sentence
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation images, and how their captions are decoded and scored.
+
+    batches             captions per image -> the `Batch`es of the images, in order, once; with 0 captions, of
+                        the images alone.  Of several processes each yields its own share
+    images              the data set's entries, which the batches' row numbers index
+    total               validation images, over all processes
+    vocabulary          {word index as text: word}
+    decode              (model, memory, chances) -> `Decoded`, see `models.build_decoder`
+    references          {image id: reference captions}; only language scores need them
+    device              where the model is
+    seed                of captions that are sampled
+    captions_per_image  reference captions of each image that the loss is computed on
+    folder              the run's folder, named in the error if the loss is not finite
+    """
+
+    batches: Callable[[int], Iterable[Any]]
+    images: Sequence[Mapping[str, Any]]
+    total: int
+    vocabulary: Mapping[str, str]
+    decode: Callable[..., Any]
+    references: Mapping[int, Sequence[str]] | None
+    device: torch.device
+    seed: int
+    captions_per_image: int
+    folder: str | None = None
+
+    def run(self, model: Any, with_language: bool, context: str = '') -> dict[str, float]:
+        """The scores of `model`: 'loss', and with `with_language` the metrics by name ('CIDEr', ...).
+
+        All processes call this together and get the same scores.  `context` begins the message of the
+        `DataError` that is raised if the loss is not finite.
+        """
+        scores = {'loss': mean_loss(model, self.batches(self.captions_per_image), self.device, self.total,
+                                    context, self.folder)}
+        if with_language:
+            scores.update(self._language_scores(model))
+        return scores
+
+    def _language_scores(self, model: Any) -> dict[str, float]:
+        results = caption_images(model, self.batches(0), self.decode, self.images, self.vocabulary, self.device,
+                                 self.total, self.seed)
+        return parallel.on_main(lambda: self._score(results))
+
+    def _score(self, results: list[dict[str, Any]]) -> dict[str, float]:
+        from misc.scoring.metrics import score
+        overall, _, notes = score({entry['image_id']: entry['caption'] for entry in results}, self.references)
+        for line in notes:
+            note(f'note: {line}')
+        return overall
+
+
+@dataclass
+class Best:
+    """The best validation score so far, and what it measures: 'CIDEr', or 'loss' (negated, so that higher is
+    better).  None before the first validation."""
+
+    score: float | None = None
+    measure: str | None = None
+
+    def update(self, scores: Mapping[str, float]) -> bool:
+        """Take the `scores` of a validation into account; returns whether they are the best so far.
+
+        Scores of different measures cannot be compared: when the measure changes, the best starts anew.
+        """
+        measure, score = measure_of(scores)
+        is_best = self.score is None or self.measure != measure or score > self.score
+        if is_best:
+            self.score, self.measure = score, measure
+        return is_best
+
+
+def measure_of(scores: Mapping[str, float]) -> tuple[str, float]:
+    """What decides which model is best, and its value, higher is better: CIDEr where there are language scores,
+    else the negated loss."""
+    return ('CIDEr', scores['CIDEr']) if 'CIDEr' in scores else ('loss', -scores['loss'])
+
+
+@dataclass
+class CollapseWatch:
+    """Watches the validation CIDEr of self-critical training; `first` is the CIDEr it started with, or None."""
+
+    first: float | None = None
+
+    def update(self, cider: float) -> None:
+        """Remember the first `cider`; warn when a later one has fallen below half of it."""
+        if self.first is None:
+            self.first = cider
+        elif cider < self.first / 2:
+            note(f'warning: validation CIDEr {cider:.3f} is less than half of the {self.first:.3f} that '
+                 'self-critical training started with; training has become unstable.  Go back to model-best.pth '
+                 'and try a lower --learning_rate, a smaller --grad_clip, or --sc_baseline mean')
+
+
+def reference_captions(corpus_images: Sequence[Mapping[str, Any]], rows: Sequence[int],
+                       label_captions: Callable[[int], np.ndarray], vocabulary: Mapping[str, str],
+                       source: str) -> dict[int, list[str]]:
+    """{image id: reference captions} of the images `rows`.
+
+    For images whose entry has no captions, as in files made elsewhere, the words of the labels stand in:
+    `label_captions(row)` (captions, T), zero padded.  A note says how many, and that `source` lacks them.
+    """
+    bare = sum(not corpus_images[row].get('captions') for row in rows)
+    if bare:
+        note(f'note: {bare} of {len(rows)} validation images have no captions in {source}; their labels, in which '
+             'rare words are UNK, are used as references')
+    return {corpus_images[row]['id']: corpus_images[row].get('captions') or [
+        sentence(words, vocabulary) for words in label_captions(row).tolist()] for row in rows}
