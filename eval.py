@@ -161,9 +161,8 @@ def read_members(options, given):
     for model_path, path in zip(options.model, options.infos_path):
         runs.append(checkpoint.read_run(model_path, path, longest))
         infos, first = runs[-1].infos, runs[0].infos
-        member = argparse.Namespace(**vars(options))
-        opts.take_model_options(member, given, infos['opt'], path)
-        opts.check_model(member, given, path)
+        member = opts.with_model_options(options, given, infos['opt'], path)
+        member = opts.checked_model(member, given, path)
         # The name becomes part of a file's name, and the file may be a stranger's.
         member.id = re.sub(r'[^\w.+-]+', '_', str(infos['opt'].get('id') or '')).strip('.')[:80] or 'captioner'
         if infos['vocab'] != first['vocab'] or infos['opt']['seq_length'] != first['opt']['seq_length']:

@@ -2,8 +2,12 @@
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from misc.cli import DataError, Parser, UsageError, boolean, number_in, perfect_square
+
+Options = argparse.Namespace  # of train.py or eval.py; never changed after it is made, see `replaced`
 
 # The options that decide what a model is; a checkpoint brings its own.
 MODEL_OPTIONS = ('caption_model', 'num_layers', 'input_encoding_size', 'ff_size', 'ff_activation',
@@ -27,7 +31,7 @@ MATTERS_TO = {
     'att_hid_size': ATTENDING, 'norm_img_feat': TRANSFORMERS + ATTENDING,
     'use_bn': TRANSFORMERS + ('topdown',),
 }
-RATES = ('dropout', 'drop_prob_lm')  # what a run that older code began keeps
+DROPOUT_RATES = ('dropout', 'drop_prob_lm')  # what a run that older code began keeps
 # The options that say how a model's inputs are read; the models of an ensemble must agree on them.
 INPUT_OPTIONS = ('img_feat_size', 'norm_img_feat', 'num_grids', 'norm_box_feat')
 # The options that say where things lie, what is shown and kept and when, and what it runs on: whatever they
@@ -416,6 +420,19 @@ def eval_parser():
     return parser
 
 
+def train_options(arguments: Sequence[str] | None = None) -> tuple[Options, set[str]]:
+    """The options of `train.py` and the names of those given on the command line (default: `sys.argv`), checked
+    as far as they can be before any file is read."""
+    options, given = parse(train_parser(), arguments)
+    options = named_run(options)
+    if options.sc_samples is None:
+        options = replaced(options, sc_samples=options.seq_per_img)
+    check_optimiser(options, given)
+    check_decoding(options)
+    check_self_critical(options)
+    return options, given
+
+
 def parse(parser, arguments=None):
     """Parse `arguments` (default: the command line) -> (options, names given on the command line)."""
     options = parser.parse_args(arguments)
@@ -425,31 +442,40 @@ def parse(parser, arguments=None):
     return options, {name for name, value in vars(marks).items() if value is not unset}
 
 
-def take_model_options(options, given, infos_options, infos_path):
-    """Fill the model options of `options` from a checkpoint's (a mapping); raise `UsageError` where
-    the command line contradicts them, `DataError` where a saved value is not allowed."""
-    for name in MODEL_OPTIONS:
-        if infos_options.get(name) is None:
-            continue
-        saved = allowed_value(name, infos_options[name], infos_path)
-        if name in given and getattr(options, name) != saved:
-            raise UsageError(f'--{name} {show(getattr(options, name))} contradicts {infos_path}, which '
-                             f'has {name} {show(saved)}; leave the flag out, or start another run')
-        setattr(options, name, saved)
+def with_model_options(options: Options, given: set[str], saved_options: Mapping[str, Any],
+                       infos_path: str) -> Options:
+    """A copy of `options` with the model options of a checkpoint, `saved_options`.
 
-
-def take_rates(options, given, infos_options, infos_path):
-    """Fill the dropout rates that are not `given` from a checkpoint's options, if it is of a run that
-    older code began; {name: rate} of those that were taken.  Raises `DataError` as above.
-
-    Such a run keeps them when it goes on later: the same command then means the same training.
+    Raises `UsageError` where a flag given on the command line contradicts the checkpoint, `DataError` where a
+    saved value is not allowed.
     """
-    options.keeps_rates = bool(infos_options.get('keeps_rates'))
-    names = [name for name in RATES if options.keeps_rates and matters(name, options)
-             and name not in given and infos_options.get(name) is not None]
-    taken = {name: allowed_value(name, infos_options[name], infos_path) for name in names}
-    vars(options).update(taken)
-    return taken
+    saved = {name: allowed_value(name, saved_options[name], infos_path) for name in MODEL_OPTIONS
+             if saved_options.get(name) is not None}
+    for name, value in saved.items():
+        if name in given and getattr(options, name) != value:
+            raise UsageError(f'--{name} {show(getattr(options, name))} contradicts {infos_path}, which '
+                             f'has {name} {show(value)}; leave the flag out, or start another run')
+    return replaced(options, **saved)
+
+
+def with_dropout_rates(options: Options, given: set[str], saved_options: Mapping[str, Any],
+                       infos_path: str) -> tuple[Options, dict[str, float]]:
+    """A copy of `options` with the dropout rates that a run converted from a legacy checkpoint was trained with,
+    where no flag gives them, and {name: rate} of those that were taken over.
+
+    Such a run keeps its rates each time it is resumed, so the same command means the same training.  Raises
+    `DataError` where a saved value is not allowed.
+    """
+    keeps_rates = bool(saved_options.get('keeps_rates'))
+    names = [name for name in DROPOUT_RATES if keeps_rates and matters(name, options)
+             and name not in given and saved_options.get(name) is not None]
+    taken = {name: allowed_value(name, saved_options[name], infos_path) for name in names}
+    return replaced(options, keeps_rates=keeps_rates, **taken), taken
+
+
+def replaced(options: Options, **values: Any) -> Options:
+    """A copy of `options` with other `values`; options are never changed in place."""
+    return argparse.Namespace(**{**vars(options), **values})
 
 
 def allowed_value(name, value, infos_path):
@@ -485,23 +511,23 @@ def unused(options, given):
     return [name for name in MATTERS_TO if name in given and not matters(name, options)]
 
 
-def check_model(options, given, infos_path=None):
-    """Resolve the model options' dependent defaults and refuse what cannot be; where the options come from the
-    file `infos_path`, the refusal names it."""
+def checked_model(options: Options, given: set[str], infos_path: str | None = None) -> Options:
+    """A copy of `options` with the default that depends on the model, `cross_attn`, filled in.
+
+    Raises `UsageError` for model options that contradict each other; where they come from a checkpoint, the
+    message names its `infos_path`.
+    """
+    if options.cross_attn is None:
+        options = replaced(options, cross_attn='xlinear' if options.caption_model == 'spatial_pe' else 'dot-product')
     try:
-        _check_model(options, given)
+        if options.caption_model in TRANSFORMERS:
+            check_transformer(options, given)
+        elif options.caption_model == 'topdown' and options.rnn_type != 'lstm':
+            raise UsageError(f'--rnn_type {options.rnn_type} does not go with --caption_model topdown, whose two '
+                             'cells are LSTMs; leave it out, or take show_tell or show_attend_tell')
     except UsageError as error:
         raise UsageError(f'{error}' + (f' (the model is that of {infos_path})' if infos_path else '')) from None
-
-
-def _check_model(options, given):
-    if options.cross_attn is None:
-        options.cross_attn = 'xlinear' if options.caption_model == 'spatial_pe' else 'dot-product'
-    if options.caption_model in TRANSFORMERS:
-        check_transformer(options, given)
-    elif options.caption_model == 'topdown' and options.rnn_type != 'lstm':
-        raise UsageError(f'--rnn_type {options.rnn_type} does not go with --caption_model topdown, whose two '
-                         'cells are LSTMs; leave it out, or take show_tell or show_attend_tell')
+    return options
 
 
 def check_transformer(options, given):
@@ -568,15 +594,18 @@ def check_image_folder(options, given):
                          'these pictures; leave it out to caption without scores')
 
 
-def check_run(options, flag='--checkpoint_path'):
-    """Resolve the run's name and folder, each from the other where one is not given; `flag` names the
-    folder."""
+def named_run(options: Options, flag: str = '--checkpoint_path') -> Options:
+    """A copy of `options` with the run's name or folder derived from the other where one is not given.
+
+    `flag` is the one that names the folder, for messages.
+    """
     folder = os.path.basename(os.path.normpath(options.checkpoint_path or 'captioner'))
     try:
-        options.id = options.id or run_name(folder)
+        run_id = options.id or run_name(folder)
     except argparse.ArgumentTypeError as error:
         raise UsageError(f'{flag}: {error}, or name the run with --id') from None
-    options.checkpoint_path = options.checkpoint_path or os.path.join('checkpoints', options.id)
+    return replaced(options, id=run_id,
+                    checkpoint_path=options.checkpoint_path or os.path.join('checkpoints', run_id))
 
 
 def check_optimiser(options, given):
@@ -585,10 +614,8 @@ def check_optimiser(options, given):
         raise UsageError(f'--optim {options.optim} contradicts --noamopt 1, which is adam; leave one out')
 
 
-def check_self_critical(options):
-    """Resolve the number of samples, and refuse a reward that cannot teach."""
-    if options.sc_samples is None:
-        options.sc_samples = options.seq_per_img
+def check_self_critical(options: Options) -> None:
+    """Refuse a reward that cannot teach."""
     if options.sc_baseline == 'mean' and options.sc_samples < 2:
         raise UsageError(f'--sc_baseline mean compares the samples of an image: --sc_samples '
                          f'{options.sc_samples} must be at least 2')

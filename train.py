@@ -53,20 +53,9 @@ def main():
     """Parse the options, check them and the files, train."""
     # The death of a process that reads is told wherever the training is at that moment.
     with parallel.processes(), worker_errors(), contextlib.ExitStack() as held:
-        options, given = parallel.together(read_options)
+        options, given = parallel.together(opts.train_options)
         parallel.on_main(lambda: held.enter_context(filesets.only_writer(options.checkpoint_path)))
         return parallel.together(lambda: set_up(options, given)).run()
-
-
-def read_options():
-    """The options of the command line, and the names of those that were given, checked before any file is
-    read."""
-    options, given = opts.parse(opts.train_parser())
-    opts.check_run(options)
-    opts.check_optimiser(options, given)
-    opts.check_decoding(options)
-    opts.check_self_critical(options)
-    return options, given
 
 
 def set_up(options, given):
@@ -75,19 +64,19 @@ def set_up(options, given):
     stays = bool(options.start_from) and is_folder(options.start_from, options.checkpoint_path)
     if options.start_from:
         run = checkpoint.find_run(options.start_from, options.id, caption_width(options.input_label_h5))
-        opts.take_model_options(options, given, run.infos['opt'], run.infos_path)
-        rates = opts.take_rates(options, given, run.infos['opt'], run.infos_path)
+        options = opts.with_model_options(options, given, run.infos['opt'], run.infos_path)
+        options, rates = opts.with_dropout_rates(options, given, run.infos['opt'], run.infos_path)
         if rates:
             listed = ', '.join(f'{name} {rate}' for name, rate in rates.items())
             note(f'note: {listed}, as older code had in this run; to change that, give the flags')
         # The best model so far is in the old folder, so it is the best of this run only if it stays.
-        options.load_best_score &= stays
+        options = opts.replaced(options, load_best_score=options.load_best_score and stays)
     if not stays and os.path.exists(os.path.join(options.checkpoint_path,
                                                  checkpoint.infos_name(options.id))):
         raise UsageError(f'--checkpoint_path {options.checkpoint_path} already holds the run '
                          f'{options.id}; go on with it by --start_from {options.checkpoint_path}, '
                          'or name another folder')
-    opts.check_model(options, given, run and run.infos_path)
+    options = opts.checked_model(options, given, run and run.infos_path)
     opts.check_scheduled_sampling(options)
     opts.check_batch_norm(options, parallel.count())
     unused = opts.unused(options, given)

@@ -43,8 +43,7 @@ def main():
     options = parser().parse_args()
     if bool(options.input_dir) == bool(options.model) or bool(options.model) != bool(options.infos_path):
         raise UsageError('give --input_dir, or --model and --infos_path')
-    options.checkpoint_path = options.output_dir
-    opts.check_run(options, '--output_dir')
+    options = opts.named_run(opts.replaced(options, checkpoint_path=options.output_dir), '--output_dir')
     run, best = old_runs(options)
     files = converted(run, options.id)
     if best is not None:
@@ -90,7 +89,7 @@ def converted(run, run_id, is_best=False):
     if run.names is None:
         raise DataError(f'{run.model_path} is of this project already; copy it with scripts/copy_model.sh')
     options, _ = opts.parse(opts.train_parser(), [])
-    opts.take_model_options(options, set(), run.infos['opt'], run.infos_path)
+    options = opts.with_model_options(options, set(), run.infos['opt'], run.infos_path)
     model = models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
     checkpoint.take_weights(model, run)
     known = {name: value for name, value in run.infos['opt'].items() if value is not None}

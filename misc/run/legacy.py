@@ -184,7 +184,7 @@ def recognise(weights, said, words):
     options.update({name: value for name, (value, _) in found.items()})
     if family not in TABLES:
         options['heads'] = options['heads'] or ZOO_HEADS
-    return {**options, **dropout_rates(said), 'keeps_rates': True}  # the last: see opts.take_rates
+    return {**options, **dropout_rates(said), 'keeps_rates': True}  # the last: see opts.with_dropout_rates
 
 
 def family_of(weights):

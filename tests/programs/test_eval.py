@@ -61,8 +61,8 @@ def test_the_log_prob_of_a_caption_is_that_of_its_words_and_end(trained):
     corpus, folder = trained
     options, given = opts.parse(opts.eval_parser(), [str(f) for f in tiny.eval_flags(corpus, folder)])
     infos = checkpoint.read_infos(options.infos_path[0])
-    opts.take_model_options(options, given, infos['opt'], options.infos_path[0])
-    opts.check_model(options, given)
+    options = opts.with_model_options(options, given, infos['opt'], options.infos_path[0])
+    options = opts.checked_model(options, given)
     data = Corpus(options)
     model = models.build(options, 10, 6).eval()
     checkpoint.load_weights(model, checkpoint.read_tensors(options.model[0]), options.model[0])

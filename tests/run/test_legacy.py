@@ -42,7 +42,7 @@ def loaded(model_path, infos_path, *given):
     """The model in older files, ready to compute, and its options."""
     run = checkpoint.read_run(model_path, infos_path)
     options, names = opts.parse(opts.train_parser(), [*map(str, given)])
-    opts.take_model_options(options, names, run.infos['opt'], infos_path)
+    options = opts.with_model_options(options, names, run.infos['opt'], infos_path)
     model = models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
     checkpoint.take_weights(model, run)
     return model.eval(), options
@@ -353,13 +353,14 @@ def test_a_run_that_older_code_began_keeps_its_dropout_until_another_is_given(
     assert rates(tmp_path / 'run', 4, '--drop_prob_lm', 0.3) == (0.1, 0.3)
     assert 'note: dropout 0.1, as' in capsys.readouterr().err
     options = argparse.Namespace(dropout=0.1, drop_prob_lm=0.5, caption_model='transformer')
-    assert opts.take_rates(options, set(), {'dropout': 0.3}, 'infos.pkl') == {} and options.dropout == 0.1
+    found, taken = opts.with_dropout_rates(options, set(), {'dropout': 0.3}, 'infos.pkl')
+    assert taken == {} and found.dropout == 0.1
     with pytest.raises(DataError, match='infos.pkl says dropout: .*2'):
-        opts.take_rates(options, set(), {'dropout': 2, 'keeps_rates': True}, 'infos.pkl')
+        opts.with_dropout_rates(options, set(), {'dropout': 2, 'keeps_rates': True}, 'infos.pkl')
     options.caption_model = 'show_tell'  # which has no use for the one inside transformers
-    taken = opts.take_rates(
+    found, taken = opts.with_dropout_rates(
         options, set(), {'dropout': 0.3, 'drop_prob_lm': 0.2, 'keeps_rates': True}, 'infos.pkl')
-    assert taken == {'drop_prob_lm': 0.2}
+    assert taken == {'drop_prob_lm': 0.2} and (found.dropout, found.drop_prob_lm) == (0.1, 0.2)
 
 
 def with_optimiser(folder, maker, moves=True):

@@ -311,7 +311,7 @@ def resumed(path):
                              '--losses_log_every', 10 ** 9)
     said = io.StringIO()
     with mock.patch.object(sys, 'argv', ['train.py', *map(str, flags)]), contextlib.redirect_stderr(said):
-        training = train.set_up(*train.read_options())
+        training = train.set_up(*opts.train_options())
     if 'start anew' in said.getvalue():
         training.batches.close()
         raise DataError(said.getvalue())
@@ -383,7 +383,7 @@ def plain_words(path):
 def legacy_layout(path):
     infos = checkpoint.read_infos(str(HERE / 'run' / 'infos_tiny.pkl'))
     options, given = opts.parse(opts.train_parser(), [])
-    opts.take_model_options(options, given, infos['opt'], 'infos_tiny.pkl')
+    options = opts.with_model_options(options, given, infos['opt'], 'infos_tiny.pkl')
     model = models.build(options, len(infos['vocab']) + 1, infos['opt']['seq_length'])
     checkpoint.load_weights(model, checkpoint.read_tensors(str(path)), str(path))
     return model.state_dict()
@@ -393,8 +393,8 @@ def old_run(path):
     """The model of older code, in its own names, and where its training stood."""
     run = checkpoint.read_run(str(HERE / 'old' / 'model.pth'), str(HERE / 'old' / 'infos.pkl'))
     options, given = opts.parse(opts.train_parser(), ['--input_grid_vec_dir', 'vec'])
-    opts.take_model_options(options, given, run.infos['opt'], run.infos_path)
-    opts.check_model(options, given, run.infos_path)
+    options = opts.with_model_options(options, given, run.infos['opt'], run.infos_path)
+    options = opts.checked_model(options, given, run.infos_path)
     model = models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
     checkpoint.take_weights(model, run)
     return {'weights': run.names.theirs(model.state_dict()), 'words': run.infos['vocab'],
