@@ -1,7 +1,8 @@
-"""What the program runs on."""
+"""The device, its precision, and running out of memory."""
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
@@ -9,45 +10,48 @@ from misc import parallel
 from misc.cli import DataError, UsageError
 
 
-def pick_device(name):
-    """`auto`, `cpu`, `cuda` or `cuda:N` -> torch.device; each of several processes gets a CUDA device of
-    its own.  Raises `UsageError` where it is not there."""
+def pick_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`; each of several processes gets a CUDA device of its own.
+
+    Raises `UsageError` where it does not exist.
+    """
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
     device = torch.device(name)
     if device.type == 'cuda':
-        there = torch.cuda.device_count()
-        if (device.index or 0) >= there:
-            raise UsageError(f'--device {name}: this machine has {there} CUDA devices; '
-                             'allowed are auto and cpu' + ''.join(f', cuda:{i}' for i in range(there)))
+        existing = torch.cuda.device_count()
+        if (device.index or 0) >= existing:
+            raise UsageError(f'--device {name}: this machine has {existing} CUDA devices; '
+                             'allowed are auto and cpu' + ''.join(f', cuda:{i}' for i in range(existing)))
         if parallel.count() > 1:
-            device = own_device(device, there)
+            device = device_of_process(device, existing)
     return device
 
 
-def own_device(device, there):
-    """The CUDA device of this process, of the `there` devices of the machine."""
+def device_of_process(device: torch.device, existing: int) -> torch.device:
+    """The CUDA device of this process, out of the machine's `existing` ones."""
     processes, number = (int(os.environ[name]) for name in ('LOCAL_WORLD_SIZE', 'LOCAL_RANK'))
-    if device.index is not None or processes > there:
+    if device.index is not None or processes > existing:
         raise UsageError(f'--device {device}: {processes} processes on this machine need a CUDA device each, '
-                         f'and it has {there}; start at most as many, with --device auto, or give --device cpu')
-    torch.cuda.set_device(number)  # where gradients travel from
+                         f'and it has {existing}; start at most as many, with --device auto, or give --device cpu')
+    torch.cuda.set_device(number)  # the device NCCL sends gradients from
     return torch.device('cuda', number)
 
 
-def precision(device, amp):
-    """What a training step's forward pass runs in: for `amp` 'bf16', a context in which products take
-    bfloat16 (8 bits of mantissa), for 'off' one that does nothing.  Weights, what layers add to, the losses
-    and what is drawn from stay in float32.
+def precision(device: torch.device, amp: str) -> contextlib.AbstractContextManager:
+    """The context of a training step's forward pass: bfloat16 autocast for `amp` 'bf16', none for 'off'.
 
-    Passes with and without a graph each need a context of their own: autocast keeps the weights that it
-    converted until its context ends, and those it converted without a graph get no gradient.
+    Under autocast matrix products run in bfloat16 (8 bits of mantissa); weights, residual sums, losses and
+    sampling probabilities stay in float32.
+
+    Passes with and without a graph need a context each: autocast caches the weights it has cast until its
+    context ends, and those cast without a graph would get no gradient.
     """
     return torch.autocast(device.type, torch.bfloat16) if amp == 'bf16' else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def memory_errors(flag):
+def memory_errors(flag: str) -> Iterator[None]:
     """Turn running out of memory inside the block into a `DataError` that names the flag to lower."""
     try:
         yield

@@ -1,161 +1,170 @@
-"""Several processes that work as one, as `torchrun` starts them; without it, one process and no messages.
+"""Several processes that work as one, started by `torchrun`; without it, one process that sends no messages.
 
-Each process holds the whole model and works on its share of the images.  Gradients are added up here and
-not by DistributedDataParallel, because the loss is a mean over the tokens of the joint batch: processes
-have different numbers of tokens, or none, so sums have to travel, and the tokens with them.  The models
-are entered by `encode` and `word_log_probs`, besides, not by the one `forward` that it wraps.
+Each process holds the whole model and works on its share of the images.  Gradients are summed here and not by
+DistributedDataParallel: the loss is a mean over the tokens of the whole batch, and processes have different
+numbers of tokens, or none, so the sums have to travel together with the token counts.  Besides, models are called
+through `encode` and `word_log_probs`, not through the single `forward` that DistributedDataParallel wraps.
 
-Numbers and objects of the host travel by gloo, so that no message waits for a GPU; gradients between GPUs
-by NCCL.  What can fail in one process alone runs inside `together`, `gathered` or `on_main`: they agree
-on how it ended before any process goes on, so that none is left waiting for one that gave up.
+Numbers and Python objects travel by gloo, so no message waits for a GPU; gradients of GPUs travel by NCCL.  Work
+that can fail in one process alone runs inside `together`, `gathered` or `on_main`: all processes agree on how it
+ended before any goes on, so none waits for one that failed.
 """
 
 import contextlib
 import datetime
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 
 from misc.cli import UserError
 
-PATIENCE = datetime.timedelta(hours=2)  # of processes that wait while the main one scores or saves
-LONG_PATIENCE = datetime.timedelta(days=365)  # while its work may take days; one that dies is noticed at once
+Result = TypeVar('Result')
+Item = TypeVar('Item')
+
+PATIENCE = datetime.timedelta(hours=2)  # how long processes wait while the main one scores or saves
+LONG_PATIENCE = datetime.timedelta(days=365)  # for work that may take days; a process that dies is noticed at once
 
 
-def count():
+def count() -> int:
     """The number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def rank():
+def rank() -> int:
     """The number of this process, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def is_main():
+def is_main() -> bool:
     """Whether this is the process that prints and writes."""
     return rank() == 0
 
 
 @contextlib.contextmanager
-def processes():
-    """Join the processes that `torchrun` started, for the length of the block.  From then on, all but the
-    main one are silent; one that fails by itself speaks."""
+def processes() -> Iterator[None]:
+    """Join the processes that `torchrun` started, for the length of the block.
+
+    Inside it only the main process prints; another one prints only an error that it alone has.
+    """
     if not distributed.is_torchelastic_launched() or int(os.environ['WORLD_SIZE']) == 1:
         yield
         return
     backend = 'cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo'
     distributed.init_process_group(backend, timeout=PATIENCE)
     if not is_main():
-        sys.stdout = sys.stderr = open(os.devnull, 'w', encoding='utf-8')
+        # Muted until the process ends.
+        sys.stdout = sys.stderr = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115
     try:
         yield
     except Exception:
-        _speak()
+        _unmute()
         raise
     finally:
         distributed.destroy_process_group()
 
 
-def together(work, group=None):
-    """Run `work()` while the other processes run theirs -> what it returned here.  `group` (of all of them)
-    is what they tell one another by.
+def together(work: Callable[[], Result], group: distributed.ProcessGroup | None = None) -> Result:
+    """Run `work()` in every process and return this process's result once all have succeeded.
 
-    Where it fails in some, all end: the first of them raises its error, the others leave without a word
-    and with the same exit status.
+    If it fails in some, all processes end: the first of those raises its error, the others exit silently with
+    the same status.  `group`, of all processes, carries the messages.
     """
     if count() == 1:
         return work()
-    result = error = None
+    result: Result
+    error: Exception | None = None
     try:
         result = work()
     except Exception as failure:
-        if getattr(failure, 'agreed', False):   # in a `together` within this one: the others have left
+        if getattr(failure, 'agreed', False):   # raised by a `together` within this one: the others have left
             raise
         error = failure
-    statuses = _numbers(0 if error is None else getattr(error, 'status', 1), group)
+    statuses = _all_integers(0 if error is None else getattr(error, 'status', 1), group)
     failed = [number for number, status in enumerate(statuses) if status]
     if not failed:
         return result
-    if rank() != failed[0]:
+    if error is None or rank() != failed[0]:
         raise SystemExit(statuses[failed[0]])
-    _speak()
-    error.agreed = True
+    _unmute()
+    error.agreed = True  # type: ignore[attr-defined]
     raise error
 
 
-def gathered(work):
-    """Run `work()` in every process -> the list of what they returned, by rank, in all of them."""
+def gathered(work: Callable[[], Result]) -> list[Result]:
+    """Run `work()` in every process and return all results, by rank, in all of them."""
     result = together(work)
     if count() == 1:
         return [result]
-    results = [None] * count()
-    with _company():
+    results: list[Any] = [None] * count()
+    with _noticing_lost_processes():
         distributed.all_gather_object(results, result)
     return results
 
 
-def on_main(work, may_take_days=False):
-    """Run `work()` in the main process -> what it returned, in all of them.  They wait for it `PATIENCE`
-    at most, or as long as it takes where it `may_take_days`."""
-    group = None
+def on_main(work: Callable[[], Result], may_take_days: bool = False) -> Result:
+    """Run `work()` in the main process and return its result in all of them.
+
+    The others wait for up to `PATIENCE`, or with `may_take_days` for as long as it takes.
+    """
+    group: Any = None
     if may_take_days and count() > 1:
-        together(lambda: None)   # with one that failed on the way here there is no group to be made
+        together(lambda: None)   # a group cannot be made if a process has already failed
         group = distributed.new_group(timeout=LONG_PATIENCE, backend='gloo')
-    result = together(work if is_main() else lambda: None, group)
-    if count() == 1:
-        return result
-    results = [result]
-    with _company():
-        distributed.broadcast_object_list(results, 0)
+    results: list[Any] = [together(work if is_main() else lambda: None, group)]
+    if count() > 1:
+        with _noticing_lost_processes():
+            distributed.broadcast_object_list(results, 0)
     return results[0]
 
 
-def most(number):
-    """The largest whole number that a process has."""
-    return number if count() == 1 else max(_numbers(number))
+def most(number: int) -> int:
+    """The largest of the processes' whole numbers."""
+    return number if count() == 1 else max(_all_integers(number))
 
 
-def part(items):
-    """This process's part of a list: one stretch of it, empty where there are more processes."""
+def part(items: Sequence[Item]) -> Sequence[Item]:
+    """This process's contiguous share of a sequence; empty where there are more processes than items."""
     start, end = (len(items) * number // count() for number in (rank(), rank() + 1))
     return items[start:end]
 
 
-def every_nth(items):
-    """This process's share of a list: every n-th item, for n processes."""
+def every_nth(items: Sequence[Item]) -> Sequence[Item]:
+    """This process's interleaved share of a sequence: with n processes, every n-th item."""
     return items[rank()::count()]
 
 
-def put_together(shares):
-    """The list whose `every_nth` shares were `shares`, by rank."""
-    items = [None] * sum(map(len, shares))
+def put_together(shares: Sequence[Sequence[Item]]) -> list[Item]:
+    """The list whose `every_nth` shares, by rank, are `shares`."""
+    items: list[Any] = [None] * sum(map(len, shares))
     for number, share in enumerate(shares):
         items[number::len(shares)] = share
     return items
 
 
-def mean_gradients(parameters, total, tokens):
-    """Make the mean over the joint batch's tokens of what each process has as a sum.
+def mean_gradients(parameters: Sequence[torch.Tensor], total: torch.Tensor,
+                   tokens: int | torch.Tensor) -> torch.Tensor:
+    """Turn each process's summed gradients into those of the mean over all processes' tokens.
 
-    `parameters` (a list) hold the gradients of `total`, the sum of the losses of this process's `tokens`;
-    `total` is a number on the device, and `tokens` may be.  Afterwards they hold those of the mean, the same
-    in all processes.  Returns the mean loss, on the device.  A parameter that has no gradient in any
-    process gets none.
+    Before: `parameters` hold the gradients of `total`, a scalar on the device: the sum of the losses of this
+    process's `tokens`, a number that may be on the device too.  After: they hold the gradients of the mean loss,
+    the same in all processes; a parameter without a gradient in every process keeps none.  Returns the mean
+    loss, on the device.
     """
     if count() == 1:
         if tokens != 1:
             torch._foreach_div_([p.grad for p in parameters if p.grad is not None], tokens)
         return total / tokens
-    used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
-    with _company():
-        distributed.all_reduce(used, distributed.ReduceOp.MAX)
-    used = [parameter for parameter, has in zip(parameters, used.tolist()) if has]
-    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
-    joint = torch.cat([sums.flatten() for sums in (*parts, total, total.new_zeros(1) + tokens)])
-    with _company():
+    has_gradient = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
+    with _noticing_lost_processes():
+        distributed.all_reduce(has_gradient, distributed.ReduceOp.MAX)
+    used = [parameter for parameter, has in zip(parameters, has_gradient.tolist()) if has]
+    sums = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
+    joint = torch.cat([values.flatten() for values in (*sums, total, total.new_zeros(1) + tokens)])
+    with _noticing_lost_processes():
         distributed.all_reduce(joint)
     joint[:-1] /= joint[-1].clone()
     place = 0
@@ -165,33 +174,35 @@ def mean_gradients(parameters, total, tokens):
     return joint[place]
 
 
-def _numbers(number, group=None):
+class LostProcess(UserError):
+    """Another process has ended."""
+
+
+def _all_integers(number: int, group: distributed.ProcessGroup | None = None) -> list[int]:
     """The whole numbers of all processes, by rank."""
     numbers = [torch.zeros(1, dtype=torch.long) for _ in range(count())]
-    with _company():
+    with _noticing_lost_processes():
         distributed.all_gather(numbers, torch.tensor([number]), group)
     return [int(one) for one in numbers]
 
 
-class Lost(UserError):
-    """Another process is gone."""
-
-
 @contextlib.contextmanager
-def _company():
-    """Leave when another process is gone."""
+def _noticing_lost_processes() -> Iterator[None]:
+    """Turn a message that fails because another process has ended into an error of the main process, and a
+    silent exit of the others."""
     try:
         yield
     except RuntimeError as error:
-        if 'DataLoader worker' in str(error):  # a signal that came while this process waited
+        if 'DataLoader worker' in str(error):  # a signal that arrived during the wait: not about other processes
             raise
         if not is_main():
-            raise SystemExit(Lost.status) from None
-        raise Lost('another process of this run ended without a word, perhaps for want of memory; start all '
-                   f'of them again, with --start_from if it was training ({str(error)[:100]})') from None
+            raise SystemExit(LostProcess.status) from None
+        raise LostProcess('another process of this run ended unexpectedly, perhaps for lack of memory; start all '
+                          'of them again, with --start_from if this was training '
+                          f'({str(error)[:100]})') from None
 
 
-def _speak():
-    """Let this process be heard."""
+def _unmute() -> None:
+    """Let this process print to standard error again."""
     if not is_main():
         sys.stderr = sys.__stderr__

@@ -293,7 +293,7 @@ def test_several_processes_caption_what_one_does_and_say_what_is_wrong_once(own,
             (own / 'run', 'none', 1, 'holds no pictures'),
             (own / 'run', 'nowhere', 2, 'no folder or file')):
         statuses, texts = several.run(2, evaluation, caption_flags(folder, tmp_path / place), tmp_path / 'out')
-        assert statuses == [status] * 2 and said in texts[0] and 'without a word' not in texts[0]
+        assert statuses == [status] * 2 and said in texts[0] and 'ended unexpectedly' not in texts[0]
         assert not texts[1] and 'Traceback' not in texts[0]
 
 
