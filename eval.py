@@ -20,10 +20,12 @@ from misc.dataset.recipe import told
 from misc.evaluation.captioning import caption_images, mean_loss
 from misc.machine import memory_errors, pick_device
 from misc.page import facts as page_facts
-from misc.page.page import Entry, write_page
+from misc.page.data import Entry
+from misc.page.page import write_page
 from misc.page.thumbnails import as_seen
 from misc.pictures.image_folder import ImageFolder
 from misc.pictures.images import read_rgb
+from misc.pictures.recipes import RecipeFlags
 from misc.run import checkpoint
 from misc.scoring.report import image_rows, score_table, write_results, write_vis
 from models.ensemble import Ensemble
@@ -47,8 +49,10 @@ def set_up(at_end):
     options, given = opts.parse(opts.eval_parser())
     opts.check_decoding(options, options.sample_n)
     opts.check_image_folder(options, given)
-    own = ImageFolder(options, at_end) if options.image_folder else None
-    if own:
+    own = None
+    if options.image_folder:
+        own = ImageFolder(options.image_folder, at_end, options.regions_dir, options.coco_json,
+                          None if options.num_images < 0 else options.num_images)
         vars(options).update(own.inputs())
     if options.dump_images and not options.image_root:
         raise UsageError('--dump_images 1 needs --image_root, the folder that holds train2014/ and val2014/')
@@ -61,7 +65,10 @@ def set_up(at_end):
     model = (networks[0] if len(networks) == 1 else Ensemble(networks)).to(device)
     if own and options.language_eval:   # refused before regions are looked for, which may take a day
         split_references(options, own.pictures.files)
-    info = own and own.found(infos['vocab'], [run.infos for run in runs], device)
+    info = own and own.find_regions(
+        [(path, run.infos) for path, run in zip(options.infos_path, runs)],
+        RecipeFlags(options.detector, options.cnn_model, options.cnn_layout, options.cnn_weight_dir), device,
+        options.batch_size, options.num_workers)
     corpus = fitting_corpus(options, members, infos, info)
     corpus.want(model.needs)
     if not own:   # whose regions were just found
@@ -250,14 +257,20 @@ def write_vis_page(found, results, overall, per_image):
     def regions(place):
         seen = entries[place].attention
         try:
-            return page_facts.fitting(corpus.places(found.rows[place]), seen and seen['mean'].shape[1])
+            return page_facts.matching_places(corpus.places(found.rows[place]), seen and seen['mean'].shape[1])
         except DataError as error:
             unknown.append(str(error))
             return None, None
 
-    facts = page_facts.facts(options, found.members, overall, len(entries))
+    models = [page_facts.ModelFacts(member.caption_model, member.num_layers, member.cross_attn, member.enc_pos_type,
+                                    member.enc_pos_embedding) for member in found.members]
+    source = (os.path.basename(os.path.abspath(options.image_folder)) if options.image_folder
+              else f'the {options.split} split')
+    decoding = page_facts.decoding_method(options.sample_max, options.temperature, options.beam_size,
+                                          options.group_size)
+    facts = page_facts.page_facts(options.id, source, models, decoding, overall, len(entries))
     broken = write_page('vis', facts, entries, regions, max(1, options.num_workers), found.seen)
-    page_facts.name_broken(broken, unknown)
+    page_facts.report_missing(broken, unknown)
     note('wrote vis/index.html')
 
 
@@ -282,7 +295,7 @@ def write_scores(found, results, loss):
     captions = {entry['image_id']: entry['caption'] for entry in results}
     used = [{name: getattr(member, name) for name in opts.MODEL_OPTIONS} for member in found.members]
     told = {**vars(options), **(used[0] if len(used) == 1 else {'models': used})}
-    for name in found.own.passing if found.own else ():
+    for name in found.own.temporary if found.own else ():
         del told[name]
     write_results(path, overall, image_rows(captions, per_image), told, loss)
     note(f'wrote {path}')

@@ -8,6 +8,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from misc.cli import Parser, UsageError, note, number_in, run_command
 from misc.dataset.recipe import DEFAULTS, DETECTORS, LAYOUTS, MODELS, RANGES, told
 from misc.pictures.own_images import ListedPictures, OwnPictures
+from misc.pictures.recipes import new_recipe
 from misc.prepare.broken import Broken
 from misc.prepare.workers import add_workers_flag
 from opts import device_name
@@ -81,15 +82,14 @@ def main():
     pictures = (ListedPictures(opt.input_json, opt.images_root, broken) if opt.input_json
                 else OwnPictures(opt.images_root, base, broken))
     from misc.machine import pick_device
-    from misc.pictures import regions  # takes seconds to load: first what can be refused without it
-    from misc.pictures.extraction import Extraction
-    way = regions.new_way(opt.detector, vars(opt), opt.cnn_model, opt.cnn_layout, opt.cnn_weight_dir,
+    from misc.pictures.extraction import Extraction  # takes seconds to load: first what can be refused without it
+    recipe = new_recipe(opt.detector, vars(opt), opt.cnn_model, opt.cnn_layout, opt.cnn_weight_dir,
                           opt.random_weights)
     device = pick_device(opt.device)
-    note(f'regions: {told(way)}')
+    note(f'regions: {told(recipe)}')
     if opt.random_weights is not None:
         note('WARNING: with random weights features tell pictures apart, but know nothing of what is in them')
-    extraction = Extraction(base, way, broken)
+    extraction = Extraction(base, recipe, broken)
     there = extraction.run(pictures, device, opt.batch_size, opt.num_workers, opt.cnn_weight_dir)
     note(f'{len(there)} of {len(pictures.paths)} images -> {", ".join(extraction.folders.values())}')
     return broken.finish('put whole pictures there and run the command again; it finds only what is missing')

@@ -1,97 +1,115 @@
-"""What evaluation tells the page of itself (see `misc/page/page.py`): how captions came about, in sentences."""
+"""What the page says about the evaluation: the model, the decoding method, and what its attention means."""
 
-import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from misc.cli import DataError, note
+from misc.page.data import Facts
 
 NAMED = 10  # broken pictures that are named one by one
-KINDS = {
+WITHOUT_ATTENTION = 'show_tell'
+RECURRENT = ('show_attend_tell', 'topdown')
+WEIGHTS = {
     'xlinear': 'the spatial weights of its X-linear attention',
-    'dot-product': 'the weights of its dot-product attention, the mean over the heads',
-    'recurrent': 'the weights of its attention, which looks at the regions before each word'}
-PLACES = {
-    'gxg': 'of each region, how many cells of the grid it covers in each row and in each column',
-    'g2': 'of each region, the share that it covers of each cell of the grid',
+    'dot-product': 'the weights of its dot-product attention, averaged over the heads',
+    'recurrent': 'the weights of its attention over the regions, computed before each word'}
+POSITIONS = {
+    'gxg': 'how many grid cells each region covers in every row and every column',
+    'g2': 'what share of each grid cell every region covers',
     'box-coord': 'the box of each region',
-    'fixed': 'of each region, how many cells of the grid it covers in each row and in each column, as a '
-             'fixed mixture of waves',
-    'relations': 'how any two regions lie to one another'}
+    'fixed': 'how many grid cells each region covers in every row and every column, as a fixed mixture of sinusoids',
+    'relations': 'how each pair of regions lies relative to one another'}
 
 
-def facts(options, members, overall, images):
-    """The `facts` of a page about `images` captions; `members` are the options of each model, `overall` the
-    scores of all."""
-    source = f'the {options.split} split'
-    if options.image_folder:
-        source = os.path.basename(os.path.abspath(options.image_folder))
-    title = f'{options.id}: {source}'
-    about = [('model' if len(members) == 1 else 'models', ', '.join(map(model_name, members))),
-             ('images', f'{images:,} of {source}'), ('decoding', decoding(options))]
-    return {'title': title, 'about': about, 'overall': overall, 'attention': told_of_attention(members),
-            'places': told_of_places(members)}
+@dataclass(frozen=True)
+class ModelFacts:
+    """The options of a model that the page describes; see opts.py."""
+
+    caption_model: str
+    num_layers: int
+    cross_attn: str
+    enc_pos_type: str
+    enc_pos_embedding: bool
+
+    @property
+    def attention(self) -> str:
+        """How the model attends to regions, a key of `WEIGHTS`; '' where it does not."""
+        if self.caption_model == WITHOUT_ATTENTION:
+            return ''
+        return 'recurrent' if self.caption_model in RECURRENT else self.cross_attn
+
+    @property
+    def position(self) -> str:
+        """What the model knows about the place of a region, a key of `POSITIONS`; '' for nothing."""
+        if self.caption_model == 'spatial_pe':
+            return str(self.enc_pos_type) if self.enc_pos_embedding else 'fixed'
+        return 'relations' if self.caption_model == 'relation_transformer' else ''
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether `num_layers` counts layers that attend to regions."""
+        return self.attention in ('xlinear', 'dot-product')
 
 
-def model_name(member):
-    """What a model is, in a few words."""
-    more = [str(member.enc_pos_type) if member.enc_pos_embedding else 'fixed'] \
-        if member.caption_model == 'spatial_pe' else []
-    if attention_kind(member) in ('xlinear', 'dot-product'):
-        more += [f'{member.num_layers} layers', f'{member.cross_attn} cross-attention']
-    return member.caption_model + (f' ({", ".join(more)})' if more else '')
+def page_facts(run_id: str, source: str, models: Sequence[ModelFacts], decoding: str, overall: dict[str, float],
+               images: int) -> Facts:
+    """The facts of a page about the captions of `images` images of `source`; `overall`: their scores."""
+    about = [('model' if len(models) == 1 else 'models', ', '.join(map(model_name, models))),
+             ('images', f'{images:,} of {source}'), ('decoding', decoding)]
+    return Facts(f'{run_id}: {source}', about, overall, about_attention(models), about_positions(models))
 
 
-def attention_kind(member):
-    """How a model looks at regions, a key of `KINDS`, or '' if it does not."""
-    if member.caption_model == 'show_tell':
-        return ''
-    return 'recurrent' if member.caption_model in ('show_attend_tell', 'topdown') else member.cross_attn
+def model_name(model: ModelFacts) -> str:
+    """A model's name with the options that distinguish it."""
+    more = [model.position] if model.caption_model == 'spatial_pe' else []
+    if model.has_layers:
+        more += [f'{model.num_layers} layers', f'{model.cross_attn} cross-attention']
+    return model.caption_model + (f' ({", ".join(more)})' if more else '')
 
 
-def decoding(options):
-    """How captions were made."""
-    if not options.sample_max:
-        return f'draws at temperature {options.temperature:g}'
-    if options.beam_size == 1:
+def decoding_method(sample_max: bool, temperature: float, beam_size: int, group_size: int) -> str:
+    """The decoding method that these options of eval.py select."""
+    if not sample_max:
+        return f'sampling at temperature {temperature:g}'
+    if beam_size == 1:
         return 'greedy'
-    groups = f', in {options.group_size} groups' if options.group_size > 1 else ''
-    return f'beam search with {options.beam_size} beams{groups}'
+    groups = f', in {group_size} groups' if group_size > 1 else ''
+    return f'beam search with {beam_size} beams{groups}'
 
 
-def told_of_attention(members):
-    """A sentence on what lights up."""
-    looking = [member for member in members if attention_kind(member)]
-    if not looking:
-        return ('This model sees the mean of all regions, once, before the first word. It does not look at '
-                'single regions, so there is nothing to light up.')
-    kinds = dict.fromkeys(KINDS[attention_kind(member)] for member in looking)
-    text = f'For each word of the caption, {" and ".join(kinds)}. A word’s weights add up to 100 %.'
-    if any(attention_kind(member) != 'recurrent' and member.num_layers > 1 for member in looking):
-        text += ' “All layers” is their mean over the layers of the decoder.'
-    if len(looking) < len(members):
-        text += f' They are the mean over the {len(looking)} of {len(members)} models that look at regions.'
-    elif len(members) > 1:
-        text += f' They are the mean over the {len(members)} models.'
+def about_attention(models: Sequence[ModelFacts]) -> str:
+    """What the highlighted weights are."""
+    attending = [model for model in models if model.attention]
+    if not attending:
+        return ('This model sees only the mean of all regions, once, before the first word. It does not attend to '
+                'single regions, so there is nothing to highlight.')
+    kinds = dict.fromkeys(WEIGHTS[model.attention] for model in attending)
+    text = f'For each word of the caption, {" and ".join(kinds)}. The weights of a word add up to 100 %.'
+    if any(model.has_layers and model.num_layers > 1 for model in attending):
+        text += ' “All layers” is the mean over the layers of the decoder.'
+    if len(attending) < len(models):
+        text += f' Weights are averaged over the {len(attending)} of {len(models)} models that attend to regions.'
+    elif len(models) > 1:
+        text += f' Weights are averaged over the {len(models)} models.'
     return text
 
 
-def told_of_places(members):
-    """A sentence on what a model knows of where regions are."""
-    known = []
-    for member in members:
-        if member.caption_model == 'spatial_pe':
-            known.append(PLACES[member.enc_pos_type if member.enc_pos_embedding else 'fixed'])
-        elif member.caption_model == 'relation_transformer':
-            known.append(PLACES['relations'])
-    who = 'The model' if len(members) == 1 else f'{len(known)} of the {len(members)} models'
+def about_positions(models: Sequence[ModelFacts]) -> str:
+    """What the models know about where regions are."""
+    known = [POSITIONS[model.position] for model in models if model.position]
     if not known:
-        return (('This model is' if len(members) == 1 else 'These models are') + ' not told where regions are. '
-                'The grid shows what they cover of it all the same.')
-    return f'{who} {"is" if len(known) == 1 else "are"} told {" and ".join(dict.fromkeys(known))}.'
+        return (('This model does' if len(models) == 1 else 'These models do') + ' not know where regions are. '
+                'The grid shows what they cover of it anyway.')
+    who = 'The model' if len(models) == 1 else f'{len(known)} of the {len(models)} models'
+    return f'{who} {"knows" if len(known) == 1 else "know"} {" and ".join(dict.fromkeys(known))}.'
 
 
-def fitting(places, regions):
-    """`places` (boxes, grid vectors), if they are of as many `regions` as were looked at (None: not known);
-    else a `DataError`."""
+def matching_places(places: tuple[np.ndarray | None, np.ndarray | None], regions: int | None,
+                    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """`places` (boxes, grid vectors) if they belong to `regions` regions, as many as the model attended to
+    (None: unknown).  Raises `DataError` otherwise."""
     for array in places:
         if array is not None and regions not in (None, len(array)):
             raise DataError(f'boxes or grid vectors of {len(array)} regions beside features of {regions}; they '
@@ -99,14 +117,14 @@ def fitting(places, regions):
     return places
 
 
-def name_broken(pictures, places):
-    """Name pictures that the page has blanks for, and images whose regions it cannot draw: lists of what is
-    wrong with each."""
-    for wrong, what in ((pictures, 'pictures cannot be read; the page has blanks in their places'),
-                        (places, 'images have regions that cannot be drawn')):
-        if wrong:
-            note(f'note: {len(wrong)} {what}:')
-            for line in wrong[:NAMED]:
-                note(f'  {line}')
-            if len(wrong) > NAMED:
-                note(f'  and {len(wrong) - NAMED} more')
+def report_missing(pictures: Sequence[str], places: Sequence[str]) -> None:
+    """Name the pictures that the page shows as blanks and the images whose regions it cannot draw; both are
+    lists of messages."""
+    for messages, what in ((pictures, 'pictures cannot be read; the page shows blanks instead'),
+                           (places, 'images have regions that cannot be drawn')):
+        if messages:
+            note(f'note: {len(messages)} {what}:')
+            for message in messages[:NAMED]:
+                note(f'  {message}')
+            if len(messages) > NAMED:
+                note(f'  and {len(messages) - NAMED} more')

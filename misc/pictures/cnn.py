@@ -91,12 +91,12 @@ def image_features(network, image, att_size):
     NumPy float32: the last map averaged adaptively to att_size x att_size, and the mean of that.
     Raises `TooSmall` for an image of fewer than 3 x 3 pixels, which Caffe's layout cannot take.
     """
-    hidden = last_maps(network, colours(image[None], network.conv1.weight.device))
+    hidden = last_maps(network, as_floats(image[None], network.conv1.weight.device))
     att = functional.adaptive_avg_pool2d(hidden, att_size)[0].permute(1, 2, 0)  # (att_size, att_size, D)
     return att.mean(dim=(0, 1)).cpu().numpy(), att.contiguous().cpu().numpy()
 
 
-def colours(images, device):
+def as_floats(images, device):
     """uint8 images (I, height, width, 3) -> float32 (I, 3, height, width) from 0 to 1, on `device`."""
     return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
 

@@ -16,8 +16,8 @@ from misc.dataset.grids import image_sizes
 from misc.dataset.recipe import way_path
 from misc.disk.files import write_json
 from misc.pictures import cnn
+from misc.pictures.finder import Finder
 from misc.pictures.images import read_size, read_upright, shrunk
-from misc.pictures.regions import Finder
 from misc.prepare.made import claimed, finished
 from misc.prepare.workers import ahead
 
@@ -29,10 +29,10 @@ COMMAND = 'extract_regions.py'
 class Extraction:
     """The regions of pictures, found in one way, under one beginning of names."""
 
-    def __init__(self, base, way, broken):
+    def __init__(self, base, recipe, broken):
         """base: what the names of folders begin with; way: as of misc/dataset/recipe.py; unreadable pictures go to
         `broken`."""
-        self.base, self.way, self.broken = base, way, broken
+        self.base, self.recipe, self.broken = base, recipe, broken
         self.folders = {kind: f'{base}_{kind}' for kind in KINDS}
         self.sizes = {}   # id: (width, height), of those on disk
 
@@ -40,9 +40,9 @@ class Extraction:
         """Find the regions of `pictures` (an `OwnPictures` or `ListedPictures`) that are not there yet; the ids
         (as strings) whose regions are there in the end.  Raises `UsageError` where other regions are there."""
         paths = pictures.paths
-        inputs = pictures.inputs(self.way['longest_side'])
+        inputs = pictures.inputs(self.recipe['longest_side'])
         with claimed(self.base, COMMAND, self._claim(), inputs, list(self.folders.values())):
-            write_json(way_path(self.folders['att']), self.way, indent=1)
+            write_json(way_path(self.folders['att']), self.recipe, indent=1)
             with contextlib.suppress(DataError):   # a broken sizes file is made anew
                 self.sizes = {image_id: tuple(map(int, size))
                               for image_id, size in image_sizes(self.folders['box']).items()}
@@ -52,7 +52,7 @@ class Extraction:
             done = self.done()
             with Progress(len(paths), 'regions', done=len(done & set(paths))) as display:
                 if not done >= set(paths):
-                    finder = Finder(self.way, device, weight_folder)
+                    finder = Finder(self.recipe, device, weight_folder)
                     self._find(list(paths.items()), done, finder, batch_size, threads, display)
             there = self.done()
             self._write_sizes({image_id: size for image_id, size in self.sizes.items() if image_id in there})
@@ -60,8 +60,8 @@ class Extraction:
 
     def _claim(self):
         """The way by the flags that it was given with: of weights it is their content that counts."""
-        marks = ', '.join(self.way[name] for name in ('cnn_weights', 'detector_weights') if name in self.way)
-        return {**{name: value for name, value in self.way.items() if not name.endswith('weights')},
+        marks = ', '.join(self.recipe[name] for name in ('cnn_weights', 'detector_weights') if name in self.recipe)
+        return {**{name: value for name, value in self.recipe.items() if not name.endswith('weights')},
                 'cnn_weight_dir': marks}
 
     def _forget(self, image_id):
@@ -85,7 +85,7 @@ class Extraction:
         try:
             for start in range(0, len(images), BATCH):
                 batches = self._batches(images[start:start + BATCH], done, batch_size, display)
-                read = ahead(lambda image: read_upright(image[1], finder.way['longest_side']),
+                read = ahead(lambda image: read_upright(image[1], finder.recipe['longest_side']),
                              itertools.chain.from_iterable(batches), pool, threads + 1)
                 for batch in batches:
                     for some, pictures in self._readable(itertools.islice(read, len(batch)), done):
@@ -118,7 +118,7 @@ class Extraction:
                 display.update()
         # Before the first boxes: without a size beside them they would be measured wrongly.
         self._write_sizes(self.sizes)
-        shapes = [shrunk(self.sizes[image_id], self.way['longest_side']) for image_id, _ in there]
+        shapes = [shrunk(self.sizes[image_id], self.recipe['longest_side']) for image_id, _ in there]
         return [batch for batch in alike(there, shapes, batch_size)
                 if not all(image_id in done for image_id, _ in batch)]
 

@@ -1,129 +1,98 @@
-"""What `eval.py --image_folder` captions: from pictures to all that a `Corpus` reads, without any labels."""
+"""The pictures of `eval.py --image_folder`: their regions are found, and they stand in for a prepared data set."""
 
+import contextlib
 import os
 import signal
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
 
 from misc import parallel
-from misc.cli import DataError, UsageError, note
-from misc.dataset import recipe
+from misc.cli import DataError, note
+from misc.dataset.recipe import told
 from misc.machine import memory_errors
 from misc.pictures.own_images import OwnPictures, listed_name, results_path
+from misc.pictures.recipes import RecipeFlags, recipe_for_models
 from misc.prepare.broken import Broken
 from misc.scoring.report import write_vis
 
-MOST_TOGETHER = 8   # pictures that the networks look at at a time, where --batch_size allows it
+MOST_AT_ONCE = 8   # pictures in a batch of the feature networks, where --batch_size allows as many
 
 
 class ImageFolder:
-    """The pictures of `--image_folder`.  Each of several processes has one; the main one does the work.
+    """The pictures of a folder, and their regions once `find_regions` has run.
+
+    With several processes each holds one, and the main process does the work.
 
     pictures   an `OwnPictures`
-    passing    the options of `inputs` that name what is removed in the end
+    temporary  the options of `inputs` that name folders which are removed when the evaluation ends
     """
 
-    def __init__(self, options, at_end):
-        """List the pictures of the `options`; `at_end`, an ExitStack, removes the regions that are found, unless
-        they are to be kept."""
-        self.options, self.broken = options, Broken()
-        self.passing = () if options.regions_dir else ('input_img_feat_dir', 'input_box_dir')
-        self.base = parallel.on_main(lambda: self._place(at_end))
-        self.pictures = parallel.on_main(lambda: OwnPictures(
-            options.image_folder, self.base, self.broken, options.coco_json,
-            None if options.num_images < 0 else options.num_images))
+    def __init__(self, place: str, at_end: contextlib.ExitStack, regions_dir: str | None = None,
+                 coco_json: str | None = None, most: int | None = None) -> None:
+        """List the pictures of `place`, a folder or a file; at most the first `most`.
 
-    def _place(self, at_end):
-        """What the names of the regions' folders begin with."""
-        if self.options.regions_dir:
-            return os.path.normpath(self.options.regions_dir)
-        # SIGTERM alone would leave the folder behind.
-        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-        at_end.callback(signal.signal, signal.SIGTERM, before)
-        return os.path.join(at_end.enter_context(tempfile.TemporaryDirectory(prefix='regions_')), 'own')
+        The regions go to `regions_dir` and stay there; without it, to a temporary folder that `at_end` removes.
+        coco_json: COCO's list of images, which selects pictures and gives their ids.
+        """
+        self.place, self.coco_json, self.broken = place, coco_json, Broken()
+        self.temporary = () if regions_dir else ('input_img_feat_dir', 'input_box_dir')
+        self.base = parallel.on_main(
+            lambda: os.path.normpath(regions_dir) if regions_dir else temporary_base(at_end))
+        self.pictures = parallel.on_main(lambda: OwnPictures(place, self.base, self.broken, coco_json, most))
 
-    def inputs(self):
-        """The options that say where pictures and regions lie, {name: value}, and what the images are called:
-        by their list, and not as a split of the data set is, whose results have names of that form too."""
-        listed = f'_{listed_name(self.options.coco_json)}' if self.options.coco_json else ''
-        return {'input_json': self.options.image_folder,   # for messages; there is no such file
+    def inputs(self) -> dict[str, str]:
+        """The options that say where pictures and regions lie, {name: value}.
+
+        `split` gets a name that no split of the data set has, since results are stored under it.
+        """
+        listed = f'_{listed_name(self.coco_json)}' if self.coco_json else ''
+        return {'input_json': self.place,   # for messages; there is no such file
                 'split': f'pictures{listed}', 'image_root': self.pictures.root,
                 'input_img_feat_dir': f'{self.base}_att', 'input_box_dir': f'{self.base}_box'}
 
-    def found(self, vocabulary, infos, device):
-        """Find the regions of the pictures in the way that the models, by their `infos` (a list), were trained
-        with -> what stands in for --input_json.  Raises `UsageError` where that way is not known."""
-        options = self.options
+    def find_regions(self, runs: Sequence[tuple[str, Mapping[str, Any]]], flags: RecipeFlags, device: torch.device,
+                     batch_size: int, threads: int) -> dict[str, Any]:
+        """Find the regions of the pictures and return what stands in for the content of --input_json.
+
+        runs: the path and the content of each model's infos file, which say how the regions of their training
+        were found.  Raises as `recipe_for_models` does, and `DataError` where no picture can be read.
+        """
+        vocabulary = runs[0][1]['vocab']
 
         def find():
-            way = self._way(infos)
+            recipe = recipe_for_models(runs, flags)
             from misc.pictures.extraction import Extraction  # loads torchvision
-            note(f'regions: {recipe.told(way)}')
-            extraction = Extraction(self.base, way, self.broken)
+            note(f'regions: {told(recipe)}')
+            extraction = Extraction(self.base, recipe, self.broken)
             with memory_errors('--batch_size'):
-                there = extraction.run(self.pictures, device, min(options.batch_size, MOST_TOGETHER),
-                                       max(1, options.num_workers), options.cnn_weight_dir)
-            if not there:
-                raise DataError(f'none of the {len(self.pictures.paths)} pictures of {options.image_folder} can '
-                                'be read, for the reasons above')
-            return self.pictures.corpus(there, extraction.sizes, vocabulary)
+                found = extraction.run(self.pictures, device, min(batch_size, MOST_AT_ONCE), max(1, threads),
+                                       flags.cnn_weight_dir)
+            if not found:
+                raise DataError(f'none of the {len(self.pictures.paths)} pictures of {self.place} can be read, for '
+                                'the reasons above')
+            return self.pictures.corpus(found, extraction.sizes, vocabulary)
         return parallel.on_main(find, may_take_days=True)
 
-    def _way(self, infos):
-        """How regions are to be found."""
-        options = self.options
-        ways = [one.get('regions') for one in infos]
-        for way, path, one in zip(ways, options.infos_path, infos):
-            size = one['opt'].get('img_feat_size') or recipe.FEATURES
-            if size != recipe.FEATURES:
-                raise UsageError(f'{path} has img_feat_size {size}, and regions that are found have features of '
-                                 f'{recipe.FEATURES} numbers; train on those of scripts/extract_regions.py')
-            if way is not None:
-                recipe.checked_way(way, path)
-        way = ways[0] if all(one == ways[0] for one in ways) else None
-        if options.detector:
-            return self._other_way(way)
-        for one, path in zip(ways, options.infos_path):
-            if one is None:
-                raise UsageError(
-                    f'{path} does not say how the regions of its features were found: they come from elsewhere, '
-                    "such as the bottom-up-attention archive, whose extractor is no part of this project;\n"
-                    'train on features of scripts/extract_regions.py, or find others all the same with --detector '
-                    'grid or fasterrcnn: they look alike and mean something else, so captions are guesses')
-        if way is None:
-            raise UsageError('the models of the ensemble were trained on regions found in different ways '
-                             f'({"; ".join(map(recipe.told, ways))}); give models of one way')
-        for name in ('cnn_model', 'cnn_layout'):
-            if getattr(options, name) not in (None, way[name]):
-                raise UsageError(f'--{name} {getattr(options, name)} contradicts {options.infos_path[0]}, whose '
-                                 f'features come from {way[name]}; leave the flag out')
-        return way
-
-    def _other_way(self, trained):
-        """The way of `--detector`, and a word where it is another than that of the training (or None)."""
-        from misc.pictures.regions import new_way
-        options = self.options
-        same = trained and trained['detector'] == options.detector
-        if same and not options.cnn_weight_dir and all(
-                getattr(options, name) in (None, trained[name]) for name in ('cnn_model', 'cnn_layout')):
-            return trained
-        settings = {**recipe.DEFAULTS, **(trained if same else {})}
-        way = new_way(options.detector, settings, options.cnn_model or recipe.MODELS[0],
-                      options.cnn_layout, options.cnn_weight_dir)
-        if way != trained:
-            was = recipe.told(trained) if trained else 'features of another origin'
-            note(f'warning: the model was trained on {was}; what it says of other features is a guess')
-        return way
-
-    def write_results(self, results, run_id):
-        """Write the captions under the name and in the form that COCO's test server takes."""
-        path = results_path(self.options.coco_json, run_id)
+    def write_results(self, results: Sequence[Mapping[str, Any]], run_id: str) -> None:
+        """Write the captions in the file, and in the format, that COCO's test server expects."""
+        path = results_path(self.coco_json, run_id)
         write_vis(path, [{'image_id': entry['image_id'], 'caption': entry['caption']} for entry in results])
-        note(f"wrote {path}, in the form of COCO's test server: {len(results)} captions")
+        note(f"wrote {path}, in the format of COCO's test server: {len(results)} captions")
         if len(results) < self.pictures.wanted:
-            note(f'note: {self.options.coco_json} lists {self.pictures.wanted} images, and the server wants a '
-                 'caption of each')
+            note(f'note: {self.coco_json} lists {self.pictures.wanted} images, and the server expects a caption of '
+                 'each')
 
-    def finish(self):
+    def finish(self) -> int:
         """List the pictures that could not be read; returns the exit status."""
-        return self.broken.finish('the others are captioned; put whole pictures there and run the command again')
+        return self.broken.finish('the others are captioned; replace these files and run the command again')
+
+
+def temporary_base(at_end: contextlib.ExitStack) -> str:
+    """A prefix for the regions' folders in a temporary folder that `at_end` removes, also on SIGTERM."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    at_end.callback(signal.signal, signal.SIGTERM, before)
+    return os.path.join(at_end.enter_context(tempfile.TemporaryDirectory(prefix='regions_')), 'own')

@@ -6,12 +6,14 @@ import numpy as np
 from PIL import Image
 
 from misc.dataset.grids import grid_vectors
-from misc.page.page import Entry, write_page
+from misc.page.data import Entry, Facts
+from misc.page.page import write_page
 
-WORDS = ['a', 'dog', 'cat', 'horse', 'kite', 'boat', 'runs', 'sleeps', 'stands', 'on', 'under', 'beside', 'the', 'grass', 'water', 'table']
+WORDS = ['a', 'dog', 'cat', 'horse', 'kite', 'boat', 'runs', 'sleeps', 'stands', 'on', 'under', 'beside',
+         'the', 'grass', 'water', 'table']
 SIDE = 6
-FACTS = {'title': 'A made-up run, test split', 'about': [('model', 'none'), ('decoding', 'made up')],
-         'overall': {'CIDEr': 1.5}, 'attention': 'The weights are made up.', 'places': 'The boxes too.'}
+FACTS = Facts('A made-up run, test split', [('model', 'none'), ('decoding', 'made up')], {'CIDEr': 1.5},
+              'The weights are made up.', 'The boxes too.')
 HOSTILE = ['<script>window.hacked = 1</script>', '"><img src=x onerror="window.hacked=2">', '</script>', '&amp;',
            '\u2028', '\u202eesrever', "'+alert(1)+'", '\\', '${1}', 'w' * 400, '\ud800', '\0', 'é']
 

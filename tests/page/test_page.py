@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import pathlib
 import warnings
 
 import numpy as np
@@ -14,7 +15,8 @@ import train
 from misc.cli import DataError
 from misc.disk.files import TEMPORARY
 from misc.page import page
-from misc.page.page import Entry, write_page
+from misc.page.data import Entry
+from misc.page.page import write_page
 from misc.pictures.images import ORIENTATION
 from tests.helpers import tiny
 from tests.helpers.pages import FACTS, SIDE, read_page, write_sample
@@ -199,7 +201,7 @@ def test_the_page_has_captions_scores_references_boxes_and_attention_of_every_mo
     corpus, runs = trained
     boxes = ('--input_box_dir', corpus / 'box')
     listing, images = look('spatial_pe', '--language_eval', 1, *boxes)
-    scored = json.loads(open('eval_results/tiny_test.json', encoding='utf-8').read())
+    scored = json.loads(pathlib.Path('eval_results/tiny_test.json').read_text())
     assert listing['scores']['CIDEr'] == pytest.approx([row['CIDEr'] for row in scored['images']], rel=1e-5)
     assert listing['captions'] == [row['caption'] for row in scored['images']]
     assert listing['overall']['CIDEr'] == pytest.approx(scored['overall']['CIDEr'], rel=1e-5)
@@ -211,12 +213,13 @@ def test_the_page_has_captions_scores_references_boxes_and_attention_of_every_mo
     # A model that is told of no boxes: they are drawn all the same.  It has two layers.
     listing, images = look('transformer', *boxes)
     assert 'boxes' in images[0] and images[0]['attention'].keys() == {'mean', 'last'}
-    assert 'dot-product' in listing['attention'] and 'not told where' in listing['places']
+    assert 'dot-product' in listing['attention'] and 'not know where' in listing['places']
     assert listing['scores'].keys() == {'log_prob'} and listing['overall'] == {}
     listing, images = look('show_tell', *boxes)
-    assert 'nothing to light up' in listing['attention'] and images[0]['attention'] == {} and images[0]['regions']
+    assert 'nothing to highlight' in listing['attention'] and images[0]['attention'] == {} and images[0]['regions']
     listing, images = look('', folders=list(runs.values()))
-    assert 'mean over the 2 of 3 models' in listing['attention'] and images[0]['attention'].keys() == {'mean', 'last'}
+    assert 'averaged over the 2 of 3 models' in listing['attention']
+    assert images[0]['attention'].keys() == {'mean', 'last'}
     assert 'boxes' not in images[0] and 'rows' in images[0]  # without boxes there are the grid vectors
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from misc.page.page import Entry, write_page
+from misc.page.data import Entry, Facts
+from misc.page.page import write_page
 from tests.helpers.pages import FACTS, HOSTILE, SIDE, draw_picture, made_up, read_page, write_sample
 
 COUNT = 60
@@ -35,7 +36,7 @@ def in_order(entries, name):
 def test_it_loads_from_disk_and_from_a_server_and_shows_an_image(sample, visit, served, way, tmp_path):
     folder, entries, _ = sample
     page = visit(folder / 'index.html' if way == 'disk' else served(folder), **WIDE)
-    assert page.title() == FACTS['title'] and page.locator('#count').inner_text() == f'{COUNT} images'
+    assert page.title() == FACTS.title and page.locator('#count').inner_text() == f'{COUNT} images'
     assert captions(page) == [' '.join(entry.words) for entry in entries[:3]]
     page.locator('.card a').nth(1).click()
     page.locator('.word').first.wait_for()
@@ -243,8 +244,7 @@ def hostile(folder):
 
 def test_text_of_strangers_stays_text(visit, tmp_path):
     entries = hostile(tmp_path / 'pictures')
-    facts = {'title': HOSTILE[0], 'about': [[HOSTILE[1], HOSTILE[0]]], 'overall': {HOSTILE[1]: 1.0},
-             'attention': HOSTILE[0], 'places': HOSTILE[1]}
+    facts = Facts(HOSTILE[0], [(HOSTILE[1], HOSTILE[0])], {HOSTILE[1]: 1.0}, HOSTILE[0], HOSTILE[1])
     boxes = np.array([[0, 0, 1, 1], [0.2, 0.2, 0.5, 0.5], [0.1, 0.6, 0.1, 0.6]])
     write_page(tmp_path / 'vis', facts, entries, lambda place: (boxes, None))
     page = visit(tmp_path / 'vis' / 'index.html', viewport={'width': 900, 'height': 700})
@@ -291,7 +291,7 @@ def test_it_does_without_what_is_not_known(visit, tmp_path, missing):
         assert 'Nothing says where' in page.locator('#side').inner_text() and not lit_boxes(page)
         assert page.locator('.region').count() == 8
     elif missing == 'attention':
-        page.get_by_text(FACTS['attention']).wait_for()
+        page.get_by_text(FACTS.attention).wait_for()
         page.locator('.chips .region').nth(1).hover()
         assert page.locator('.box.picked').count() == 1 and page.locator('.word').count() == 0
     else:
@@ -333,7 +333,8 @@ def test_of_many_images_only_those_in_sight_exist(visit, tmp_path):
     page = visit(tmp_path / 'vis' / 'index.html', **WIDE)
     page.locator('.card a').first.focus()
     page.keyboard.press('End')
-    assert page.locator('.card.card:not([hidden])').last.locator('.caption').inner_text() == ' '.join(entries[-1].words)
+    last = page.locator('.card:not([hidden])').last
+    assert last.locator('.caption').inner_text() == ' '.join(entries[-1].words)
     assert page.locator('.card').count() < 60
     page.keyboard.press('Enter')
     page.locator('.word').first.wait_for()

@@ -14,7 +14,8 @@ from misc.cli import DataError
 from misc.dataset.features import read_array
 from misc.dataset.grids import grid_vectors
 from misc.dataset.recipe import DEFAULTS, DETECTOR, recorded_way, way_path
-from misc.pictures import cnn, detector, own_images, regions, weights
+from misc.pictures import cnn, detector, own_images, recipes, weights
+from misc.pictures import finder as finder_module
 from misc.pictures.extraction import Extraction, alike
 from misc.pictures.images import read_size, read_upright, shrunk
 from misc.pictures.own_images import numbered
@@ -52,7 +53,7 @@ def arrays(folder, output='out'):
 
 
 def test_the_cells_of_the_grid_tile_the_picture_in_the_order_of_grid_vectors():
-    boxes = regions.grid_boxes(3, 64, 47)
+    boxes = finder_module.grid_boxes(3, 64, 47)
     assert boxes.dtype == np.float32 and boxes.shape == (9, 4)
     np.testing.assert_allclose(grid_vectors(boxes, 64, 47, 3), np.eye(9), atol=1e-6)
     assert np.array_equal(boxes[0, :2], [0, 0]) and np.array_equal(boxes[-1, 2:], [64, 47])
@@ -62,7 +63,7 @@ def test_the_cells_of_the_grid_tile_the_picture_in_the_order_of_grid_vectors():
 
 def test_a_cell_has_the_mean_of_the_map_where_it_lies():
     one_map = torch.arange(2 * 4 * 6.0).reshape(1, 2, 4, 6)
-    features = regions.grid_features(one_map, 2)[0]
+    features = finder_module.grid_features(one_map, 2)[0]
     assert features.shape == (4, 2)
     for cell, (rows, columns) in enumerate([(slice(0, 2), slice(0, 3)), (slice(0, 2), slice(3, 6)),
                                             (slice(2, 4), slice(0, 3)), (slice(2, 4), slice(3, 6))]):
@@ -73,7 +74,7 @@ def test_roi_features_are_the_mean_of_the_map_at_points_spread_over_the_box():
     torch.manual_seed(0)
     one_map, (width, height) = torch.randn(3, 5, 7), (70, 45)
     boxes = torch.tensor([[0, 0, 70, 45.0], [10, 9, 20, 18], [33.3, 2.2, 69.5, 44.4], [69, 44, 70, 45]])
-    found = regions.roi_features(one_map, boxes, width, height)
+    found = finder_module.roi_features(one_map, boxes, width, height)
     for box, feature in zip(boxes.tolist(), found):
         assert torch.allclose(feature, naive.roi_feature(one_map, box, width, height), atol=1e-5)
 
@@ -83,15 +84,15 @@ def test_boxes_are_chosen_by_confidence_within_the_least_number_and_what_is_ther
     scores = torch.tensor([0.9, 0.8, 0.3, 0.2, 0.1, 0.0])
 
     def chosen(least, confidence):
-        return len(regions.chosen_boxes(boxes, scores, least, confidence, 70, 45))
+        return len(finder_module.chosen_boxes(boxes, scores, least, confidence, 70, 45))
     assert [chosen(1, 0.5), chosen(3, 0.5), chosen(1, 0.2), chosen(1, 0.0), chosen(6, 1)] == [2, 3, 3, 5, 6]
-    padded = regions.chosen_boxes(boxes[:2], scores[:2], 3, 0.5, 70, 45)
+    padded = finder_module.chosen_boxes(boxes[:2], scores[:2], 3, 0.5, 70, 45)
     assert torch.equal(padded[:2], boxes[:2]) and padded[2].tolist() == [0, 0, 70, 45]
 
 
 @pytest.mark.parametrize('detector', ['grid', 'fasterrcnn'])
 def test_a_batch_of_pictures_gives_what_they_give_one_by_one(networks, detector):  # noqa: F811
-    finder = regions.Finder(regions.new_way(detector, DEFAULTS, 'resnet101', seed=3), torch.device('cpu'))
+    finder = finder_module.Finder(recipes.new_recipe(detector, DEFAULTS, 'resnet101', seed=3), torch.device('cpu'))
     pictures = np.stack([np.asarray(photo(seed)) for seed in range(3)])
     together = finder(pictures)
     for one, (boxes, features) in zip(pictures, together):
@@ -106,7 +107,8 @@ def test_a_batch_of_pictures_gives_what_they_give_one_by_one(networks, detector)
 
 def test_the_detector_suppresses_within_a_class_and_gives_the_surest_first(networks):  # noqa: F811
     from torchvision.ops import box_iou
-    finder = regions.Finder(regions.new_way('fasterrcnn', DEFAULTS, 'resnet101', seed=3), torch.device('cpu'))
+    recipe = recipes.new_recipe('fasterrcnn', DEFAULTS, 'resnet101', seed=3)
+    finder = finder_module.Finder(recipe, torch.device('cpu'))
     found = finder.detector([torch.rand(3, 60, 80)])[0]
     scores, labels = found['scores'], found['labels']
     assert len(scores) == 100 and (scores.diff() <= 0).all() and len(labels.unique()) > 1
@@ -393,7 +395,7 @@ def test_large_pictures_are_read_small_so_that_they_take_little_memory(tmp_path,
 def test_memory_that_a_batch_did_not_fit_into_is_free_when_its_pictures_are_tried_one_by_one(
         extract, tmp_path, monkeypatch):
     extract(grid_size=2, output='undisturbed')
-    batches, plain = [], regions.Finder._find
+    batches, plain = [], finder_module.Finder._find
 
     def find(finder, pictures):
         assert all(batch() is None for batch in batches)
@@ -402,7 +404,7 @@ def test_memory_that_a_batch_did_not_fit_into_is_free_when_its_pictures_are_trie
             batches.append(weakref.ref(batch))
             raise torch.OutOfMemoryError('CUDA out of memory')
         return plain(finder, pictures)
-    monkeypatch.setattr(regions.Finder, '_find', find)
+    monkeypatch.setattr(finder_module.Finder, '_find', find)
     assert extract(grid_size=2)[0] == 0 and len(batches) == 1
     one, other = arrays(tmp_path), arrays(tmp_path, 'undisturbed')
     assert one.keys() == other.keys()
@@ -413,7 +415,7 @@ def test_memory_that_a_batch_did_not_fit_into_is_free_when_its_pictures_are_trie
 def test_a_slip_of_the_program_is_not_taken_for_a_broken_picture(extract, monkeypatch):
     def slip(maps, side):
         raise ValueError('too many values to unpack')
-    monkeypatch.setattr(regions, 'grid_features', slip)
+    monkeypatch.setattr(finder_module, 'grid_features', slip)
     with pytest.raises(ValueError, match='too many values to unpack'):
         extract(grid_size=2)
 
@@ -463,12 +465,12 @@ def test_a_picture_is_looked_at_with_the_same_others_wherever_the_run_before_it_
         extract, tmp_path, pictures, monkeypatch):
     for number in range(9):
         photo(number).save(pictures / f'e{number}.jpg')
-    seen, plain = [], regions.Finder._find
+    seen, plain = [], finder_module.Finder._find
 
     def look(finder, batch):
         seen.append(batch.copy())
         return plain(finder, batch)
-    monkeypatch.setattr(regions.Finder, '_find', look)
+    monkeypatch.setattr(finder_module.Finder, '_find', look)
     extract(batch_size=4)
     whole, seen[:] = list(seen), []
     before = arrays(tmp_path)
@@ -492,7 +494,7 @@ def test_weights_are_looked_for_in_the_folder_or_data_and_torchvisions_cache(
         found = weights.find_file('resnet101')
         assert os.path.abspath(found) == str(tmp_path / place)
         if place != 'data/resnet101.pth':
-            assert regions.new_way('grid', DEFAULTS, 'resnet101')['cnn_layout'] == 'torchvision'
+            assert recipes.new_recipe('grid', DEFAULTS, 'resnet101')['cnn_layout'] == 'torchvision'
     status, said = extract(random_weights=None)
     assert status == 2 and 'data/resnet101.pth may hold weights of either layout' in said
     assert '--cnn_layout caffe if' in said and '--cnn_layout torchvision if' in said
@@ -503,21 +505,21 @@ def test_weights_are_looked_for_in_the_folder_or_data_and_torchvisions_cache(
                                         'it into elsewhere.*--random_weights'):
         weights.find_file('resnet101', 'elsewhere')
     with pytest.raises(DataError, match=f'no weights of {DETECTOR}.*'):
-        regions.new_way('fasterrcnn', DEFAULTS, 'resnet101')
+        recipes.new_recipe('fasterrcnn', DEFAULTS, 'resnet101')
     with pytest.raises(DataError, match=f'(?s)no weights of resnet101 and {DETECTOR} in elsewhere.*'
                                         'resnet101-63fe2227.pth and http.*fasterrcnn.*pth and put them into'):
-        regions.new_way('fasterrcnn', DEFAULTS, 'resnet101', folder='elsewhere')
+        recipes.new_recipe('fasterrcnn', DEFAULTS, 'resnet101', folder='elsewhere')
 
 
 def test_weights_are_known_by_their_content(networks, tmp_path):  # noqa: F811
     save_weights(tmp_path / 'resnet101.pth')
-    way = regions.new_way('grid', DEFAULTS, 'resnet101', 'torchvision', str(tmp_path))
-    finder = regions.Finder(way, torch.device('cpu'), str(tmp_path))
+    way = recipes.new_recipe('grid', DEFAULTS, 'resnet101', 'torchvision', str(tmp_path))
+    finder = finder_module.Finder(way, torch.device('cpu'), str(tmp_path))
     expected = cnn.load_network('resnet101', str(tmp_path / 'resnet101.pth'), 'torchvision', 'cpu')
     picture = np.array(photo(1))
     np.testing.assert_allclose(finder(picture[None])[0][1].mean(0), cnn.image_features(expected, picture, 7)[0],
                                atol=1e-5)
     save_weights(tmp_path / 'resnet101.pth', seed=1)
     with pytest.raises(DataError, match='does not hold the weights of resnet101'):
-        regions.Finder(way, torch.device('cpu'), str(tmp_path))
+        finder_module.Finder(way, torch.device('cpu'), str(tmp_path))
     assert way_path(tmp_path / 'a_att/') == str(tmp_path / 'a_att_regions.json')

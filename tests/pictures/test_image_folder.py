@@ -15,7 +15,7 @@ import train
 from misc.cli import DataError, UsageError
 from misc.dataset.features import Folder
 from misc.dataset.recipe import recorded_way
-from misc.pictures.regions import Finder
+from misc.pictures.finder import Finder
 from misc.run import checkpoint
 from scripts import extract_regions
 from tests.helpers import several, tiny

@@ -23,7 +23,7 @@ from tests.stress.killing import KINDS, Failure, Kill, run
 from tests.stress.preparations import ALL, PROJECT, make_inputs
 
 # What scripts import only once they have to: loaded here, so that forks have it.
-LATE = ('torchvision', 'misc.pictures.cnn', 'misc.pictures.extraction', 'misc.machine', 'misc.pictures.regions')
+LATE = ('torchvision', 'misc.pictures.cnn', 'misc.pictures.extraction', 'misc.machine', 'misc.pictures.finder')
 PACES = 1, 0.3   # share of an undisturbed run within which a kill comes: the lower, the more kills of one output
 
 

@@ -1,0 +1,99 @@
+"""Regions of pictures and their features: the cells of a grid, or the boxes that a detector proposes.
+
+In both cases the feature of a region is the average of a ResNet's last feature map over the region.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from misc.dataset.recipe import DETECTOR, seed_of
+from misc.pictures import cnn, weights
+
+BINS, SAMPLES = 7, 2   # RoI align: bins per side of a box, and samples per side of a bin
+
+
+class Finder:
+    """Finds regions by one recipe (see misc/dataset/recipe.py), on one device."""
+
+    def __init__(self, recipe: Mapping[str, Any], device: torch.device, folder: str | None = None) -> None:
+        """Load the networks; `folder`: where their weights are, as in `recipes.new_recipe`.
+
+        Raises `DataError` where the weights there are not those of the recipe.
+        """
+        self.recipe, self.device = recipe, device
+        self.network = self._load(recipe['cnn_model'], recipe['cnn_weights'], folder)
+        self.detector = (self._load(DETECTOR, recipe['detector_weights'], folder)
+                         if recipe['detector'] == 'fasterrcnn' else None)
+
+    def _load(self, name: str, mark: str, folder: str | None) -> torch.nn.Module:
+        seed = seed_of(mark)
+        path = None if seed is not None else weights.file_of(mark, name, folder)
+        if name == DETECTOR:
+            from misc.pictures import detector
+            most = int(self.recipe['max_regions'])
+            return (detector.random_detector(seed, most) if path is None
+                    else detector.load_detector(path, most)).to(self.device)
+        layout = self.recipe['cnn_layout']
+        return (cnn.random_network(name, seed, layout, self.device) if path is None
+                else cnn.load_network(name, path, layout, self.device))
+
+    def __call__(self, pictures: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The regions of `pictures`, which share one size: uint8 (I, height, width, 3), red, green, blue.
+
+        Returns for each picture (boxes (P, 4): x1, y1, x2, y2 in its pixels; features (P, D)), float32.
+        Raises `cnn.TooSmall` for pictures of fewer than 3 x 3 pixels.
+        """
+        # Without TF32, features agree to 1e-5 across devices.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return self._find(pictures)
+
+    def _find(self, pictures):
+        height, width = pictures.shape[1:3]
+        images = cnn.as_floats(pictures, self.device)
+        maps = cnn.last_maps(self.network, images)                               # (I, D, h, w)
+        if self.detector is None:
+            side = int(self.recipe['grid_size'])
+            boxes = grid_boxes(side, width, height)
+            return [(boxes, features) for features in grid_features(maps, side).cpu().numpy()]
+        proposals = self.detector(list(images))
+        found = []
+        for one_map, proposed in zip(maps, proposals):
+            boxes = chosen_boxes(proposed['boxes'], proposed['scores'], int(self.recipe['min_regions']),
+                                 self.recipe['min_confidence'], width, height)
+            found.append((boxes.cpu().numpy(), roi_features(one_map, boxes, width, height).cpu().numpy()))
+        return found
+
+
+def grid_boxes(side: int, width: int, height: int) -> np.ndarray:
+    """The cells of a side x side grid over a picture, row by row from the top: float32 (side * side, 4)."""
+    across, down = (np.linspace(0, length, side + 1) for length in (width, height))
+    left, top = np.meshgrid(across[:-1], down[:-1])
+    right, bottom = np.meshgrid(across[1:], down[1:])
+    return np.stack([left, top, right, bottom], 2).reshape(-1, 4).astype(np.float32)
+
+
+def grid_features(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Maps (I, D, h, w) averaged over the cells of a grid -> (I, side * side, D), in the order of `grid_boxes`."""
+    return functional.adaptive_avg_pool2d(maps, side).flatten(2).transpose(1, 2).contiguous()
+
+
+def chosen_boxes(boxes: torch.Tensor, scores: torch.Tensor, least: int, confidence: float, width: int,
+                 height: int) -> torch.Tensor:
+    """Of boxes (P, 4), sorted by falling `scores` (P,), those with a score above `confidence`, but at least
+    `least`.  Where there are fewer than that, all of them and a box of the whole picture."""
+    if len(boxes) < least:
+        return torch.cat([boxes, boxes.new_tensor([[0, 0, width, height]])])
+    return boxes[:max(least, int((scores > confidence).sum()))]
+
+
+def roi_features(one_map: torch.Tensor, boxes: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """A picture's map (D, h, w) averaged over each of its boxes (P, 4, in pixels) by RoI align (He et al.,
+    ICCV 2017) -> (P, D).  The map is taken to cover the whole picture exactly."""
+    from torchvision.ops import roi_align
+    D, h, w = one_map.shape
+    on_map = boxes * boxes.new_tensor([w / width, h / height, w / width, h / height])
+    return roi_align(one_map[None], [on_map], BINS, sampling_ratio=SAMPLES, aligned=True).mean((2, 3))

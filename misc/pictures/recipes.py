@@ -1,0 +1,105 @@
+"""Which recipe regions are found by: one made from the flags of a command, or that of the models in use.
+
+A recipe is a plain dict that says how regions were found; misc/dataset/recipe.py describes, reads and checks it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from misc.cli import UsageError, note
+from misc.dataset import recipe
+
+
+@dataclass(frozen=True)
+class RecipeFlags:
+    """The flags that choose a recipe; None where a flag was not given."""
+
+    detector: str | None = None
+    cnn_model: str | None = None
+    cnn_layout: str | None = None
+    cnn_weight_dir: str | None = None
+
+
+def new_recipe(detector: str, settings: Mapping[str, Any], cnn_model: str, layout: str | None = None,
+               folder: str | None = None, seed: int | None = None) -> dict[str, Any]:
+    """The recipe of `detector` (one of `recipe.DETECTORS`) with `settings`, {name: value}.
+
+    Its weights are those found in `folder`, or where misc/pictures/weights.py searches, or random ones drawn
+    with `seed`.  Raises `DataError` where there are none, and `UsageError` where `layout` is None and the name
+    of the weight file does not tell the layout.
+    """
+    from misc.pictures import weights  # loads torchvision
+    found = {'detector': detector, **{name: settings[name] for name in recipe.SETTINGS[detector]}}
+    networks = {'cnn_weights': cnn_model}
+    if detector == 'fasterrcnn':
+        networks['detector_weights'] = recipe.DETECTOR
+    paths = weights.find_files(networks.values(), folder) if seed is None else []
+    layout = layout or (weights.layout_of(paths[0], cnn_model) if paths else 'torchvision')
+    if layout is None:
+        raise UsageError(f'{paths[0]} may hold weights of either layout, and the wrong layout computes wrong '
+                         'features without an error; give --cnn_layout caffe if they were converted from Caffe (as '
+                         'the published file of that name was), --cnn_layout torchvision if they are '
+                         "torchvision's")
+    found.update(cnn_model=cnn_model, cnn_layout=layout)
+    marks = map(weights.file_mark, paths) if paths else [weights.random_mark(seed)] * len(networks)
+    found.update(zip(networks, marks))
+    return found
+
+
+def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: RecipeFlags) -> dict[str, Any]:
+    """The recipe for pictures that models are to caption: that of their training, or of `flags.detector`.
+
+    runs: the path and the content of each model's infos file.  Raises `UsageError` where the training's recipe
+    is unknown, differs between the models, or contradicts `flags`, and `DataError` where it is broken.
+    """
+    for path, infos in runs:
+        check_feature_size(path, infos)
+        if infos.get('regions') is not None:
+            recipe.checked_way(infos['regions'], path)
+    (first_path, first), *others = runs
+    trained = first.get('regions')
+    same = all(infos.get('regions') == trained for _, infos in others)
+    if flags.detector:
+        return recipe_of_detector(flags, trained if same else None)
+    for path, infos in runs:
+        if infos.get('regions') is None:
+            raise UsageError(
+                f'{path} does not say how the regions of its features were found: they come from elsewhere, '
+                "such as the bottom-up-attention archive, whose extractor is not part of this project;\n"
+                'train on features of scripts/extract_regions.py, or use other regions all the same with '
+                '--detector grid or fasterrcnn: their features look alike but mean something else, so expect '
+                'poor captions')
+    if not same:
+        raise UsageError('the models of the ensemble were trained on regions found in different ways '
+                         f'({"; ".join(recipe.told(infos["regions"]) for _, infos in runs)}); give models trained '
+                         'on the same kind of regions')
+    for name in ('cnn_model', 'cnn_layout'):
+        if getattr(flags, name) not in (None, trained[name]):
+            raise UsageError(f'--{name} {getattr(flags, name)} contradicts {first_path}, whose features come from '
+                             f'{trained[name]}; leave the flag out')
+    return trained
+
+
+def check_feature_size(path: str, infos: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for a model whose features have another size than those that are computed here."""
+    size = infos['opt'].get('img_feat_size') or recipe.FEATURES
+    if size != recipe.FEATURES:
+        raise UsageError(f'{path} has img_feat_size {size}, but the features of regions found here are '
+                         f'{recipe.FEATURES} numbers; train on those of scripts/extract_regions.py')
+
+
+def recipe_of_detector(flags: RecipeFlags, trained: dict[str, Any] | None) -> dict[str, Any]:
+    """The recipe of `flags.detector`, with a warning where it differs from `trained`, the recipe of the training
+    (None: unknown, or not the same for all models)."""
+    same = trained is not None and trained['detector'] == flags.detector
+    if same and not flags.cnn_weight_dir and all(
+            getattr(flags, name) in (None, trained[name]) for name in ('cnn_model', 'cnn_layout')):
+        return trained
+    settings = {**recipe.DEFAULTS, **(trained if same else {})}
+    chosen = new_recipe(flags.detector, settings, flags.cnn_model or recipe.MODELS[0], flags.cnn_layout,
+                        flags.cnn_weight_dir)
+    if chosen != trained:
+        was = recipe.told(trained) if trained else 'features of another origin'
+        note(f'warning: the model was trained on {was}; expect poor captions from other features')
+    return chosen
