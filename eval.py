@@ -27,7 +27,8 @@ from misc.pictures.image_folder import ImageFolder
 from misc.pictures.images import read_rgb
 from misc.pictures.recipes import RecipeFlags
 from misc.run import checkpoint
-from misc.scoring.report import image_rows, score_table, write_results, write_vis
+from misc.scoring.results import image_rows, write_results, write_vis
+from misc.scoring.scores import score_table
 from models.ensemble import Ensemble
 
 LONGEST_NAME = 200  # bytes of ID in ID_SPLIT.json, which may have 255 and is longer while it is written

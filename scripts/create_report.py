@@ -15,8 +15,8 @@ from misc.disk.files import replacing
 from misc.pictures.images import read_upright
 from misc.run.histories import read_logged
 from misc.scoring.metrics import meteor_counts
-from misc.scoring.references import load_references, picture_files
-from misc.scoring.report import score_table
+from misc.scoring.references import load_references, image_files
+from misc.scoring.scores import score_table
 from misc.scoring.results import read_all, shared_images
 
 SIDE = 224  # pixels of a picture's longer side: twice what it is shown at
@@ -134,7 +134,7 @@ def small_pictures(options, images):
 
     Raises `DataError` where none can.
     """
-    files = picture_files(None if options.coco_json else options.input_json, options.coco_json)
+    files = image_files(None if options.coco_json else options.input_json, options.coco_json)
     pictures, wrong = {}, []
     for image in progress(images, 'pictures'):
         try:

@@ -7,7 +7,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.cli import Parser, run_command
 from misc.demo.results import read_rows
-from misc.scoring.report import score_table
+from misc.scoring.scores import score_table
 
 
 def main():

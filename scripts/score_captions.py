@@ -7,8 +7,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.cli import Parser, UsageError, boolean, note, number_in, run_command
 from misc.scoring.metrics import score
-from misc.scoring.references import load_predictions, load_references
-from misc.scoring.report import image_rows, score_table, write_results
+from misc.scoring.references import load_references
+from misc.scoring.results import image_rows, load_predictions, write_results
+from misc.scoring.scores import score_table
 
 DESCRIPTION = """\
 Score captions in COCO's results form, [{"image_id": 391895, "caption": "a man ..."}, ...], from any

@@ -12,7 +12,7 @@ import numpy as np
 from misc.cli import UsageError, plain_text
 from misc.compare import significance
 from misc.scoring import bleu, meteor
-from misc.scoring.report import COLUMNS, sign_of
+from misc.scoring.scores import in_metric_order, sign_of
 from misc.scoring.tokenizer import tokenize
 
 AS_SCORED = 5e-4    # how far BLEU from captions may lie from the file's: tokenizers differ in rare cases
@@ -123,7 +123,7 @@ def compare(several, images, baseline, counted=(), draws=10000, seed=1, confiden
         if results.name != baseline and {baseline, results.name} <= family.statistics.keys()))
     met = dict.fromkeys(name for results in several for name in results.overall)
     met.update(dict.fromkeys(name for family in families for name in family.names))
-    measures = [name for name in COLUMNS if name in met] + [name for name in met if name not in COLUMNS]
+    measures = in_metric_order(met)
     drawn = bootstrap(families, draws, seed) if len(images) >= FEWEST else {}
     if families and not drawn:
         notes.append(f'Intervals are left out: {len(images)} image{"s" * (len(images) != 1)} cannot show how far '
@@ -167,11 +167,11 @@ def families_of(several, images, counted=()):
             families.append(Family(list(names), {run: np.array([table[image] for image in images])
                                                  for run, table in tables.items()}, scores, True))
     done = {name for family in families for name in family.names}
-    for name in dict.fromkeys(name for results in several for name in results.each):
+    for name in dict.fromkeys(name for results in several for name in results.image_scores):
         if name not in done:
-            having = [results for results in several if name in results.each]
+            having = [results for results in several if name in results.image_scores]
             families.append(Family(
-                [name], {results.name: np.array([[results.each[name][image]] for image in images])
+                [name], {results.name: np.array([[results.image_scores[name][image]] for image in images])
                          for results in having},
                 lambda sums: sums / len(images), all(is_mean(results, name) for results in having)))
     means = [name for family in families if not family.whole for name in family.names]
@@ -194,25 +194,25 @@ def unlike(results, names, found):
 def bleu_counts(several, references):
     """BLEU as `families_of` takes it, from the captions of those that have it; `references` {image: captions}."""
     allowed, tables = {}, {}
-    for results in captioned(several, bleu.NAMES):
+    for results in captioned(several, bleu.BLEU_NAMES):
         for image in results.captions:
             if image not in allowed:
-                allowed[image] = bleu.most(map(tokenize, references[image]))
-        tables[results.name] = {image: np.array(bleu.counts(tokenize(caption), *allowed[image]), np.float64)
+                allowed[image] = bleu.reference_limits(map(tokenize, references[image]))
+        tables[results.name] = {image: np.array(bleu.caption_counts(tokenize(caption), *allowed[image]), np.float64)
                                 for image, caption in results.captions.items()}
-    return bleu.NAMES, tables, bleu.scores
+    return bleu.BLEU_NAMES, tables, bleu.bleu_scores
 
 
 def meteor_counts(several, references, count):
     """METEOR as `families_of` takes it; `count(captions, references)` gives the counts (N, C) of all captions,
     by any keys, or None."""
-    keyed = {(results.name, image): caption for results in captioned(several, meteor.NAMES)
+    keyed = {(results.name, image): caption for results in captioned(several, meteor.METEOR_NAMES)
              for image, caption in results.captions.items()}
     table, tables = count(keyed, {key: references[key[1]] for key in keyed}) if keyed else None, {}
     if table is not None:
         for (run, image), row in zip(keyed, table):
             tables.setdefault(run, {})[image] = row
-    return meteor.NAMES, tables, meteor.scores
+    return meteor.METEOR_NAMES, tables, meteor.meteor_scores
 
 
 def captioned(several, names):
@@ -223,7 +223,7 @@ def captioned(several, names):
 
 def is_mean(results, name):
     """Whether a score of the whole file is the mean of its images' scores."""
-    values = list(results.each[name].values())
+    values = list(results.image_scores[name].values())
     return name in results.overall and math.isclose(np.mean(values), results.overall[name], **AS_MEAN)
 
 
@@ -282,9 +282,9 @@ def contrasts_of(baseline, results, images, families, drawn, draws, seed, confid
 
 def image_scores(baseline, results, name, images):
     """[(score of the baseline, of the run)] of the images, [] where one has no score of them."""
-    if name not in baseline.each or name not in results.each:
+    if name not in baseline.image_scores or name not in results.image_scores:
         return []
-    return [(baseline.each[name][image], results.each[name][image]) for image in images]
+    return [(baseline.image_scores[name][image], results.image_scores[name][image]) for image in images]
 
 
 def examples(baseline, results, name, images, number):

@@ -17,7 +17,7 @@ from misc.compare.curves import COLOURS, ORDER, curves
 from misc.compare.line_chart import panel
 from misc.compare.markup import Markup, element, joined
 from misc.compare.significance import level_of
-from misc.scoring.report import sign_of
+from misc.scoring.scores import sign_of
 
 FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'files')
 TITLES = {**{f'Bleu_{order}': f'BLEU-{order}' for order in range(1, 5)}, 'ROUGE_L': 'ROUGE-L'}

@@ -5,7 +5,7 @@ import os
 from misc.cli import DataError
 from misc.demo.relations import relation_accuracy
 from misc.disk.files import read_json
-from misc.scoring.references import captions_of, load_references
+from misc.scoring.references import checked_captions, load_references
 
 SHOWN = ('Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr')
 
@@ -38,7 +38,7 @@ def read_results(path):
     results = read_json(path, made_by)
     try:
         rows = [(row['image_id'], row['caption']) for row in results['images']]
-        captions_of([caption for _, caption in rows])
+        checked_captions([caption for _, caption in rows])
         return dict(rows), {name: float(results['overall'][name]) for name in SHOWN
                             if name in results['overall']}
     except KeyError as error:

@@ -17,7 +17,7 @@ from misc.machine import memory_errors
 from misc.pictures.own_images import OwnPictures, listed_name, results_path
 from misc.pictures.recipes import RecipeFlags, recipe_for_models
 from misc.prepare.broken import Broken
-from misc.scoring.report import write_vis
+from misc.scoring.results import write_vis
 
 MOST_AT_ONCE = 8   # pictures in a batch of the feature networks, where --batch_size allows as many
 

@@ -9,8 +9,8 @@ from collections import Counter
 import numpy as np
 
 ORDERS = 4
-NAMES = tuple(f'Bleu_{order}' for order in range(1, ORDERS + 1))
-COLUMNS = 2 * ORDERS + 2  # of an image: matches and n-grams of each order, length, closest reference's length
+BLEU_NAMES = tuple(f'Bleu_{order}' for order in range(1, ORDERS + 1))
+BLEU_COUNTS = 2 * ORDERS + 2  # of an image: matches and n-grams of each order, length, closest reference's length
 
 
 def ngrams(words):
@@ -19,7 +19,7 @@ def ngrams(words):
                    for place in range(len(words) - order + 1))
 
 
-def most(references):
+def reference_limits(references):
     """What an image's tokenised references, strings, allow: ({n-gram: the most that any of them has},
     their lengths)."""
     allowed, lengths = {}, []
@@ -31,8 +31,8 @@ def most(references):
     return allowed, lengths
 
 
-def counts(caption, allowed, lengths):
-    """The counts of one tokenised caption against `most` of its references, a list of `COLUMNS` numbers."""
+def caption_counts(caption, allowed, lengths):
+    """The `BLEU_COUNTS` numbers of one tokenised caption against the `reference_limits` of its references."""
     words, matches = caption.split(), [0] * ORDERS
     for ngram, count in ngrams(words).items():
         matches[len(ngram) - 1] += min(count, allowed.get(ngram, 0))
@@ -40,8 +40,8 @@ def counts(caption, allowed, lengths):
     return [*matches, *guesses, len(words), min(lengths, key=lambda length: (abs(length - len(words)), length))]
 
 
-def scores(sums):
-    """BLEU-1 to 4, float64 (..., 4), from sums of counts (..., COLUMNS)."""
+def bleu_scores(sums):
+    """BLEU-1 to 4, float64 (..., 4), from sums of counts (..., BLEU_COUNTS)."""
     return of_counts(sums[..., :ORDERS], sums[..., ORDERS:2 * ORDERS], sums[..., -2], sums[..., -1])
 
 

@@ -6,31 +6,31 @@ again it is the counts that are summed.  Held against the program's own scores i
 
 import numpy as np
 
-NAMES = ('METEOR',)
+METEOR_NAMES = ('METEOR',)
 STAGES = 4  # ways of matching: exact, stem, synonym, paraphrase
-COLUMNS = 4 + 4 * STAGES + 3
+METEOR_COUNTS = 4 + 4 * STAGES + 3
 # Of the parameters for English: weight of precision, of fragmentation (power and share), of content words.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 
 
-def counts(lines):
-    """The program's lines of counts as float64 (N, COLUMNS): words and function words of caption and
+def parse_counts(lines):
+    """The program's lines of counts as float64 (N, METEOR_COUNTS): words and function words of caption and
     reference; for each stage matched content and function words of both; chunks; matched words of both.
 
     In a sum of several, the one chunk of a caption that matches throughout does not count.  Raises
     `ValueError` for lines of something else.
     """
     table = np.array([[float(number) for number in line.split()] for line in lines])
-    if table.shape != (len(lines), COLUMNS) or not (np.isfinite(table) & (table >= 0)).all():
+    if table.shape != (len(lines), METEOR_COUNTS) or not (np.isfinite(table) & (table >= 0)).all():
         raise ValueError(f'METEOR counts of shape {table.shape}, or not from 0')
     stages = table[:, 4:-3].reshape(-1, STAGES, 2, 2).sum((1, 2))  # (N, 2): of the caption, of the reference
     table[(stages == table[:, :2]).all(1) & (table[:, -3] == 1), -3] = 0
     return table
 
 
-def scores(sums):
-    """METEOR, float64 (..., 1), from sums of counts (..., COLUMNS); 0 where nothing matches."""
+def meteor_scores(sums):
+    """METEOR, float64 (..., 1), from sums of counts (..., METEOR_COUNTS); 0 where nothing matches."""
     stages = sums[..., 4:-3].reshape(*sums.shape[:-1], STAGES, 2, 2)  # stage, content or function, side
     matched = (WEIGHTS[:, None] * (DELTA * stages[..., 0, :] + (1 - DELTA) * stages[..., 1, :])).sum(-2)
     words, function = sums[..., 0:2], sums[..., 2:4]

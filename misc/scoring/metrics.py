@@ -15,9 +15,9 @@ import tempfile
 
 from misc.cli import DataError, Progress, UserError, note
 from misc.scoring import java, tokenizer
-from misc.scoring.meteor import counts as meteor_table
+from misc.scoring.meteor import parse_counts
+from misc.scoring.scores import METRICS
 
-NAMES = ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr', 'SPICE']
 PTB_JAR = 'stanford-corenlp-3.4.1.jar'
 METEOR_JAR = 'meteor-1.5.jar'
 SPICE_JAR = 'spice-1.0.jar'
@@ -32,7 +32,7 @@ def score(predictions, references, use_java=True, java_seconds=180.0, show_progr
     for `java_seconds` is stopped.
 
     Returns `overall` {name: number}, `per_image` {id: {name: number}} and `notes`, a list of lines
-    for the user: which tokenizer ran, which score is missing and why.  The names are `NAMES`,
+    for the user: which tokenizer ran, which score is missing and why.  The names are `METRICS`,
     those of scores that could not be had left out; all are fractions, CIDEr up to 10.
 
     With Java the tokens are those of the Java PTB tokenizer, so that scores equal coco-caption's to
@@ -92,7 +92,7 @@ def oracle_cider(captions, references, use_java=True, java_seconds=180.0):
 
 def in_order(row):
     """The scores of `row` in the field's usual order."""
-    return {name: row[name] for name in NAMES if name in row}
+    return {name: row[name] for name in METRICS if name in row}
 
 
 def check(predictions, references):
@@ -204,7 +204,7 @@ def numbers_in(line):
 
 
 def meteor_counts(predictions, references, java_seconds=180.0):
-    """METEOR's counts of captions, float64 (N, ...) as of `misc.scoring.meteor.counts`; arguments as for `score`.
+    """METEOR's counts of captions, float64 (N, METEOR_COUNTS), from `parse_counts`; arguments as for `score`.
     None where there is no Java; and where it fails, which a line then says."""
     if not java.is_installed():
         return None
@@ -216,7 +216,7 @@ def meteor_counts(predictions, references, java_seconds=180.0):
             return None
         requests = meteor_requests(hypotheses, truths)
         with meteor_program(java_seconds) as program:
-            return meteor_table(program.ask(requests, len(requests)))
+            return parse_counts(program.ask(requests, len(requests)))
     except java.JavaFailed as failure:
         note(f'note: no interval of METEOR: its Java program {failure}')
     except ValueError:

@@ -1,67 +1,131 @@
-"""Results files, as eval.py and score_captions.py write them: several that are to be compared."""
+"""Files of captions and scores, written and read.
+
+`vis/vis.json` is in COCO's results form, [{"image_id": 391895, "caption": "a man ..."}, ...].
+`eval_results/ID_SPLIT.json`, the results file, is {"overall": {metric: score}, "loss" where it was computed,
+"images": [{"image_id", "caption", and the image's own scores}], "options"}.
+"""
 
 import math
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from misc.cli import DataError, UsageError, plain_text
-from misc.disk.files import read_json
-from misc.scoring.references import image_key
+from misc.disk.files import read_json, write_json
+from misc.scoring.references import ImageId, image_key
 
 MADE_BY = 'python eval.py ... --language_eval 1'
+RESULTS_FORM = 'COCO\'s results form is [{"image_id": 391895, "caption": "a man ..."}, ...]'
+
+
+# ---- writing ----
+
+def write_vis(path: str, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Write `vis/vis.json`: `entries` in COCO's results form."""
+    _write_in_folder(path, entries)
+
+
+def write_results(path: str, overall: Mapping[str, float], images: Sequence[Mapping[str, Any]],
+                  options: Mapping[str, Any], loss: float | None = None) -> None:
+    """Write a results file, `images` as from `image_rows`.  Options that JSON lacks are written as text."""
+    content: dict[str, Any] = {'overall': overall}
+    if loss is not None:
+        content['loss'] = loss
+    _write_in_folder(path, {**content, 'images': images, 'options': options}, indent=1, default=str)
+
+
+def image_rows(captions: Mapping[ImageId, str],
+               per_image: Mapping[ImageId, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """The `images` of a results file: [{"image_id", "caption", and the image's scores}, ...]."""
+    return [{'image_id': image_id, 'caption': caption, **per_image.get(image_id, {})}
+            for image_id, caption in captions.items()]
+
+
+def _write_in_folder(path, content, **kwargs):
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    write_json(path, content, **kwargs)
+
+
+# ---- reading ----
+
+def load_predictions(path: str) -> dict[ImageId, str]:
+    """{image id: caption} of a file in COCO's results form.  Raises `DataError`."""
+    entries = read_json(path, 'python eval.py ... (vis/vis.json), or any captioner')
+    if not isinstance(entries, list):
+        raise DataError(f'{path} does not hold a list; {RESULTS_FORM}')
+    if not entries:
+        raise DataError(f'{path} holds no captions; {RESULTS_FORM}')
+    predictions: dict[ImageId, str] = {}
+    repeated = []
+    for number, entry in enumerate(entries):
+        if not (isinstance(entry, dict) and 'image_id' in entry and isinstance(entry.get('caption'), str)):
+            raise DataError(f'{path}: entry {number} ({str(entry)[:60]}) lacks image_id or a caption; {RESULTS_FORM}')
+        key = image_key(entry['image_id'])
+        if key in predictions:
+            repeated.append(key)
+        predictions[key] = entry['caption']
+    if repeated:
+        raise DataError(f'{path} has more than one caption for {len(set(repeated))} images (the first is '
+                        f'{repeated[0]}); keep one for each')
+    return predictions
 
 
 @dataclass
 class Results:
-    """What one results file says.
+    """The content of a results file.
 
-    name       what the run is called: the file's name, without the split
-    overall    {name of a score: number} of the whole set, `loss` among them where the file has it
-    captions   {image id: caption, or None where the file has none}, in the order of the file
-    each       {name of a score: {image id: number}}, of scores that every image has
-    split      the split, '' where the file does not say
-    options    {name: value} of the evaluation
-    notes      what of the file could not be used, a line each, to follow the name
+    name          the run's name: the file's name without the split
+    overall       {metric: score of the whole set}, `loss` included where the file has one
+    captions      {image id: caption, or None where the file has none}, in the order of the file
+    image_scores  {metric: {image id: score}}, only metrics for which every image has a score
+    split         '' where the file does not name one
+    options       {name: value} of the evaluation
+    notes         what could not be used, one line each, to be read after the run's name
     """
 
     name: str
     path: str
-    overall: dict
-    captions: dict
-    each: dict
+    overall: dict[str, float]
+    captions: dict[ImageId, str | None]
+    image_scores: dict[str, dict[ImageId, float]]
     split: str = ''
-    options: dict = field(default_factory=dict)
-    notes: list = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
-def read_all(paths):
-    """The `Results` of several files, with a name of its own for each.  Raises `DataError`."""
-    several = [read_results(path) for path in paths]
-    for longer in (lambda results: plain_text(os.path.splitext(os.path.basename(results.path))[0]),
-                   lambda results: plain_text(os.path.splitext(results.path)[0])):
-        count = Counter(results.name for results in several)
-        for results in several:
-            if count[results.name] > 1:
-                results.name = longer(results)
-    met = Counter()
-    for results in several:
-        met[results.name] += 1
-        if met[results.name] > 1:
-            results.name += f' ({met[results.name]})'
-    return several
+def read_all(paths: Sequence[str]) -> list[Results]:
+    """The `Results` of several files, each with a name of its own.  Raises `DataError`.
+
+    Where two runs have the same name, they are called by their files' names with the split, then by their
+    paths, then by a number.
+    """
+    runs = [read_results(path) for path in paths]
+    for longer in (lambda run: plain_text(os.path.splitext(os.path.basename(run.path))[0]),
+                   lambda run: plain_text(os.path.splitext(run.path)[0])):
+        count = Counter(run.name for run in runs)
+        for run in runs:
+            if count[run.name] > 1:
+                run.name = longer(run)
+    seen: Counter[str] = Counter()
+    for run in runs:
+        seen[run.name] += 1
+        if seen[run.name] > 1:
+            run.name += f' ({seen[run.name]})'
+    return runs
 
 
-def read_results(path):
-    """The `Results` of a file.  Raises `DataError` that says what is not as it should be."""
+def read_results(path: str) -> Results:
+    """The `Results` of one file.  Raises `DataError`."""
     content = read_json(path, MADE_BY)
     try:
         rows, options = content['images'], content.get('options', {})
-        overall = numbers_of(content['overall'])
+        overall = _finite_numbers(content['overall'])
         if 'loss' in content:
-            overall.update(numbers_of({'loss': content['loss']}))
-        captions = {image_key(row['image_id']): text_of(row.get('caption')) for row in rows}
-        scored = [numbers_of(row) for row in rows]
+            overall.update(_finite_numbers({'loss': content['loss']}))
+        captions = {image_key(row['image_id']): _caption_of(row) for row in rows}
+        scored = [_finite_numbers(row) for row in rows]
         split = str(options.get('split') or '')
     except KeyError as error:
         raise DataError(_not_results(path, f'it has no {error.args[0]}')) from None
@@ -76,10 +140,10 @@ def read_results(path):
     name = os.path.splitext(os.path.basename(path))[0]
     results = Results(plain_text(name.removesuffix(f'_{split}') or name), path, overall, captions, {},
                       plain_text(split), options)
-    keep_scores(results, scored)
-    silent = sum(caption is None for caption in captions.values())
-    if silent:
-        results.notes.append(f'has no caption for {silent} of {len(rows)} images')
+    _keep_image_scores(results, scored)
+    missing = sum(caption is None for caption in captions.values())
+    if missing:
+        results.notes.append(f'has no caption for {missing} of {len(rows)} images')
     return results
 
 
@@ -87,56 +151,56 @@ def _not_results(path, reason):
     return f'{path} is not a results file: {reason}; give eval_results/ID_SPLIT.json, made by: {MADE_BY}'
 
 
-def keep_scores(results, scored):
-    """Keep the scores that all images have; `scored` are the numbers of each image, in order."""
-    names = dict.fromkeys(name for row in scored for name in row if name != 'image_id')
-    for name in names:
-        values = {image: row[name] for image, row in zip(results.captions, scored) if name in row}
-        if len(values) == len(scored):
-            results.each[plain_text(name)] = values
-        else:
-            results.notes.append(f'has no {plain_text(name)} for {len(scored) - len(values)} of {len(scored)} '
-                                 'images, so that it is left out of the comparison of images')
-    if not results.each:
-        results.notes.append('has no scores per image, so nothing of it can be compared image by image; make '
-                             f'it with: {MADE_BY}')
-
-
-def numbers_of(values):
+def _finite_numbers(values):
     """{name: number} of those values that are finite numbers."""
     return {plain_text(name): float(value) for name, value in values.items()
             if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)}
 
 
-def text_of(caption):
-    """A caption that can be shown anywhere, None where there is none."""
+def _caption_of(row):
+    caption = row.get('caption')
     return plain_text(caption) if isinstance(caption, str) else None
 
 
-def shared_images(several, common=False):
-    """The images that all `Results` have, in the order of the first, and the lines to say about them.
+def _keep_image_scores(results, scored):
+    """Fill `image_scores` from `scored`, each image's numbers in the order of the captions."""
+    for name in dict.fromkeys(name for row in scored for name in row if name != 'image_id'):
+        values = {image: row[name] for image, row in zip(results.captions, scored) if name in row}
+        if len(values) == len(scored):
+            results.image_scores[plain_text(name)] = values
+        else:
+            results.notes.append(f'has no {plain_text(name)} for {len(scored) - len(values)} of {len(scored)} '
+                                 'images, so it is left out of the comparison of images')
+    if not results.image_scores:
+        results.notes.append(f'has no scores per image, so it cannot be compared image by image; make it with: '
+                             f'{MADE_BY}')
 
-    Without `common` they must have the same.  Raises `DataError`, or `UsageError` where `common` is the way
-    out.
+
+# ---- several runs ----
+
+def shared_images(runs: Sequence[Results], common: bool = False) -> tuple[list[ImageId], list[str]]:
+    """The images that all `runs` have, in the order of the first, and notes about them.
+
+    Runs on different images are compared on the shared ones only with `common`.  Raises `UsageError` where
+    they differ without it, `DataError` where they share no image.
     """
-    first, shared = several[0], set(several[0].captions)
-    for results in several[1:]:
-        shared &= set(results.captions)
+    first, shared = runs[0], set(runs[0].captions)
+    for run in runs[1:]:
+        shared &= set(run.captions)
         if not shared:
-            raise DataError(f'{first.path}{_split(first)} and {results.path}{_split(results)} have no image in '
+            raise DataError(f'{first.path}{_split(first)} and {run.path}{_split(run)} have no image in '
                             'common; compare results of the same split of the same data set')
-    different = [results for results in several if len(results.captions) > len(shared)]
-    if not different:
+    if all(len(run.captions) == len(shared) for run in runs):
         return list(first.captions), []
-    told = ', '.join(f'{len(results.captions)} in {results.name}{_split(results)}' for results in several)
+    counts = ', '.join(f'{len(run.captions)} in {run.name}{_split(run)}' for run in runs)
     if not common:
-        raise UsageError(f'the files are of different images: {told}; {len(shared)} are in all of them.\n'
+        raise UsageError(f'the files hold different images: {counts}; {len(shared)} are in all of them.\n'
                          'Evaluate all runs on the same images (--split, --num_images), or compare them on '
                          f'those {len(shared)} with --common 1')
     return [image for image in first.captions if image in shared], [
-        f'Only the {len(shared)} images that all files have are compared ({told}). CIDEr weighs words by how '
-        'many images of a file have them, so that image scores from files of different images differ a little '
-        'for that reason alone.']
+        f'Only the {len(shared)} images that all files have are compared ({counts}). CIDEr weighs words by the '
+        'number of images in a file that contain them, so image scores from files of different images differ '
+        'slightly for that reason alone.']
 
 
 def _split(results):

@@ -100,7 +100,7 @@ def test_p_values_are_corrected_by_holms_steps():
 
 
 def bleu_sums(captions, keys):
-    return np.array([bleu.counts(tokenize(captions[key]), *bleu.most(map(tokenize, REFERENCES[key])))
+    return np.array([bleu.caption_counts(tokenize(captions[key]), *bleu.reference_limits(map(tokenize, REFERENCES[key])))
                      for key in keys], np.float64).sum(0)
 
 
@@ -110,16 +110,16 @@ def test_bleu_from_counts_is_that_of_coco_caption_for_any_images_drawn(keys):
     drawn = list(enumerate(keys))
     scored, _, _ = metrics.score({key: captions[key[1]] for key in drawn},
                                  {key: REFERENCES[key[1]] for key in drawn}, use_java=False)
-    found = bleu.scores(bleu_sums(captions, keys))
-    np.testing.assert_allclose(found, [scored[name] for name in bleu.NAMES], rtol=1e-9)
+    found = bleu.bleu_scores(bleu_sums(captions, keys))
+    np.testing.assert_allclose(found, [scored[name] for name in bleu.BLEU_NAMES], rtol=1e-9)
 
 
 def test_meteor_from_counts_is_that_of_its_program():
-    table = meteor.counts(METEOR_LINES)
-    np.testing.assert_allclose(meteor.scores(table)[:, 0], METEOR_SCORES, rtol=1e-9)
-    assert meteor.scores(table.sum(0))[0] == pytest.approx(METEOR_OF_ALL, rel=1e-9)
+    table = meteor.parse_counts(METEOR_LINES)
+    np.testing.assert_allclose(meteor.meteor_scores(table)[:, 0], METEOR_SCORES, rtol=1e-9)
+    assert meteor.meteor_scores(table.sum(0))[0] == pytest.approx(METEOR_OF_ALL, rel=1e-9)
     with pytest.raises(ValueError, match='shape'):
-        meteor.counts(['1 2 3'])
+        meteor.parse_counts(['1 2 3'])
 
 
 def scored(name, captions):
@@ -145,7 +145,7 @@ def test_bleu_of_the_set_has_the_interval_where_there_are_references_and_else_th
     told = comparison.compare([a, b], images, 'a', draws=500)
     assert 'Bleu_1, Bleu_2' in told.notes[0] and 'CIDEr' not in told.notes[0] and 'mean' in told.notes[0]
     cell = told.cells['b']['Bleu_2']
-    mean = np.mean(list(b.each['Bleu_2'].values()))
+    mean = np.mean(list(b.image_scores['Bleu_2'].values()))
     assert cell.score == b.overall['Bleu_2'] != cell.mean == pytest.approx(mean)
     assert cell.low <= cell.mean <= cell.high
     assert [contrast.measure for contrast in told.contrasts if contrast.whole] == ['ROUGE_L', 'CIDEr']
@@ -159,7 +159,7 @@ def test_bleu_of_the_set_has_the_interval_where_there_are_references_and_else_th
 
 def test_meteor_of_the_set_has_an_interval_where_its_counts_are_known(monkeypatch):
     monkeypatch.setattr(comparison, 'FEWEST', 4)
-    table = meteor.counts(METEOR_LINES)
+    table = meteor.parse_counts(METEOR_LINES)
     each = dict(zip(REFERENCES, METEOR_SCORES))
     runs = [Results(name, f'{name}.json', {'METEOR': METEOR_OF_ALL}, dict.fromkeys(REFERENCES, 'a'),
                     {'METEOR': each}) for name in 'ab']
@@ -182,7 +182,7 @@ def test_counts_stand_for_a_file_only_where_they_give_its_scores(off, computed):
     a = scored('a', {1: 'a red dog', 2: 'two cats sit', 3: 'a bus', 4: 'birds fly'})
     a.overall['Bleu_2'] += off
     families, notes = comparison.families_of([a], [1, 2, 3, 4], [comparison.bleu_counts([a], REFERENCES)])
-    assert (families[0].names == list(bleu.NAMES)) == computed
+    assert (families[0].names == list(bleu.BLEU_NAMES)) == computed
     assert any('Bleu_2 was not computed anew' in line for line in notes) != computed
 
 
@@ -190,7 +190,7 @@ def test_bleu_is_not_counted_where_a_caption_is_missing():
     a, b = (scored(name, {1: 'a red dog', 2: 'two cats sit', 3: 'a bus', 4: 'birds fly'}) for name in 'ab')
     b.captions[3] = None
     names, tables, _ = comparison.bleu_counts([a, b], REFERENCES)
-    assert names == bleu.NAMES and tables == {}
+    assert names == bleu.BLEU_NAMES and tables == {}
     families, _ = comparison.families_of([a, b], [1, 2, 3, 4], [comparison.bleu_counts([a, b], REFERENCES)])
     assert all(len(family.names) == 1 for family in families)
 

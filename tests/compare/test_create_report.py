@@ -143,7 +143,7 @@ def test_what_a_run_lacks_is_named_and_the_rest_compared(tmp_path, two):
     alone = write_results(tmp_path, 'L', overall={}, loss=2.5, images=rows())
     page = report(tmp_path, *two, silent, alone, '--input_json', write_references(tmp_path))
     assert 'S has no caption for 12 of 12 images' in page and '<em>no caption</em>' in page
-    assert 'S has no SPICE for 2 of 12 images, so that it is left out of the comparison' in page
+    assert 'S has no SPICE for 2 of 12 images, so it is left out of the comparison' in page
     assert 'L has no scores per image' in page and '>2.500' in page and '>–<' in page
     assert 'No run has scores per image that the baseline has' in report(tmp_path, two[0], alone)
     with pytest.raises(DataError, match='have no reference captions in .*, 11 for one'):
@@ -238,19 +238,19 @@ def test_what_strangers_wrote_is_shown_as_text(tmp_path, visit):
 
 def test_of_loss_and_self_similarity_less_is_better_everywhere(tmp_path, capsys):
     def run(name, loss, similarity):
-        told = [{**row, 'loss': loss + 0.01 * (row['image_id'] % 5), 'mBLEU_4': similarity - 0.01 * (
+        told = [{**row, 'loss': loss + 0.01 * (row['image_id'] % 5), 'mBLEU-4': similarity - 0.01 * (
             row['image_id'] % 3)} for row in rows()]
-        means = {measure: float(np.mean([row[measure] for row in told])) for measure in ('loss', 'mBLEU_4')}
+        means = {measure: float(np.mean([row[measure] for row in told])) for measure in ('loss', 'mBLEU-4')}
         return write_results(tmp_path, name, overall=means, images=told)
 
     page = report(tmp_path, run('A', 3.0, 0.4), run('B', 2.0, 0.6))
     assert capsys.readouterr().out.splitlines()[-2:] == [
         'B - A: loss -1.0000 [-1.0000, -1.0000], corrected p 0.0100, better',
-        'B - A: mBLEU_4 +0.2000 [+0.2000, +0.2000], corrected p 0.0100, worse']
+        'B - A: mBLEU-4 +0.2000 [+0.2000, +0.2000], corrected p 0.0100, worse']
     assert 'class="best">2.019<' in page and 'class="best">0.390<' in page
     wins, losses = page.split('Wins: images with less loss')[1].split('Losses: images with more loss')
     assert '-1.000' in wins and 'No image has a higher score.' in losses.split('</section>')[0]
-    assert 'Wins: images with less mBLEU_4</h4><p>No image has a lower score.' in page
+    assert 'Wins: images with less mBLEU-4</h4><p>No image has a lower score.' in page
     assert '12, 0</td>' in page and '0, 12</td>' in page and 'class="span better"' in page
 
 

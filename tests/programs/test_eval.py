@@ -11,7 +11,7 @@ import eval as evaluation
 import train
 from misc.cli import DataError, UsageError
 from misc.run import checkpoint
-from misc.scoring import report
+from misc.scoring import results, scores
 from tests.helpers import tiny
 
 
@@ -242,11 +242,11 @@ def test_the_models_of_an_ensemble_have_one_name_that_a_file_can_have():
     assert len(set(joined)) == 4 and joined[3].startswith('\u4e00' * 60)
     for name in joined:
         path = f'eval_results/{name}_restval.json'
-        report.write_results(path, {}, [], {})
+        results.write_results(path, {}, [], {})
         assert json.loads(open(path, encoding='utf-8').read())['overall'] == {}
     assert evaluation.joined_name(['a', 'b']) == 'a+b'
 
 
 def test_tables_line_up(capsys):
-    table = report.score_table({'long name': {'Bleu_1': 0.5}, 'x': {'CIDEr': 1.25, 'Bleu_1': 1}})
+    table = scores.score_table({'long name': {'Bleu_1': 0.5}, 'x': {'CIDEr': 1.25, 'Bleu_1': 1}})
     assert len({len(line) for line in table.splitlines()[1:3]}) == 1 and '1.2500' in table

@@ -238,16 +238,16 @@ def test_a_table_is_checked_on_images_with_one_caption_and_with_none_in_common()
 
 @strict
 def test_scores_from_counts_of_nothing_are_zero():
-    assert bleu.scores(np.zeros((2, bleu.COLUMNS))).max() < 1e-3
-    empty = np.array(bleu.counts('', *bleu.most(['', ''])), float)
-    assert np.isfinite(bleu.scores(empty)).all()
-    assert (meteor.scores(np.zeros((2, meteor.COLUMNS))) == 0).all()
-    for column in range(meteor.COLUMNS):
-        alone = np.zeros(meteor.COLUMNS)
+    assert bleu.bleu_scores(np.zeros((2, bleu.BLEU_COUNTS))).max() < 1e-3
+    empty = np.array(bleu.caption_counts('', *bleu.reference_limits(['', ''])), float)
+    assert np.isfinite(bleu.bleu_scores(empty)).all()
+    assert (meteor.meteor_scores(np.zeros((2, meteor.METEOR_COUNTS))) == 0).all()
+    for column in range(meteor.METEOR_COUNTS):
+        alone = np.zeros(meteor.METEOR_COUNTS)
         alone[column] = 1.0
-        assert 0 <= meteor.scores(alone)[0] <= 1
+        assert 0 <= meteor.meteor_scores(alone)[0] <= 1
     with pytest.raises(ValueError, match='counts'):
-        meteor.counts([' '.join(['nan'] * meteor.COLUMNS)])
+        meteor.parse_counts([' '.join(['nan'] * meteor.METEOR_COUNTS)])
 
 
 @strict

@@ -11,8 +11,9 @@ import pytest
 from misc.cli import DataError
 from misc.scoring import java, metrics
 from misc.scoring.metrics import score
-from misc.scoring.references import coco_references, load_predictions, load_references
-from misc.scoring.report import image_rows, score_table, write_results, write_vis
+from misc.scoring.references import coco_references, load_references
+from misc.scoring.results import image_rows, load_predictions, write_results, write_vis
+from misc.scoring.scores import METRICS, score_table
 from tests import naive
 from tests.conftest import ROOT
 
@@ -99,7 +100,7 @@ def test_copies_of_references_score_one_and_meteor_takes_odd_captions(with_java,
             assert per_image[key][name] == pytest.approx(1.0, abs=1e-6), (key, name)
     assert [per_image[key]['METEOR'] for key in (1, 2, 8, 9)] == [0.0] * 4
     assert 0 < per_image[4]['METEOR'] < 1 and 0 < per_image[6]['METEOR'] < 1
-    assert list(overall)[:7] == metrics.NAMES[:7]
+    assert list(overall)[:7] == list(METRICS[:7])
     assert all(value == value for row in [overall, *per_image.values()] for value in row.values())
     assert any('Java PTB tokenizer' in line for line in notes)
     assert 'SPICE' in overall or any('get_stanford_models' in line for line in notes)

@@ -176,7 +176,7 @@ def plain_annotations(path):
 
 
 def predictions(path):
-    return list(references.load_predictions(str(path)).items())
+    return list(results.load_predictions(str(path)).items())
 
 
 def plain_predictions(path):
@@ -189,7 +189,7 @@ def printable(text):
 
 def result(path):
     found, = results.read_all([str(path)])
-    return {'overall': found.overall, 'captions': found.captions, 'CIDEr': found.each.get('CIDEr', {})}
+    return {'overall': found.overall, 'captions': found.captions, 'CIDEr': found.image_scores.get('CIDEr', {})}
 
 
 def plain_result(path):
@@ -488,7 +488,7 @@ READERS = {
     'split file': Reader('split.json', 'json', split_images, plainly.split_images),
     'references': Reader('talk.json', 'json', at(references.load_references), plain_references),
     'annotations': Reader('coco.json', 'json', at(references.coco_references), plain_annotations),
-    'names of pictures': Reader('coco.json', 'json', lambda path: references.picture_files(None, str(path)),
+    'names of pictures': Reader('coco.json', 'json', lambda path: references.image_files(None, str(path)),
                                 plain_pictures),
     'list of pictures': Reader('coco.json', 'json', listed, plain_listed),
     'predictions': Reader('predictions.json', 'json', predictions, plain_predictions),
