@@ -358,7 +358,7 @@ class Training:
     def _loss(self, batch):
         """The terms of the phase's loss, and the statistics of its rewards."""
         if self.options.scheduled_sampling_start >= 0:
-            self.model.own_words = self.own_words(batch.epoch)
+            self.model.scheduled_sampling_prob = self.own_words(batch.epoch)
         if self._is_self_critical(batch.epoch):
             return self._self_critical_loss(batch)
         with precision(self.device, self.options.amp):

@@ -4,7 +4,7 @@ from models.decoding import Constraints, beam_search, sample
 from models.geometry import RelationBias
 from models.position import build_place
 from models.recurrent import ShowAttendTell, ShowTell, TopDown
-from models.transformer import Captioner
+from models.transformer import TransformerCaptioner
 
 
 def build(options, vocab_size, longest):
@@ -26,7 +26,7 @@ def build_transformer(options, vocab_size, longest):
                             options.dropout)
     if options.caption_model == 'relation_transformer':
         relations = RelationBias(options.num_layers, options.heads, options.box_trignometric_embedding)
-    return Captioner(
+    return TransformerCaptioner(
         vocab_size, longest, feature_size=options.img_feat_size, size=options.input_encoding_size,
         hidden=options.ff_size, layers=options.num_layers, heads=options.heads,
         dropout=options.dropout, feature_dropout=options.drop_prob_lm, norm=options.norm,

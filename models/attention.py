@@ -4,10 +4,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.attention_weights import pad_regions
 from models.dropout import keep_factor, keep_mask
 from models.packing import numbers_on
 from models.precision import autocast_type, without_autocast
-from models.watching import widened
 
 
 class RMSNorm(nn.Module):
@@ -152,7 +152,7 @@ class SelfAttention(nn.Module):
 class DotProductCross(nn.Module):
     """Multi-head dot-product attention of words to the regions of their image."""
 
-    watched = None  # a list takes the weights (N, P) of each call, their mean over the heads
+    attention_record = None  # a list takes the weights (N, P) of each call, their mean over the heads
 
     def __init__(self, size, heads, dropout):
         super().__init__()
@@ -170,10 +170,10 @@ class DotProductCross(nn.Module):
         query = split_heads(word_groups.pad(self.query(words)), self.heads)  # (I, h, L, d / h)
         mixed = attend(query, memory.key, memory.value, memory.mask,
                        dropout=self.dropout if self.training else 0.0)
-        if self.watched is not None:
+        if self.attention_record is not None:
             logits = query @ memory.key.transpose(2, 3) * query.shape[3] ** -0.5  # (I, h, L, P)
             weights = logits.masked_fill(~memory.mask, -torch.inf).softmax(-1).mean(1)
-            self.watched.append(word_groups.pack(weights))
+            self.attention_record.append(word_groups.pack(weights))
         return self.output(word_groups.pack(join_heads(mixed)))
 
 
@@ -199,7 +199,7 @@ class XLinearCross(nn.Module):
     (The paper's sum of a (q2 * v) is q2 * sum of a v, since q2 does not depend on the region.)
     """
 
-    watched = None  # a list takes the spatial weights (N, P) of each call
+    attention_record = None  # a list takes the spatial weights (N, P) of each call
 
     def __init__(self, size, dropout):
         super().__init__()
@@ -225,7 +225,7 @@ class XLinearCross(nn.Module):
         with without_autocast(words.device):
             mixed, mean_e = XLinearMix.apply(
                 *parts, self.embed.weight, self.embed.bias, self.spatial.weight[0], word_groups,
-                memory.groups, self.dropout if self.training else 0.0, self.watched)
+                memory.groups, self.dropout if self.training else 0.0, self.attention_record)
         return torch.sigmoid(self.squeeze(mean_e)) * self.query2(words) * mixed
 
 
@@ -283,9 +283,9 @@ class XLinearMix(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query, key, value, weight, bias, spatial, word_groups, region_groups, dropout,
-                watched=None):
+                attention_record=None):
         """query (N, d), key and value (M, d); weight (d/2, d), bias and spatial (d/2,), which may be of
-        more precision than those; so is what adds up over the images.  `watched` is None, or a list
+        more precision than those; so is what adds up over the images.  `attention_record` is None, or a list
         that takes the weights a as (N, P).
 
         Returns the sum of a v (N, d) and the mean of e over the regions (N, d/2).
@@ -310,8 +310,8 @@ class XLinearMix(torch.autograd.Function):
             torch.mm(a, value[m0:m1], out=mixed[n0:n1])
             torch.mean(e.view(words, regions, -1), 1, out=mean_e[n0:n1])
             kept_a.append(a)
-        if watched is not None:
-            watched.append(torch.cat([widened(a, region_groups.longest) for a in kept_a]))
+        if attention_record is not None:
+            attention_record.append(torch.cat([pad_regions(a, region_groups.longest) for a in kept_a]))
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(query, key, value, weight, spatial, all_e, *kept_a)
             ctx.groups, ctx.factor = (word_groups, region_groups), factor

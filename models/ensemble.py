@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from models.watching import over_models
+from models.attention_weights import mean_over_models
 
 
 class Ensemble(nn.Module):
@@ -35,7 +35,7 @@ class Ensemble(nn.Module):
 
     def word_attention(self, memories, captions, lengths=None):
         """As `CaptionModel.word_attention`: the mean over the members that look at regions, or None."""
-        return over_models([member.word_attention(memory, captions, lengths)
+        return mean_over_models([member.word_attention(memory, captions, lengths)
                             for member, memory in zip(self.members, memories.parts)])
 
     def start(self, memories, copies=1):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.captioner import CaptionModel, State, batch_norms
+from models.base import CaptionModel, State, batch_norms
 from models.decoding import draw
 from models.dropout import Dropout
 from models.packing import Groups, numbers_on
@@ -74,7 +74,7 @@ class AdditiveAttention(nn.Module):
     """A weighted mean of an image's regions: the softmax of w . tanh(Wk region + Wq query) over them
     (Bahdanau et al. 2015)."""
 
-    watched = None  # a list takes the weights (R, P) of each call
+    attention_record = None  # a list takes the weights (R, P) of each call
 
     def __init__(self, size, inner):
         super().__init__()
@@ -91,12 +91,12 @@ class AdditiveAttention(nn.Module):
         queries = images.pad(self.query(rows))  # (I, L, a)
         logits = self.score(torch.tanh(keys[:, None] + queries[:, :, None]))[..., 0]  # (I, L, P)
         weights = logits.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
-        if self.watched is not None:
-            self.watched.append(images.pack(weights))
+        if self.attention_record is not None:
+            self.attention_record.append(images.pack(weights))
         return images.pack(weights @ regions)
 
 
-class Memory:
+class RecurrentMemory:
     """What depends on the images alone: `cells`, the states in which a caption starts, a tuple for
     each cell; and `parts`, whatever else the model remembers.  All are tensors with a row per image.
 
@@ -112,7 +112,7 @@ class Memory:
     def select(self, images):
         """The memory of some images (a list of row numbers)."""
         index = numbers_on(self.groups.device, images)
-        return Memory([tuple(part[index] for part in cell) for cell in self.cells],
+        return RecurrentMemory([tuple(part[index] for part in cell) for cell in self.cells],
                       [part[index] for part in self.parts], self.groups.select(images)[1])
 
 
@@ -120,7 +120,7 @@ class RecurrentCaptioner(CaptionModel):
     """What the recurrent captioners share.
 
     A model says how words come in (`word_inputs`), what it remembers of images (`encode`), and how its
-    cells go on by a word (`advance`).  `own_words` is the probability with which training feeds a word
+    cells go on by a word (`advance`).  `scheduled_sampling_prob` is the probability with which training feeds a word
     drawn from the model's own last distribution in place of the caption's (scheduled sampling, Bengio et
     al. 2015).
     """
@@ -133,7 +133,7 @@ class RecurrentCaptioner(CaptionModel):
         self.word_embed = nn.Embedding(vocab_size, word_size)
         self.dropout = Dropout(dropout)
         self.output = nn.Linear(size, vocab_size)
-        self.own_words = 0.0
+        self.scheduled_sampling_prob = 0.0
 
     def input_weights(self):
         """The `input_weights` of the cell that words come into."""
@@ -176,19 +176,19 @@ class RecurrentCaptioner(CaptionModel):
         places, order = (rows * (T + 1) + times).sort()  # the words of a caption side by side
         return torch.cat(states).index_select(0, order), places
 
-    def watched_order(self, places, captions, length):
-        """As `CaptionModel.watched_order`: the first words of all captions, then the second ones."""
+    def attention_order(self, places, captions, length):
+        """As `CaptionModel.attention_order`: the first words of all captions, then the second ones."""
         return places[(places % length * captions + places // length).argsort()]
 
     def _is_sampling(self):
-        return self.training and self.own_words > 0
+        return self.training and self.scheduled_sampling_prob > 0
 
     def _mixed(self, words, hidden):
-        """The words (R,), each with probability `own_words` replaced by one that the model draws after
+        """The words (R,), each with probability `scheduled_sampling_prob` replaced by one that the model draws after
         the last `hidden` (R, r); None before the first word."""
         if hidden is None:
             return words
-        own = torch.rand(len(words), device=words.device) < self.own_words
+        own = torch.rand(len(words), device=words.device) < self.scheduled_sampling_prob
         if not own.any():
             return words
         with torch.no_grad():
@@ -227,12 +227,12 @@ class ShowTell(RecurrentCaptioner):
         self.start_weights()
 
     def encode(self, batch):
-        """A batch (`fc` (I, D)) -> `Memory`: the cell after the image."""
+        """A batch (`fc` (I, D)) -> `RecurrentMemory`: the cell after the image."""
         I, _ = batch.fc.shape
         blank = batch.fc.new_zeros(I, self.size)
         image = F.linear(self.image_embed(batch.fc), self.cell.weight_ih)
         cell = self.cell(image, (blank,) * self.cell.parts)
-        return Memory([cell], [], Groups([1] * I, batch.fc.device))
+        return RecurrentMemory([cell], [], Groups([1] * I, batch.fc.device))
 
     def advance(self, inputs, cells, images, memory, weights):
         """`inputs` (R, gates * r) of the words, the cells -> hidden (R, r), the cells."""
@@ -253,17 +253,17 @@ class ShowAttendTell(RecurrentCaptioner):
         self.attention = AdditiveAttention(size, inner)
         self.start_weights()
 
-    def looking_parts(self):
+    def attention_modules(self):
         """The attention."""
         return [self.attention]
 
     def encode(self, batch):
-        """A batch (`features` (M, D), `counts`, `fc` (I, D)) -> `Memory`."""
+        """A batch (`features` (M, D), `counts`, `fc` (I, D)) -> `RecurrentMemory`."""
         groups = Groups(batch.counts, batch.features.device)
         regions = self.dropout(F.relu(self.feature_embed(batch.features)))
         # The states of cells stay in float32 under autocast.
         cell = tuple(torch.tanh(layer(batch.fc)).to(batch.fc.dtype) for layer in self.initial)
-        return Memory([cell], self.attention.remember(regions, groups), groups)
+        return RecurrentMemory([cell], self.attention.remember(regions, groups), groups)
 
     def advance(self, inputs, cells, images, memory, weights):
         """`inputs` (R, gates * r) of the words, the cells -> hidden (R, r), the cells."""
@@ -286,7 +286,7 @@ class TopDown(RecurrentCaptioner):
         self.attention = AdditiveAttention(size, inner)
         self.start_weights()
 
-    def looking_parts(self):
+    def attention_modules(self):
         """The attention."""
         return [self.attention]
 
@@ -299,14 +299,14 @@ class TopDown(RecurrentCaptioner):
         return F.linear(self.dropout(F.relu(self.word_embed(words))), weights[2])
 
     def encode(self, batch):
-        """A batch (`features` (M, D), `counts`, `fc` (I, D)) -> `Memory`."""
+        """A batch (`features` (M, D), `counts`, `fc` (I, D)) -> `RecurrentMemory`."""
         groups = Groups(batch.counts, batch.features.device)
         regions = self.dropout(F.relu(self.feature_embed(self.feature_norm(batch.features))))
         regions = self.embedded_norm(regions)
         mean = self.dropout(F.relu(self.mean_embed(batch.fc)))
         mean = F.linear(mean, self.input_weights()[1])  # (I, 4 r), what it adds to the gates
         blank = batch.fc.new_zeros(len(groups), self.size)  # in float32 under autocast too
-        return Memory([(blank, blank)] * 2, [mean, *self.attention.remember(regions, groups)], groups)
+        return RecurrentMemory([(blank, blank)] * 2, [mean, *self.attention.remember(regions, groups)], groups)
 
     def advance(self, inputs, cells, images, memory, weights):
         """`inputs` (R, 4 r) of the words, the cells -> hidden (R, r), the cells."""

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.attention import NORMS, DotProductCross, SelfAttention, XLinearCross
-from models.captioner import CaptionModel, State, batch_norms
+from models.base import CaptionModel, State, batch_norms
 from models.dropout import Dropout, dropout, relu_dropout_
 from models.packing import Groups
 from models.position import sinusoid
@@ -78,7 +78,7 @@ class DecoderLayer(nn.Module):
         return self.dropout.add(words, self.feed_forward(self.norms[2](words)))
 
 
-class Memory:
+class TransformerMemory:
     """All that depends on the images alone: for every decoder layer, keys and values of the regions.
 
     `groups` are the regions' `Groups` by image.
@@ -93,10 +93,10 @@ class Memory:
     def select(self, images):
         """The memory of some images (a list of row numbers)."""
         rows, groups = self.groups.select(images)
-        return Memory([layer.select(images, rows, groups) for layer in self.layers], groups)
+        return TransformerMemory([layer.select(images, rows, groups) for layer in self.layers], groups)
 
 
-class Captioner(CaptionModel):
+class TransformerCaptioner(CaptionModel):
     """A transformer captioner.
 
     Sizes: `vocab_size` V (words + 1; index 0 starts and ends a sentence), `feature_size` D,
@@ -139,7 +139,7 @@ class Captioner(CaptionModel):
         return ('features', *dict.fromkeys(parts))
 
     def encode(self, batch):
-        """A batch (`features` (M, D), `counts`, and what `needs` says) -> `Memory` of I images."""
+        """A batch (`features` (M, D), `counts`, and what `needs` says) -> `TransformerMemory` of I images."""
         groups = Groups(batch.counts, batch.features.device)
         regions = self.feature_embed(self.feature_norm(batch.features))  # (M, d)
         regions = relu_dropout_(regions, self.feature_dropout, self.training)
@@ -154,7 +154,7 @@ class Captioner(CaptionModel):
         for layer, bias in zip(self.encoder, biases):
             regions = layer(regions, groups, bias)
         regions = self.encoder_norm(regions)
-        return Memory([layer.cross.remember(regions, groups) for layer in self.decoder], groups)
+        return TransformerMemory([layer.cross.remember(regions, groups) for layer in self.decoder], groups)
 
     def word_states(self, memory, captions, lengths=None):
         """The decoder's last states (N, d) of real words and ends, and their places (N,); `lengths` as
@@ -173,7 +173,7 @@ class Captioner(CaptionModel):
             words = layer(words, by_caption, by_image, remembered)
         return self.decoder_norm(words), places
 
-    def looking_parts(self):
+    def attention_modules(self):
         """The cross-attention of each layer."""
         return [layer.cross for layer in self.decoder]
 

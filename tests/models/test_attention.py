@@ -58,5 +58,5 @@ def test_nothing_is_kept_when_nobody_asked(changes):
         memory = model.encode(batch)
         before = model.word_log_probs(memory, captions)[0]
         model.word_attention(memory, captions)
-        assert all(part.watched is None for part in model.looking_parts())
+        assert all(part.attention_record is None for part in model.attention_modules())
         assert torch.equal(before, model.word_log_probs(memory, captions)[0])

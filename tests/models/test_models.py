@@ -203,7 +203,7 @@ def test_scheduled_sampling_feeds_words_drawn_from_the_models_own_distribution(m
         lengths = (captions.view(12, 6) > 0).sum(1)
         memory = model.encode(batch)
         expected = model(memory, captions)
-        model.own_words = 1.0
+        model.scheduled_sampling_prob = 1.0
         found = model(memory, captions).view(12, 7, 11)
         fed = torch.zeros(12, 6, dtype=torch.long)  # what came in after the start token
         for t, (_, words) in enumerate(drawn):
@@ -215,7 +215,7 @@ def test_scheduled_sampling_feeds_words_drawn_from_the_models_own_distribution(m
         for t, (log_probs, _) in enumerate(drawn):  # drawn from what was said one word before
             assert torch.allclose(log_probs, found[lengths > t, t], atol=1e-5)
         assert torch.equal(model.eval()(memory, captions), expected)
-        model.train().own_words, fed_own = 0.3, []
+        model.train().scheduled_sampling_prob, fed_own = 0.3, []
         monkeypatch.setattr(recurrent, 'draw', lambda p: (fed_own.append(len(p)), plain(p))[1])
         for _ in range(60):
             model(memory, captions)

@@ -9,7 +9,7 @@ import torch
 import train
 from misc.machine import precision
 from misc.training.losses import caption_loss
-from models.captioner import BatchNorm
+from models.base import BatchNorm
 from tests.helpers.models import FAMILIES, make_batch, make_captions, make_model
 
 CPU = torch.device('cpu')
@@ -73,7 +73,7 @@ def test_words_are_drawn_from_log_probabilities_in_float32(changes):
     for found in (log_probs, teacher):
         assert found.dtype == torch.float32
         assert torch.allclose(found.exp().sum(1), torch.ones(()), atol=1e-5)
-    for cell in state.caches if hasattr(model, 'own_words') else ():
+    for cell in state.caches if hasattr(model, 'scheduled_sampling_prob') else ():
         assert all(part.dtype == torch.float32 for part in cell)
 
 

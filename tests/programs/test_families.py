@@ -84,7 +84,7 @@ def test_rewarded_samples_are_fed_as_they_are(trained, tmp_path, monkeypatch):
 
     def look(loss):
         def looked(model, *given):
-            seen.append(model.own_words)
+            seen.append(model.scheduled_sampling_prob)
             return loss(model, *given)
         return looked
     for name in ('caption_loss', 'self_critical_loss'):

@@ -21,7 +21,7 @@ from misc.dataset.packed import write_packed
 from misc.disk import filesets
 from misc.run import checkpoint
 from misc.scoring import metrics
-from models.transformer import Captioner
+from models.transformer import TransformerCaptioner
 from tests.helpers import tiny
 from tests.pictures import test_image_folder
 from tests.programs import test_eval, test_parallel, test_self_critical
@@ -450,8 +450,8 @@ def test_each_flag_of_reading_does_what_it_says_in_evaluation(evaluate, runs, co
         losses.append(json.loads((tmp_path / 'eval_results' / 'renamed_test.json').read_text())['loss'])
     assert losses[0] != losses[1]
     sizes = []
-    plain = Captioner.encode
-    monkeypatch.setattr(Captioner, 'encode', lambda self, batch: (sizes.append(len(batch.counts)),
+    plain = TransformerCaptioner.encode
+    monkeypatch.setattr(TransformerCaptioner, 'encode', lambda self, batch: (sizes.append(len(batch.counts)),
                                                                   plain(self, batch))[1])
     evaluate('--batch_size', 3)
     evaluate()

@@ -19,7 +19,7 @@ from dataloader import Corpus
 from misc import parallel
 from misc.cli import DataError, UsageError
 from misc.disk import filesets
-from models.transformer import Captioner
+from models.transformer import TransformerCaptioner
 from tests.helpers import several, tiny
 from tests.programs.test_self_critical import corpus, phase_flags, without_java  # noqa: F401 (two are fixtures)
 from tests.programs.test_train import infos_of, interrupt_after, same_weights, weights_of
@@ -61,14 +61,14 @@ def test_parts_and_processes_have_the_gradients_of_the_whole_batch(
         return PHASES[phase](corpus, tmp_path / name, *EXACT, '--label_smoothing', 0.1, '--max_epochs', 1,
                              *more)
 
-    sizes, plain = tmp_path / 'sizes', Captioner.encode
+    sizes, plain = tmp_path / 'sizes', TransformerCaptioner.encode
 
     def encode(self, batch):
         if self.training:
             with open(sizes, 'a', encoding='utf-8') as file:
                 file.write(f'{len(batch)}\n')
         return plain(self, batch)
-    monkeypatch.setattr(Captioner, 'encode', encode)
+    monkeypatch.setattr(TransformerCaptioner, 'encode', encode)
 
     def encoded():
         """(the most images at a time, how many in all) since the last call."""

@@ -7,28 +7,28 @@ from torch.nn import functional as F
 
 
 @contextlib.contextmanager
-def watching(parts):
-    """A list for each of `parts` (modules that have a `watched`), which takes the weights (rows, P) of each
+def recording(parts):
+    """A list for each of `parts` (modules that have a `attention_record`), which takes the weights (rows, P) of each
     of the module's calls: of what it was asked, over the regions of its image; 0 behind an image's own."""
     kept = [[] for _ in parts]
     for part, weights in zip(parts, kept):
-        part.watched = weights
+        part.attention_record = weights
     try:
         yield kept
     finally:
         for part in parts:
-            part.watched = None
+            part.attention_record = None
 
 
-def over_layers(layers):
+def mean_and_last(layers):
     """Weights of one or more layers, a list of (..., P) -> {'mean': theirs, 'last': the last one's}, without
     the second where there is one layer alone."""
     mean = torch.stack(layers).mean(0)
     return {'mean': mean, 'last': layers[-1]} if len(layers) > 1 else {'mean': mean}
 
 
-def over_models(looks):
-    """What `over_layers` gave for several models, None for those that look at nothing -> the mean over
+def mean_over_models(looks):
+    """What `mean_and_last` gave for several models, None for those that look at nothing -> the mean over
     those that do, or None."""
     looks = [one for one in looks if one is not None]
     if not looks:
@@ -38,6 +38,6 @@ def over_models(looks):
     return {name: torch.stack([one.get(name, one['mean']) for one in looks]).mean(0) for name in names}
 
 
-def widened(weights, regions):
+def pad_regions(weights, regions):
     """(rows, P') -> (rows, `regions`), with zeros behind."""
     return F.pad(weights, (0, regions - weights.shape[1]))

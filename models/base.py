@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.attention_weights import mean_and_last, recording
 from models.packing import Groups
-from models.watching import over_layers, watching
 
 
 class State:
@@ -98,21 +98,21 @@ class CaptionModel(nn.Module):
         several heads it is their mean.
         """
         I, S, T = captions.shape
-        parts = self.looking_parts()
+        parts = self.attention_modules()
         if not parts:
             return None
-        with watching(parts) as kept:
+        with recording(parts) as kept:
             _, places = self.word_states(memory, captions, lengths)
-        places = self.watched_order(places, I * S, T + 1)
+        places = self.attention_order(places, I * S, T + 1)
         layers = [torch.cat(weights) for weights in kept]  # (N, P) each
         blank = layers[0].new_zeros(I * S * (T + 1), layers[0].shape[1])
-        return over_layers([blank.index_copy(0, places, layer).view(I, S, T + 1, -1) for layer in layers])
+        return mean_and_last([blank.index_copy(0, places, layer).view(I, S, T + 1, -1) for layer in layers])
 
-    def looking_parts(self):
+    def attention_modules(self):
         """The modules that look at regions, of the first layer to the last; none where there is none."""
         return []
 
-    def watched_order(self, places, captions, length):
+    def attention_order(self, places, captions, length):
         """The places (N,) of words in so many `captions` of `length` positions, in the order in which the
         words look."""
         return places
