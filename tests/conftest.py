@@ -1,16 +1,23 @@
-"""Shared fixtures."""
+"""Fixtures that tests of several folders use."""
 
+import json
 import os
 import pathlib
+import shutil
+import sys
 
 # Before torch is loaded (why: see train.py).
 os.environ.setdefault('GOMP_SPINCOUNT', '2000')
 
 import pytest
 
-from tests.helpers.browser import browser, served, visit  # noqa: F401
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import train
+from misc.cli import UserError
+from misc.dataset.features import open_source
+from misc.dataset.packed import write_packed
+from tests.helpers import ROOT, tiny
+from tests.helpers import browser as browsers
+from tests.helpers import networks as small_networks
 
 
 @pytest.fixture(scope='session')
@@ -21,3 +28,79 @@ def minicoco():
         if place and (pathlib.Path(place) / 'dataset_coco.json').is_file():
             return pathlib.Path(place)
     pytest.skip('the 99-image excerpt of COCO is not here; set MINICOCO to its folder')
+
+
+@pytest.fixture(scope='session')
+def corpus(tmp_path_factory):
+    """The folder of the tiny corpus; tests share it and only read it."""
+    return tiny.write_corpus(tmp_path_factory.mktemp('corpus') / 'root')
+
+
+@pytest.fixture(scope='session')
+def trained_root(tmp_path_factory):
+    """A folder with the tiny corpus, its features packed in `att.h5`, annotations in `coco.json`, and a run of one
+    epoch in `run`; tests share it and only read it."""
+    root = tiny.write_corpus(tmp_path_factory.mktemp('trained') / 'root')
+    source = open_source(str(root / 'att'), 'att', '')
+    write_packed(root / 'att.h5', {'att': {image_id: source.read(image_id) for image_id in source.ids()}})
+    (root / 'coco.json').write_text(json.dumps({'annotations': [
+        {'image_id': image_id, 'caption': 'a red dog'} for image_id in range(100, 116)]}))
+    tiny.run(train, tiny.train_flags(root, root / 'run', '--max_epochs', 1))
+    return root
+
+
+@pytest.fixture
+def root(trained_root, tmp_path, monkeypatch):
+    """A copy of `trained_root` that a test may damage; the current folder is an empty one beside it."""
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    return shutil.copytree(trained_root, tmp_path / 'root')
+
+
+@pytest.fixture
+def without_java(monkeypatch):
+    """No Java is found, so METEOR is left out: the scores take milliseconds."""
+    monkeypatch.setenv('PATH', '')
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Call with a script and its flags to run its `main` -> (exit status, what it printed to stderr)."""
+    def call(script, **flags):
+        words = [word for flag, value in flags.items() for word in (f'--{flag}', str(value))]
+        monkeypatch.setattr(sys, 'argv', [script.__name__, *words])
+        try:
+            status = script.main()
+            return status, capsys.readouterr().err
+        except UserError as error:
+            return error.status, capsys.readouterr().err + str(error)
+        except SystemExit as error:
+            return error.code, capsys.readouterr().err
+    return call
+
+
+@pytest.fixture
+def networks(monkeypatch, tmp_path):
+    """Small networks in place of torchvision's; downloads are looked for in an empty folder."""
+    small_networks.put_in_place(monkeypatch, tmp_path)
+
+
+@pytest.fixture(scope='session')
+def browser():
+    """One Chromium for all tests of pages."""
+    with browsers.launched() as found:
+        yield found
+
+
+@pytest.fixture
+def visit(browser):
+    """Call with a URL or a path for Playwright's page of it; fails the test if a page had an error."""
+    with browsers.checked_pages(browser) as open_page:
+        yield open_page
+
+
+@pytest.fixture
+def served():
+    """Call with a folder for the URL at which it is served."""
+    with browsers.serving() as serve:
+        yield serve

@@ -11,7 +11,7 @@ from PIL import Image
 
 from scripts import prepro_labels, prepro_ngrams
 from tests import naive
-from tests.helpers.preparing import record, run, write_split  # noqa: F401 (run is a fixture)
+from tests.helpers.preparing import record, write_split
 
 
 @pytest.fixture
@@ -22,17 +22,17 @@ def split_file(tmp_path):
         record(7, 'train', 'a cat cat')])
 
 
-def labels_of(run, tmp_path, input_json, **flags):
+def labels_of(run_script, tmp_path, input_json, **flags):
     """Run `prepro_labels.py`; returns (status, messages, the JSON, {name: array})."""
-    status, said = run(prepro_labels, input_json=input_json, output_json=tmp_path / 'made' / 'talk.json',
+    status, said = run_script(prepro_labels, input_json=input_json, output_json=tmp_path / 'made' / 'talk.json',
                        output_h5=tmp_path / 'made' / 'talk', **flags)
     with h5py.File(tmp_path / 'made' / 'talk_label.h5') as file:
         arrays = {name: file[name][:] for name in file}
     return status, said, json.loads((tmp_path / 'made' / 'talk.json').read_text()), arrays
 
 
-def test_labels_of_a_hand_worked_example(run, tmp_path, split_file):
-    status, _, content, arrays = labels_of(run, tmp_path, split_file, word_count_threshold=2, max_length=4)
+def test_labels_of_a_hand_worked_example(run_script, tmp_path, split_file):
+    status, _, content, arrays = labels_of(run_script, tmp_path, split_file, word_count_threshold=2, max_length=4)
     assert status == 0
     # cat 5, a 5, the others once; first appearance: cat before a; UNK last
     assert content['ix_to_word'] == {'1': 'cat', '2': 'a', '3': 'UNK'}
@@ -47,15 +47,15 @@ def test_labels_of_a_hand_worked_example(run, tmp_path, split_file):
     assert {array.dtype for array in arrays.values()} == {np.dtype('uint32')}
 
 
-def test_without_rare_words_there_is_no_unk(run, tmp_path, split_file):
-    content, arrays = labels_of(run, tmp_path, split_file, word_count_threshold=0)[2:]
+def test_without_rare_words_there_is_no_unk(run_script, tmp_path, split_file):
+    content, arrays = labels_of(run_script, tmp_path, split_file, word_count_threshold=0)[2:]
     assert list(content['ix_to_word'].values()) == ['the', 'cat', 'sees', 'a', 'dog']
     assert arrays['labels'].shape == (4, 16)
 
 
-def test_labels_of_real_captions_equal_a_plain_recomputation(run, tmp_path, minicoco):
+def test_labels_of_real_captions_equal_a_plain_recomputation(run_script, tmp_path, minicoco):
     images = json.loads((minicoco / 'dataset_coco.json').read_text())['images']
-    status, _, content, arrays = labels_of(run, tmp_path, minicoco / 'dataset_coco.json',
+    status, _, content, arrays = labels_of(run_script, tmp_path, minicoco / 'dataset_coco.json',
                                            images_root=minicoco / 'images')
     assert status == 0
     tokens = [token for image in images for sentence in image['sentences'] for token in sentence['tokens']]
@@ -81,18 +81,18 @@ def test_labels_of_real_captions_equal_a_plain_recomputation(run, tmp_path, mini
     assert arrays['labels'].shape == (row, 16)
 
 
-def test_flickr_files_without_cocoid_and_filepath_use_imgid(run, tmp_path):
+def test_flickr_files_without_cocoid_and_filepath_use_imgid(run_script, tmp_path):
     images = [{**record(0, 'train', 'a cat', key='imgid'), 'sentids': [0]}]
     del images[0]['filepath']
-    content = labels_of(run, tmp_path, write_split(tmp_path / 'f.json', images))[2]
+    content = labels_of(run_script, tmp_path, write_split(tmp_path / 'f.json', images))[2]
     assert content['images'][0]['id'] == 0 and content['images'][0]['file_path'] == '0.jpg'
 
 
-def test_broken_records_are_named_and_the_others_written(run, tmp_path):
+def test_broken_records_are_named_and_the_others_written(run_script, tmp_path):
     images = [record(1, 'train', 'a cat'), record(1, 'train', 'another'), record(2, 'train'),
               record(3, None, 'a'), record('x', 'train', 'a'), 'nothing', record(5, 'val', 'a b', '', 'c'),
               {'split': 'train', 'imgid': 6, 'sentences': [{'tokens': ['no', 'cocoid']}]}]
-    status, said, content, arrays = labels_of(run, tmp_path, write_split(tmp_path / 's.json', images))
+    status, said, content, arrays = labels_of(run_script, tmp_path, write_split(tmp_path / 's.json', images))
     assert status == 1
     assert [image['id'] for image in content['images']] == [1, 5]
     assert content['images'][1]['captions'] == ['A b.', 'C.']
@@ -103,31 +103,31 @@ def test_broken_records_are_named_and_the_others_written(run, tmp_path):
         assert words in said.split('the others are written')[1]
 
 
-def test_an_image_that_cannot_be_measured_keeps_its_captions(run, tmp_path, split_file):
+def test_an_image_that_cannot_be_measured_keeps_its_captions(run_script, tmp_path, split_file):
     (tmp_path / 'val2014').mkdir()
     Image.new('RGB', (30, 20)).save(tmp_path / 'val2014' / '9.jpg')
-    status, said, content, _ = labels_of(run, tmp_path, split_file, images_root=tmp_path)
+    status, said, content, _ = labels_of(run_script, tmp_path, split_file, images_root=tmp_path)
     assert status == 1 and 'image 4 gets no size' in said and '4.jpg' in said
     assert [image.get('width') for image in content['images']] == [30, None, None]
-    assert run(prepro_labels, input_json=split_file, output_json='x', output_h5='x',
+    assert run_script(prepro_labels, input_json=split_file, output_json='x', output_h5='x',
                images_root=tmp_path / 'none')[0] == 2
 
 
 @pytest.mark.parametrize('content', ['{"images": []}', '[1]', '{"images"', '{"images": [1, 2]}'])
-def test_what_is_no_split_file_is_refused_and_the_old_output_kept(content, run, tmp_path, split_file):
-    before = labels_of(run, tmp_path, split_file)[2]
+def test_what_is_no_split_file_is_refused_and_the_old_output_kept(content, run_script, tmp_path, split_file):
+    before = labels_of(run_script, tmp_path, split_file)[2]
     (tmp_path / 'bad.json').write_text(content)
-    status, said = labels_of(run, tmp_path, tmp_path / 'bad.json')[:2]
+    status, said = labels_of(run_script, tmp_path, tmp_path / 'bad.json')[:2]
     assert status == 1 and 'bad.json' in said
     assert json.loads((tmp_path / 'made' / 'talk.json').read_text()) == before
 
 
 @pytest.mark.parametrize('split, names', [('train', ['train', 'restval']), ('val', ['val']),
                                           ('test', ['test']), ('all', ['train', 'restval', 'val', 'test'])])
-def test_document_frequencies_equal_a_plain_count(split, names, run, tmp_path, minicoco):
+def test_document_frequencies_equal_a_plain_count(split, names, run_script, tmp_path, minicoco):
     images = json.loads((minicoco / 'dataset_coco.json').read_text())['images']
-    content = labels_of(run, tmp_path, minicoco / 'dataset_coco.json')[2]
-    assert run(prepro_ngrams, input_json=minicoco / 'dataset_coco.json', split=split,
+    content = labels_of(run_script, tmp_path, minicoco / 'dataset_coco.json')[2]
+    assert run_script(prepro_ngrams, input_json=minicoco / 'dataset_coco.json', split=split,
                dict_json=tmp_path / 'made' / 'talk.json', output_pkl=tmp_path / 'out' / 'coco')[0] == 0
     tables = {kind: pickle.loads((tmp_path / 'out' / f'coco-{kind}.p').read_bytes())
               for kind in ('words', 'idxs')}
@@ -142,12 +142,12 @@ def test_document_frequencies_equal_a_plain_count(split, names, run, tmp_path, m
         assert table['document_frequency']['never', 'seen'] == 0.0   # a defaultdict(float)
 
 
-def test_a_vocabulary_of_another_file_is_refused(run, tmp_path, split_file):
+def test_a_vocabulary_of_another_file_is_refused(run_script, tmp_path, split_file):
     (tmp_path / 'dict.json').write_text('{"ix_to_word": {"1": "a"}}')
     flags = {'input_json': split_file, 'output_pkl': tmp_path / 'c', 'dict_json': tmp_path / 'dict.json'}
-    status, said = run(prepro_ngrams, **flags)
+    status, said = run_script(prepro_ngrams, **flags)
     assert status == 1 and "'cat'" in said and 'prepro_labels.py' in said
-    status, said = run(prepro_ngrams, **flags, split='val')
+    status, said = run_script(prepro_ngrams, **flags, split='val')
     assert status == 1 and '--split val' in said
-    assert run(prepro_ngrams, **flags, split='valid')[0] == 2
+    assert run_script(prepro_ngrams, **flags, split='valid')[0] == 2
     assert not list(tmp_path.glob('c-*'))

@@ -22,8 +22,7 @@ from misc.prepare.made import claimed
 from misc.run import checkpoint
 from scripts import pack_features, prepro_bbox_relative_coords
 from tests.helpers import tiny
-from tests.helpers.preparing import run  # noqa: F401 (a fixture)
-from tests.programs.test_train import same_weights
+from tests.helpers.runs import same_weights
 
 FOLDERS = {'att': 'att', 'fc': 'fc', 'box': 'box', 'rel': 'rel', 'grid': 'vec'}
 WRITES = 1 + 16 * 5 + 4 + 4   # sizes, arrays, and the records of 4 batches written and compared
@@ -43,10 +42,10 @@ def features(root, image_id, array):
     np.savez(root / 'att' / f'{image_id}.npz', feat=array.astype(np.float32))
 
 
-def pack(run, root, *kinds, **more):
+def pack(run_script, root, *kinds, **more):
     """Pack `kinds` (default: all) into one file; returns (status, what the script said)."""
     folders = {pack_features.FLAGS[kind]: root / FOLDERS[kind] for kind in kinds or FOLDERS}
-    return run(pack_features, **{**folders, 'output_file': root / 'all.h5', 'num_workers': 1, **more})
+    return run_script(pack_features, **{**folders, 'output_file': root / 'all.h5', 'num_workers': 1, **more})
 
 
 def ids_in(root, kind='att'):
@@ -62,8 +61,8 @@ def same_arrays(root, kind, dtype=np.float32):
         and (found == expected.astype(dtype)).all() for expected, found in pairs)
 
 
-def test_a_packed_file_holds_the_arrays_of_all_folders_and_the_image_sizes(run, root):
-    status, said = pack(run, root, num_workers=2)
+def test_a_packed_file_holds_the_arrays_of_all_folders_and_the_image_sizes(run_script, root):
+    status, said = pack(run_script, root, num_workers=2)
     assert status == 0 and '16 images (att, fc, box, rel, grid)' in said
     assert all(same_arrays(root, kind) for kind in FOLDERS)
     sizes = json.loads((root / 'box_sizes.json').read_text())
@@ -71,13 +70,13 @@ def test_a_packed_file_holds_the_arrays_of_all_folders_and_the_image_sizes(run, 
     assert not (root / 'all.h5.partial').exists()
     # a packed file may be packed again, with other kinds or another type
     again = dict.fromkeys(('input_img_feat_dir', 'input_box_dir'), root / 'all.h5')
-    assert run(pack_features, **again, output_file=root / 'few.h5')[0] == 0
+    assert run_script(pack_features, **again, output_file=root / 'few.h5')[0] == 0
     (root / 'few.h5').replace(root / 'all.h5')
     assert same_arrays(root, 'att') and same_arrays(root, 'box')
 
 
-def test_rows_in_hdf5s_own_forms_are_read_too(run, root):
-    pack(run, root)
+def test_rows_in_hdf5s_own_forms_are_read_too(run_script, root):
+    pack(run_script, root)
     with h5py.File(root / 'all.h5', 'r+') as file:
         for kind in FOLDERS:
             rows = file[f'{kind}/rows'][:]
@@ -88,7 +87,7 @@ def test_rows_in_hdf5s_own_forms_are_read_too(run, root):
 
 
 @pytest.fixture
-def trained(run, root):
+def trained(run_script, root):
     """trained(case, packed): the weights of a run on the folders, or on the packed file alone."""
     def call(case, from_packed):
         def place(folder):
@@ -101,7 +100,7 @@ def trained(run, root):
         return checkpoint.read_tensors(str(folder / 'model.pth'))
     (root / 'att' / '108.npz').unlink()     # its map does not fit its boxes
     features(root, 108, np.random.default_rng(8).random((len(np.load(root / 'box/108.npy')), tiny.SIZE)))
-    pack(run, root)
+    pack(run_script, root)
     return call
 
 
@@ -116,11 +115,11 @@ def test_training_from_a_packed_file_gives_the_weights_of_training_from_folders(
 
 @pytest.mark.parametrize('script, flag, folder', [
     (prepro_areas, 'input_dir', 'vec'), (prepro_bbox_relative_coords, 'input_box_dir', 'rel')])
-def test_scripts_take_boxes_and_sizes_from_a_packed_file(run, root, script, flag, folder):
-    pack(run, root, 'box')
+def test_scripts_take_boxes_and_sizes_from_a_packed_file(run_script, root, script, flag, folder):
+    pack(run_script, root, 'box')
     (root / 'box_sizes.json').unlink()
     grids = {'num_grids': 9} if script is prepro_areas else {}
-    status, said = run(script, **{flag: root / 'all.h5', 'output_dir': root / 'made', **grids})
+    status, said = run_script(script, **{flag: root / 'all.h5', 'output_dir': root / 'made', **grids})
     assert status == 0 and 'warning' not in said
     for path in (root / folder).iterdir():
         np.testing.assert_allclose(np.load(root / 'made' / path.name), np.load(path), rtol=0, atol=1e-6)
@@ -147,9 +146,9 @@ def killed_at(write, arguments):
 
 
 @pytest.mark.parametrize('write', [1, 2, 22, 60, WRITES - 4, WRITES - 1, WRITES])
-def test_a_packing_that_was_killed_goes_on_and_ends_in_the_same_bytes(run, root, monkeypatch, write):
-    pack(run, root, output_file=root / 'undisturbed.h5')
-    assert killed_at(write, lambda: pack(run, root)) == -signal.SIGKILL
+def test_a_packing_that_was_killed_goes_on_and_ends_in_the_same_bytes(run_script, root, monkeypatch, write):
+    pack(run_script, root, output_file=root / 'undisturbed.h5')
+    assert killed_at(write, lambda: pack(run_script, root)) == -signal.SIGKILL
     assert not (root / 'all.h5').exists()
     (root / 'all.h5.partial' / 'all.h5.9.part').write_bytes(b'half')
     states = Writer(str(root / 'all.h5.partial' / 'all.h5')).state
@@ -159,7 +158,7 @@ def test_a_packing_that_was_killed_goes_on_and_ends_in_the_same_bytes(run, root,
             images.append(image_id)
             return plain(image_id, *args, **more)
         monkeypatch.setattr(pack_features, name, counting)
-    assert pack(run, root)[0] == 0
+    assert pack(run_script, root)[0] == 0
     # Of a kill in the middle of a record, some of it may count.
     assert len(stored) == (states == 0).sum() and len(compared) == (states < 2).sum()
     assert 16 - len(stored) >= min(16, (write - 2) // 21 * 4)
@@ -167,34 +166,34 @@ def test_a_packing_that_was_killed_goes_on_and_ends_in_the_same_bytes(run, root,
     assert not (root / 'all.h5.partial').exists()
 
 
-def test_killed_behind_its_last_write_it_does_not_come_so_far(run, root):
-    assert killed_at(WRITES + 1, lambda: pack(run, root)) == 0      # WRITES is all of them
+def test_killed_behind_its_last_write_it_does_not_come_so_far(run_script, root):
+    assert killed_at(WRITES + 1, lambda: pack(run_script, root)) == 0      # WRITES is all of them
     assert same_arrays(root, 'att')
 
 
-def test_other_options_folders_and_arrays_are_not_mixed_in(run, root):
-    assert killed_at(30, lambda: pack(run, root)) == -signal.SIGKILL
+def test_other_options_folders_and_arrays_are_not_mixed_in(run_script, root):
+    assert killed_at(30, lambda: pack(run_script, root)) == -signal.SIGKILL
     for state in ('begun', 'finished'):
-        status, said = pack(run, root, dtype='float16')
+        status, said = pack(run_script, root, dtype='float16')
         assert status == 2 and '--dtype float32, not float16' in said and '--output_file' in said
-        status, said = pack(run, root, 'att', 'box')
+        status, said = pack(run_script, root, 'att', 'box')
         assert status == 2 and 'holds att, box, fc, grid, rel, the command names att, box' in said
         whole = (root / 'att').rename(root / 'kept')
         (root / 'att').mkdir()
         for image_id in range(100, 116):
             features(root, image_id, np.ones((2, tiny.SIZE)))
-        status, said = pack(run, root)
+        status, said = pack(run_script, root)
         assert status == 2 and '--input_img_feat_dir: the array of image 1' in said
         (root / 'att').rename(root / f'other_{state}')
         whole.rename(root / 'att')
-        assert pack(run, root)[0] == 0
+        assert pack(run_script, root)[0] == 0
     (root / 'all.h5_made.json').unlink()
-    status, said = pack(run, root)
+    status, said = pack(run_script, root)
     assert status == 2 and 'no ' in said and 'all.h5_made.json says what it was made from' in said
     assert same_arrays(root, 'att')
 
 
-def test_broken_input_is_named_and_the_rest_packed_until_it_is_mended(run, root):
+def test_broken_input_is_named_and_the_rest_packed_until_it_is_mended(run_script, root):
     whole = {path: path.read_bytes() for folder in ('att', 'box') for path in (root / folder).iterdir()}
     features(root, 101, np.full((2, tiny.SIZE), np.nan))
     np.save(root / 'box' / '102.npy', np.zeros((0, 4)))
@@ -204,7 +203,7 @@ def test_broken_input_is_named_and_the_rest_packed_until_it_is_mended(run, root)
     features(root, 106, np.ones(tiny.SIZE))
     (root / 'box' / '107.npy').write_bytes(whole[root / 'box' / '107.npy'][:-9])
     np.save(root / 'box' / 'all.npy', np.ones((1, 4)))
-    status, said = pack(run, root)
+    status, said = pack(run_script, root)
     listed = said.split('the others are written')[1]
     assert status == 1 and ids_in(root) == [100, *range(108, 116)]
     for words in ('att/101.npz holds values that are not finite', 'box/102.npy: an array of shape (0, 4)',
@@ -213,24 +212,24 @@ def test_broken_input_is_named_and_the_rest_packed_until_it_is_mended(run, root)
                   'att/106.npz: an array of shape (12,)', 'box/107.npy cannot be read', 'image ids', 'all'):
         assert words in listed, words
     before = (root / 'all.h5').stat().st_ino
-    assert pack(run, root)[0] == 1 and (root / 'all.h5').stat().st_ino == before     # nothing to be gained
+    assert pack(run_script, root)[0] == 1 and (root / 'all.h5').stat().st_ino == before     # nothing to be gained
     (root / 'box' / 'all.npy').unlink()
     for path, content in whole.items():
         path.write_bytes(content)
-    assert pack(run, root)[0] == 0 and ids_in(root) == list(range(100, 116))
+    assert pack(run_script, root)[0] == 0 and ids_in(root) == list(range(100, 116))
     assert all(same_arrays(root, kind) for kind in FOLDERS)
 
 
-def test_no_file_is_made_of_input_that_is_all_broken(run, root):
+def test_no_file_is_made_of_input_that_is_all_broken(run_script, root):
     for path in (root / 'box').iterdir():
         path.write_bytes(b'')
-    status, said = pack(run, root)
+    status, said = pack(run_script, root)
     assert status == 1 and 'no image can be packed; the first of 16 broken' in said
-    assert run(pack_features, output_file=root / 'all.h5')[0] == 2
+    assert run_script(pack_features, output_file=root / 'all.h5')[0] == 2
     assert not list(root.glob('all.h5*/*')) and not (root / 'all.h5').exists()
 
 
-def test_folders_that_have_grown_are_packed_on_from_the_file_as_it_is(run, root, monkeypatch):
+def test_folders_that_have_grown_are_packed_on_from_the_file_as_it_is(run_script, root, monkeypatch):
     for kind, folder in FOLDERS.items():
         (root / 'late' / folder).mkdir(parents=True)
         for path in [*(root / folder).glob('114.*'), *(root / folder).glob('115.*')]:
@@ -242,9 +241,9 @@ def test_folders_that_have_grown_are_packed_on_from_the_file_as_it_is(run, root,
         for folder in FOLDERS.values():
             for path in (root / 'late' / folder).glob(f'{image_id}.*'):
                 path.rename(root / folder / path.name)
-    assert killed_at(40, lambda: pack(run, root)) == -signal.SIGKILL
+    assert killed_at(40, lambda: pack(run_script, root)) == -signal.SIGKILL
     arrive(114)
-    status, said = pack(run, root)
+    status, said = pack(run_script, root)
     assert status == 1 and 'came after packing had begun: 114\n' in said and len(ids_in(root)) == 14
     assert 'the size of 13 of 14 images is not known' in said
     arrive(115)
@@ -260,34 +259,34 @@ def test_folders_that_have_grown_are_packed_on_from_the_file_as_it_is(run, root,
         return found
     monkeypatch.setattr(Folder, 'read', reading)
     monkeypatch.setattr(pack_features, 'describe', describing)
-    status, said = pack(run, root)
+    status, said = pack(run_script, root)
     assert status == 0 and 'the size of 15 of 16' in said and set(read) == {'114', '115'}
     labels = [{'id': int(image_id), 'width': size[0], 'height': size[1]} for image_id, size in sizes.items()]
     (root / 'labels.json').write_text(json.dumps({'images': labels}))
-    status, said = pack(run, root, input_json=root / 'labels.json')
+    status, said = pack(run_script, root, input_json=root / 'labels.json')
     assert status == 0 and 'warning' not in said and not read
     assert packed_sizes(root / 'all.h5') == {image_id: tuple(size) for image_id, size in sizes.items()}
     monkeypatch.undo()
     assert all(same_arrays(root, kind) for kind in FOLDERS)
 
 
-def test_float16_rounds_features_alone_and_names_what_is_beyond_it(run, root):
-    assert pack(run, root, dtype='float16')[0] == 0
+def test_float16_rounds_features_alone_and_names_what_is_beyond_it(run_script, root):
+    assert pack(run_script, root, dtype='float16')[0] == 0
     for kind in FOLDERS:
         assert same_arrays(root, kind, np.float16 if kind in ('att', 'fc') else np.float32)
     exact = np.load(root / 'att' / '100.npz')['feat']
     found = open_source(str(root / 'all.h5'), 'att', '').read(100)
     assert 0 < np.abs(found / exact - 1).max() < 2 ** -11
-    assert pack(run, root, dtype='float16', verify=1)[0] == 0
+    assert pack(run_script, root, dtype='float16', verify=1)[0] == 0
     features(root, 102, np.full((2, tiny.SIZE), 7e4))
-    status, said = pack(run, root, dtype='float16', output_file=root / 'other.h5')
+    status, said = pack(run_script, root, dtype='float16', output_file=root / 'other.h5')
     assert status == 1 and 'image 102 goes up to 70000' in said and '--dtype float32' in said
 
 
-def test_verify_names_what_differs_and_writes_nothing(run, root):
-    assert pack(run, root, verify=1)[0] == 1
-    pack(run, root)
-    assert pack(run, root, verify=1)[0] == 0
+def test_verify_names_what_differs_and_writes_nothing(run_script, root):
+    assert pack(run_script, root, verify=1)[0] == 1
+    pack(run_script, root)
+    assert pack(run_script, root, verify=1)[0] == 0
     place = open_source(str(root / 'all.h5'), 'att', '').byte('104')
     with open(root / 'all.h5', 'r+b') as file:
         file.seek(place)
@@ -297,9 +296,9 @@ def test_verify_names_what_differs_and_writes_nothing(run, root):
     np.save(root / 'box' / '107.npy', np.ones((1, 4)))
     (root / 'vec' / '109.npy').unlink()
     content = (root / 'all.h5').read_bytes()
-    status, said = pack(run, root, verify=1, dtype='float16')
+    status, said = pack(run_script, root, verify=1, dtype='float16')
     assert status == 2 and 'holds float32' in said
-    status, said = pack(run, root, verify=1)
+    status, said = pack(run_script, root, verify=1)
     assert status == 1 and '15 of 15 images compared, 5 differences' in said
     for words in ('(att of 104) is not what', 'the size of image 105', '(box of 107)',
                   'not in --input_grid_vec_dir', 'all.h5 alone: 109'):
@@ -307,8 +306,8 @@ def test_verify_names_what_differs_and_writes_nothing(run, root):
     assert (root / 'all.h5').read_bytes() == content
 
 
-def test_a_file_that_is_cut_off_or_full_disks_are_named(run, root, monkeypatch):
-    pack(run, root)
+def test_a_file_that_is_cut_off_or_full_disks_are_named(run_script, root, monkeypatch):
+    pack(run_script, root)
     read = open_source(str(root / 'all.h5'), 'grid', 'flag')
     os.truncate(root / 'all.h5', read.byte('110'))
     assert (read.read(109) == np.load(root / 'vec' / '109.npy')).all()
@@ -317,14 +316,14 @@ def test_a_file_that_is_cut_off_or_full_disks_are_named(run, root, monkeypatch):
     with pytest.raises(DataError, match='--flag: .*all.h5 is not a whole packed HDF5 file .*truncated'):
         open_source(str(root / 'all.h5'), 'grid', 'flag')
     monkeypatch.setattr(packed.shutil, 'disk_usage', lambda _: namedtuple('Usage', 'free')(1000))
-    status, said = pack(run, root, output_file=root / 'other.h5')
+    status, said = pack(run_script, root, output_file=root / 'other.h5')
     assert status == 1 and 'its disk has 0.0 GB left' in said
     assert not (root / 'other.h5.partial').exists()
 
 
-def test_training_names_what_a_packed_file_lacks_and_the_command_that_packs(run, root):
+def test_training_names_what_a_packed_file_lacks_and_the_command_that_packs(run_script, root):
     (root / 'att' / '103.npz').unlink()
-    pack(run, root, 'att', 'box')
+    pack(run_script, root, 'att', 'box')
 
     def complaint(*flags):
         with pytest.raises(DataError) as raised:
@@ -339,22 +338,22 @@ def test_training_names_what_a_packed_file_lacks_and_the_command_that_packs(run,
     assert 'pack_features.py' in complaint('--input_img_feat_dir', root / 'absent.h5')
 
 
-def test_a_second_packing_leaves_the_folder_of_the_first(run, root):
+def test_a_second_packing_leaves_the_folder_of_the_first(run_script, root):
     (root / 'all.h5.partial').mkdir()
     with claimed(str(root / 'all.h5'), 'pack_features.py', {'dtype': 'float32'}, {},
                  [str(root / 'all.h5.partial')], [str(root / 'all.h5')]):
-        status, said = pack(run, root)
+        status, said = pack(run_script, root)
         assert status == 2 and 'another process' in said
         assert (root / 'all.h5.partial').is_dir()
 
 
-def test_sizes_without_boxes_are_no_input(run, root):
-    status, said = pack(run, root, 'att', input_json=root / 'talk.json')
+def test_sizes_without_boxes_are_no_input(run_script, root):
+    status, said = pack(run_script, root, 'att', input_json=root / 'talk.json')
     assert status == 2 and '--input_box_dir' in said
 
 
-def test_threads_that_read_the_same_file_get_their_own_images(run, root):
-    pack(run, root)
+def test_threads_that_read_the_same_file_get_their_own_images(run_script, root):
+    pack(run_script, root)
     source = open_source(str(root / 'all.h5'), 'att', '')
     expected = {image_id: source.read(image_id).sum() for image_id in source.ids()}
     with ThreadPoolExecutor(4) as pool:

@@ -1,9 +1,12 @@
-"""A headless Chromium for the tests of pages, and pages that hold no error."""
+"""A headless Chromium for the tests of pages, pages that must hold no error, and a server for them."""
 
+import contextlib
 import functools
 import http.server
 import shutil
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,26 +14,25 @@ FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--
          '--disable-sync', '--no-first-run']
 
 
-@pytest.fixture(scope='session')
-def browser():
-    """One Chromium for all tests, driven by Playwright; tests that need it skip where either is absent."""
+@contextlib.contextmanager
+def launched() -> Iterator:
+    """A Chromium driven by Playwright; skips the test where either is missing."""
     path = shutil.which('chromium')
     if path is None:
         pytest.skip('there is no chromium; Debian and Ubuntu have a package of that name')
     playwright = pytest.importorskip('playwright.sync_api', reason='Playwright is not installed; get it with: '
                                      'python -m pip install -r tests/requirements.txt')
-    with playwright.sync_playwright() as driver:
-        with driver.chromium.launch(executable_path=path, args=FLAGS) as found:
-            yield found
+    with playwright.sync_playwright() as driver, driver.chromium.launch(executable_path=path, args=FLAGS) as browser:
+        yield browser
 
 
-@pytest.fixture
-def visit(browser):
-    """Call with a URL (or the path of a file) for a page of Playwright's that shows it, in a window of its
-    own; more arguments are those of `Browser.new_context`, say a viewport.
+@contextlib.contextmanager
+def checked_pages(browser) -> Iterator[Callable]:
+    """A function that opens a URL, or the path of a file, and returns Playwright's page, each in a context of its
+    own; keyword arguments are those of `Browser.new_context`, such as a viewport.
 
-    When the test is over, no page may have had an error in its console or an uncaught one, or have asked for
-    anything from another place than its own.
+    On leaving, raises AssertionError if a page had an error in its console or an uncaught one, or requested
+    anything from another origin than its own.
     """
     contexts, complaints = [], []
 
@@ -40,13 +42,12 @@ def visit(browser):
         page.on('request', lambda request: request.url.startswith((home, 'data:', 'blob:', 'about:'))
                 or complaints.append(f'asked for {request.url}'))
 
-    def open_page(place, **options):
+    def open_page(place: str | Path, **options):
         url = str(place) if '://' in str(place) else place.resolve().as_uri()
         contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
         page.set_default_timeout(5000)
-        # What `http://host:port/...` and `file:///...` have in common with their neighbours.
-        watch(page, '/'.join(url.split('/')[:3]) + '/')
+        watch(page, '/'.join(url.split('/')[:3]) + '/')  # http://host:port/ or file:///
         page.goto(url)
         return page
 
@@ -57,18 +58,18 @@ def visit(browser):
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """What `python -m http.server` serves with, without its log."""
+    """The handler of `python -m http.server`, without its log."""
 
-    def log_message(self, *_):
-        """Say nothing."""
+    def log_message(self, *_) -> None:
+        """Log nothing."""
 
 
-@pytest.fixture
-def served():
-    """Call with a folder for the URL at which it is served, as `python -m http.server` would."""
+@contextlib.contextmanager
+def serving() -> Iterator[Callable[[Path], str]]:
+    """A function that serves a folder as `python -m http.server` would and returns its URL."""
     servers = []
 
-    def serve(folder):
+    def serve(folder: Path) -> str:
         handler = functools.partial(QuietHandler, directory=str(folder))
         servers.append(http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler))
         threading.Thread(target=servers[-1].serve_forever, daemon=True).start()

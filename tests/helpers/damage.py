@@ -1,43 +1,20 @@
-"""A whole corpus and run to damage, ways to damage them, and what a program then complains of."""
+"""Ways to damage a corpus and a run (the fixture `root`), and the error messages that follow."""
 
 import json
 import os
 import re
-import shutil
 
 import numpy as np
 import pytest
 
 import train
 from misc.cli import DataError, UserError
-from misc.dataset.features import open_source
-from misc.dataset.packed import write_packed
 from tests.helpers import tiny
 
 LABELS, BU_DATA, AREAS, RELATE = ('prepro_labels.py', 'make_bu_data.py', 'prepro_areas.py .*--num_grids 9',
                                   'prepro_bbox_relative_coords.py')
 SCORED = ('--language_eval', 1, '--coco_json', 'ROOT/coco.json')
 RESUMED = ('--start_from', 'ROOT/run', '--max_epochs', 2)
-
-
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory):
-    """A folder with a corpus, and a run on it."""
-    root = tiny.write_corpus(tmp_path_factory.mktemp('whole') / 'root')
-    source = open_source(str(root / 'att'), 'att', '')
-    write_packed(root / 'att.h5', {'att': {image_id: source.read(image_id) for image_id in source.ids()}})
-    (root / 'coco.json').write_text(json.dumps({'annotations': [
-        {'image_id': image_id, 'caption': 'a red dog'} for image_id in range(100, 116)]}))
-    tiny.run(train, tiny.train_flags(root, root / 'run', '--max_epochs', 1))
-    return root
-
-
-@pytest.fixture
-def root(whole, tmp_path, monkeypatch):
-    """A copy of it that a test may damage; programs run in an empty folder beside it."""
-    (tmp_path / 'here').mkdir()
-    monkeypatch.chdir(tmp_path / 'here')
-    return shutil.copytree(whole, tmp_path / 'root')
 
 
 def complaint(root, program, *flags):

@@ -3,7 +3,6 @@
 from functools import partial
 
 import numpy as np
-import pytest
 import torch
 import torchvision
 from PIL import Image
@@ -29,14 +28,8 @@ def small_detector(weights=None, weights_backbone=None, **options):
         box_predictor=detection.faster_rcnn.FastRCNNPredictor(16, 4), min_size=64, max_size=128, **options)
 
 
-@pytest.fixture
-def networks(monkeypatch, tmp_path):
-    """The small networks in place of the large ones, whose downloads are looked for in an empty folder."""
-    put_in_place(monkeypatch, tmp_path)
-
-
 def put_in_place(monkeypatch, folder):
-    """The same without a fixture; `folder` is where downloads would lie."""
+    """Put the small networks in place of torchvision's; downloads are looked for in `folder`."""
     monkeypatch.setattr(torchvision.models, 'resnet101', small_resnet)
     monkeypatch.setattr(torchvision.models, 'resnet152', small_resnet)
     monkeypatch.setattr(detection, DETECTOR, small_detector)

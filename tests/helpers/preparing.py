@@ -1,29 +1,9 @@
-"""What the tests of the preparation scripts share: running a script, and input in its real forms."""
+"""Inputs of the preparation scripts in their real formats: split files and lines of the archive."""
 
 import base64
 import json
-import sys
 
 import numpy as np
-import pytest
-
-from misc.cli import UserError
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs a script's `main` with flags; returns (exit status, what it said)."""
-    def call(script, **flags):
-        words = [word for flag, value in flags.items() for word in (f'--{flag}', str(value))]
-        monkeypatch.setattr(sys, 'argv', [script.__name__, *words])
-        try:
-            status = script.main()
-            return status, capsys.readouterr().err
-        except UserError as error:
-            return error.status, capsys.readouterr().err + str(error)
-        except SystemExit as error:
-            return error.code, capsys.readouterr().err
-    return call
 
 
 def record(image_id, split, *captions, key='cocoid', **more):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers import browser as fixtures
+from tests.helpers.browser import checked_pages
 
 PAGE = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>one</title>'
 
@@ -17,7 +17,5 @@ def test_a_page_is_shown_from_disk_and_from_a_server(visit, served, tmp_path):
     '<img src="https://localhost:1/broken.png">', '<script src="broken.js"></script>'])
 def test_what_is_wrong_with_a_page_fails_the_test(browser, tmp_path, wrong):
     (tmp_path / 'index.html').write_text(PAGE + wrong)
-    pages = fixtures.visit.__wrapped__(browser)
-    next(pages)(tmp_path / 'index.html')
-    with pytest.raises(AssertionError, match='broken|ERR_'):
-        next(pages)
+    with pytest.raises(AssertionError, match='broken|ERR_'), checked_pages(browser) as open_page:
+        open_page(tmp_path / 'index.html')

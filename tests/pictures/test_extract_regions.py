@@ -21,8 +21,8 @@ from misc.pictures.images import read_size, read_upright, shrunk
 from misc.pictures.own_images import numbered
 from scripts import extract_regions, make_bu_data, pack_features
 from tests import naive
-from tests.helpers.networks import networks, photo, save_weights  # noqa: F401
-from tests.helpers.preparing import record, run, write_split  # noqa: F401
+from tests.helpers.networks import photo, save_weights
+from tests.helpers.preparing import record, write_split
 
 RANDOM = {'random_weights': 1, 'device': 'cpu', 'num_workers': 1}
 
@@ -38,11 +38,11 @@ def pictures(tmp_path):
 
 
 @pytest.fixture
-def extract(run, networks, tmp_path, pictures):  # noqa: F811
+def extract(run_script, networks, tmp_path, pictures):
     """Call with flags to run the command -> (status, what it said); None leaves a flag out."""
     def call(detector='grid', output='out', **flags):
         flags = {'images_root': pictures, 'output_dir': tmp_path / output, 'detector': detector, **RANDOM, **flags}
-        return run(extract_regions, **{name: value for name, value in flags.items() if value is not None})
+        return run_script(extract_regions, **{name: value for name, value in flags.items() if value is not None})
     return call
 
 
@@ -91,7 +91,7 @@ def test_boxes_are_chosen_by_confidence_within_the_least_number_and_what_is_ther
 
 
 @pytest.mark.parametrize('detector', ['grid', 'fasterrcnn'])
-def test_a_batch_of_pictures_gives_what_they_give_one_by_one(networks, detector):  # noqa: F811
+def test_a_batch_of_pictures_gives_what_they_give_one_by_one(networks, detector):
     finder = finder_module.Finder(recipes.new_recipe(detector, DEFAULTS, 'resnet101', seed=3), torch.device('cpu'))
     pictures = np.stack([np.asarray(photo(seed)) for seed in range(3)])
     together = finder(pictures)
@@ -105,7 +105,7 @@ def test_a_batch_of_pictures_gives_what_they_give_one_by_one(networks, detector)
         np.testing.assert_allclose(together[0][1], expected.reshape(49, 2048), atol=1e-4)
 
 
-def test_the_detector_suppresses_within_a_class_and_gives_the_surest_first(networks):  # noqa: F811
+def test_the_detector_suppresses_within_a_class_and_gives_the_surest_first(networks):
     from torchvision.ops import box_iou
     recipe = recipes.new_recipe('fasterrcnn', DEFAULTS, 'resnet101', seed=3)
     finder = finder_module.Finder(recipe, torch.device('cpu'))
@@ -213,13 +213,13 @@ def test_regions_found_in_different_ways_are_not_mixed(extract, tmp_path, flag, 
 
 
 def test_the_way_regions_were_found_lies_beside_them_and_beside_a_packed_file(
-        extract, run, tmp_path):  # noqa: F811
+        extract, run_script, tmp_path):
     extract(grid_size=2)
     way = recorded_way(tmp_path / 'out_att')
     assert way == recorded_way(tmp_path / 'out_fc') == {
         'detector': 'grid', 'grid_size': 2, 'longest_side': 640, 'cnn_model': 'resnet101',
         'cnn_layout': 'torchvision', 'cnn_weights': 'random 1'}
-    assert run(pack_features, input_img_feat_dir=tmp_path / 'out_att', output_file=tmp_path / 'all.h5',
+    assert run_script(pack_features, input_img_feat_dir=tmp_path / 'out_att', output_file=tmp_path / 'all.h5',
                num_workers=1)[0] == 0
     assert recorded_way(tmp_path / 'all.h5') == way and recorded_way(tmp_path / 'elsewhere_att') is None
     for broken in ('{', '[]', '{"detector": "grid"}', json.dumps({**way, 'grid_size': 0}),
@@ -420,7 +420,7 @@ def test_a_slip_of_the_program_is_not_taken_for_a_broken_picture(extract, monkey
         extract(grid_size=2)
 
 
-def test_a_detector_has_its_own_sizes_again_after_statistics_were_taken(networks):  # noqa: F811
+def test_a_detector_has_its_own_sizes_again_after_statistics_were_taken(networks):
     found = detector.random_detector(1, 10)
     assert (found.transform.min_size, found.transform.max_size) == ((64,), 128)
     found.forward = lambda pictures: 1 / 0
@@ -485,7 +485,7 @@ def test_a_picture_is_looked_at_with_the_same_others_wherever_the_run_before_it_
 
 
 def test_weights_are_looked_for_in_the_folder_or_data_and_torchvisions_cache(
-        extract, networks, tmp_path, monkeypatch):  # noqa: F811
+        extract, networks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for place in ('hub/checkpoints/resnet101-63fe2227.pth', 'data/imagenet_weights/resnet101-cd907fc2.pth',
                   'data/resnet101.pth'):
@@ -511,7 +511,7 @@ def test_weights_are_looked_for_in_the_folder_or_data_and_torchvisions_cache(
         recipes.new_recipe('fasterrcnn', DEFAULTS, 'resnet101', folder='elsewhere')
 
 
-def test_weights_are_known_by_their_content(networks, tmp_path):  # noqa: F811
+def test_weights_are_known_by_their_content(networks, tmp_path):
     save_weights(tmp_path / 'resnet101.pth')
     way = recipes.new_recipe('grid', DEFAULTS, 'resnet101', 'torchvision', str(tmp_path))
     finder = finder_module.Finder(way, torch.device('cpu'), str(tmp_path))

@@ -19,7 +19,7 @@ from misc.pictures.finder import Finder
 from misc.run import checkpoint
 from scripts import extract_regions
 from tests.helpers import several, tiny
-from tests.helpers.networks import networks, photo, put_in_place, save_weights  # noqa: F401
+from tests.helpers.networks import photo, put_in_place, save_weights
 from tests.helpers.pages import read_page
 from tests.helpers.preparing import record, write_split
 
@@ -56,7 +56,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def own(whole, tmp_path, monkeypatch, networks):  # noqa: F811
+def own(whole, tmp_path, monkeypatch, networks):
     """The corpus; the folder `pictures` holds those of its test split, and programs run in an empty folder."""
     (tmp_path / 'here').mkdir()
     monkeypatch.chdir(tmp_path / 'here')

@@ -20,7 +20,7 @@ from misc.dataset.features import open_source, read_array, read_shape
 from misc.pictures.images import read_rgb, read_upright
 from misc.run import checkpoint
 from tests.helpers import networks, tiny
-from tests.helpers.damage import (  # noqa: F401
+from tests.helpers.damage import (
     AREAS,
     BU_DATA,
     LABELS,
@@ -32,9 +32,7 @@ from tests.helpers.damage import (  # noqa: F401
     expect,
     json_file,
     resplit,
-    root,
     talk,
-    whole,
 )
 
 NO_GRIDS = ('--input_grid_vec_dir', '')

@@ -11,7 +11,7 @@ import eval as evaluation
 import train
 from misc.disk import filesets
 from misc.run import checkpoint
-from tests.helpers.damage import LABELS, RESUMED, SCORED, complaint, expect, resplit, root, talk, whole  # noqa: F401
+from tests.helpers.damage import LABELS, RESUMED, SCORED, complaint, expect, resplit, talk
 
 
 def infos(change):

@@ -19,7 +19,7 @@ from misc.training.rewards import Rewards, check_table
 from scripts import score_captions
 from tests.helpers import several, tiny
 from tests.helpers.damage import array
-from tests.programs.test_train import infos_of, weights_of
+from tests.helpers.runs import infos_of, weights_of
 
 PHASES = {'cross-entropy': (), 'self-critical': (
     '--self_critical_after', 0, '--cached_tokens', 'ROOT/talk-idxs.p', '--seq_per_img', 2)}

@@ -21,12 +21,13 @@ from misc.cli import DataError, UsageError
 from misc.disk import filesets
 from models.transformer import TransformerCaptioner
 from tests.helpers import several, tiny
-from tests.programs.test_self_critical import corpus, phase_flags, without_java  # noqa: F401 (two are fixtures)
-from tests.programs.test_train import infos_of, interrupt_after, same_weights, weights_of
+from tests.helpers.runs import infos_of, interrupt_after, same_weights, self_critical_flags, weights_of
+
+pytestmark = pytest.mark.usefixtures('without_java')
 
 # No dropout, and steps whose size follows the gradients (Adam takes only their signs at first).
 EXACT = ('--dropout', 0, '--drop_prob_lm', 0, '--optim', 'sgd', '--learning_rate', 0.1, '--grad_clip', 1e3)
-PHASES = {'cross-entropy': tiny.train_flags, 'self-critical': phase_flags}
+PHASES = {'cross-entropy': tiny.train_flags, 'self-critical': self_critical_flags}
 
 
 @pytest.fixture

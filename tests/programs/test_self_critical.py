@@ -19,23 +19,9 @@ from models.decoding import sample
 from tests import naive
 from tests.helpers import tiny
 from tests.helpers.models import make_batch, make_model, per_image
+from tests.helpers.runs import Interrupt, infos_of, interrupt_after, same_weights, self_critical_flags, weights_of
 
-
-@pytest.fixture(scope='module')
-def corpus(tmp_path_factory):
-    return tiny.write_corpus(tmp_path_factory.mktemp('corpus'))
-
-
-@pytest.fixture(autouse=True)
-def without_java(monkeypatch):
-    """Scores without METEOR: quick."""
-    monkeypatch.setenv('PATH', '')
-
-
-def phase_flags(corpus, folder, *more):
-    """Self-critical training from the first epoch on."""
-    return tiny.train_flags(corpus, folder, '--self_critical_after', 0, '--cached_tokens',
-                            corpus / 'talk-idxs.p', '--seq_per_img', 3, *more)
+pytestmark = pytest.mark.usefixtures('without_java')
 
 
 def losses_of(folder):
@@ -71,7 +57,7 @@ def test_the_gradient_is_that_of_sampling_with_the_graph_kept():
 
 
 def test_it_raises_the_reward(corpus, tmp_path):
-    tiny.run(train, phase_flags(corpus, tmp_path, '--max_epochs', 60, '--learning_rate', 3e-3,
+    tiny.run(train, self_critical_flags(corpus, tmp_path, '--max_epochs', 60, '--learning_rate', 3e-3,
                                 '--learning_rate_decay_start', -1, '--losses_log_every', 3))
     rewards = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['reward_history']
     steps = sorted(rewards)
@@ -83,14 +69,13 @@ def test_it_raises_the_reward(corpus, tmp_path):
 
 
 def test_resumed_in_the_middle_of_the_phase_it_is_the_same_run_bit_for_bit(corpus, tmp_path, monkeypatch):
-    from tests.programs.test_train import Interrupt, interrupt_after, same_weights, weights_of
     every = ['--max_epochs', 3, '--self_critical_after', 1, '--save_checkpoint_every', 2]
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    tiny.run(train, phase_flags(corpus, whole, *every))
+    tiny.run(train, self_critical_flags(corpus, whole, *every))
     with monkeypatch.context() as patch, pytest.raises(Interrupt):
         interrupt_after(patch, 7)
-        tiny.run(train, phase_flags(corpus, parts, *every))
-    tiny.run(train, phase_flags(corpus, parts, *every, '--start_from', parts))
+        tiny.run(train, self_critical_flags(corpus, parts, *every))
+    tiny.run(train, self_critical_flags(corpus, parts, *every, '--start_from', parts))
     for name in ('model.pth', 'model-best.pth'):
         assert same_weights(weights_of(whole, name), weights_of(parts, name))
     assert losses_of(whole) == losses_of(parts)
@@ -101,10 +86,9 @@ def test_resumed_in_the_middle_of_the_phase_it_is_the_same_run_bit_for_bit(corpu
 @pytest.mark.parametrize('where', ['_self_critical_loss', '_language_scores'])
 def test_a_signal_in_the_phase_saves_and_the_run_goes_on_as_if_there_was_none(
         corpus, tmp_path, monkeypatch, capsys, where):
-    from tests.programs.test_train import infos_of, same_weights, weights_of
     every = ['--max_epochs', 3, '--perform_validation_every', 5, '--self_critical_after', 1]
     whole, run = tmp_path / 'whole', tmp_path / 'run'
-    tiny.run(train, phase_flags(corpus, whole, *every))
+    tiny.run(train, self_critical_flags(corpus, whole, *every))
     plain = getattr(train.Training, where)
 
     def asked(self, *given):
@@ -112,10 +96,10 @@ def test_a_signal_in_the_phase_saves_and_the_run_goes_on_as_if_there_was_none(
         return plain(self, *given)
     with monkeypatch.context() as patch:
         patch.setattr(train.Training, where, asked)
-        assert tiny.run(train, phase_flags(corpus, run, *every)) == 128 + signal.SIGTERM
+        assert tiny.run(train, self_critical_flags(corpus, run, *every)) == 128 + signal.SIGTERM
     assert f'--start_from {run}' in capsys.readouterr().out
     assert infos_of(run)['iter'] == 4 and infos_of(run)['first_cider'] is not None
-    assert tiny.run(train, phase_flags(corpus, run, *every, '--start_from', run)) == 0
+    assert tiny.run(train, self_critical_flags(corpus, run, *every, '--start_from', run)) == 0
     for name in ('model.pth', 'model-best.pth'):
         assert same_weights(weights_of(whole, name), weights_of(run, name))
     assert losses_of(whole) == losses_of(run)
@@ -124,7 +108,7 @@ def test_a_signal_in_the_phase_saves_and_the_run_goes_on_as_if_there_was_none(
 def test_the_second_phase_has_its_own_rate_from_its_first_step(corpus, tmp_path, capsys):
     tiny.run(train, tiny.train_flags(corpus, tmp_path, '--noamopt', '--max_epochs', 4))
     capsys.readouterr()
-    tiny.run(train, phase_flags(corpus, tmp_path, '--self_critical_after', 4, '--max_epochs', 5,
+    tiny.run(train, self_critical_flags(corpus, tmp_path, '--self_critical_after', 4, '--max_epochs', 5,
                                 '--learning_rate', 1e-3, '--start_from', tmp_path))
     rates = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['lr_history']
     assert [rates[step] for step in (13, 14, 15)] == pytest.approx([1e-3 * 0.8] * 3)
@@ -137,9 +121,9 @@ def test_the_second_phase_has_its_own_rate_from_its_first_step(corpus, tmp_path,
 
 def test_every_process_of_the_phase_says_its_rate_and_one_that_left_it_is_warned(corpus, tmp_path, capsys):
     every = ['--perform_validation_every', 3, '--self_critical_after', 1]  # a validation as the phase starts
-    tiny.run(train, phase_flags(corpus, tmp_path, *every, '--max_epochs', 2))
+    tiny.run(train, self_critical_flags(corpus, tmp_path, *every, '--max_epochs', 2))
     assert capsys.readouterr().out.count('self-critical training from epoch 1') == 1
-    tiny.run(train, phase_flags(corpus, tmp_path, *every, '--max_epochs', 3, '--start_from', tmp_path))
+    tiny.run(train, self_critical_flags(corpus, tmp_path, *every, '--max_epochs', 3, '--start_from', tmp_path))
     assert capsys.readouterr().out.count('self-critical training from epoch 2') == 1
     tiny.run(train, tiny.train_flags(corpus, tmp_path, '--max_epochs', 4, '--seq_per_img', 3,
                                      '--start_from', tmp_path))
@@ -149,13 +133,13 @@ def test_every_process_of_the_phase_says_its_rate_and_one_that_left_it_is_warned
 
 def test_a_missing_or_foreign_table_is_refused_before_training(corpus, tmp_path):
     with pytest.raises(DataError, match='(?s)no document-frequency file.*prepro_ngrams.py'):
-        tiny.run(train, phase_flags(corpus, tmp_path / 'run', '--cached_tokens', tmp_path / 'none'))
+        tiny.run(train, self_critical_flags(corpus, tmp_path / 'run', '--cached_tokens', tmp_path / 'none'))
     table = pickles.load(str(corpus / 'talk-idxs.p'))
     foreign = {tuple(str(9 - int(word)) for word in ngram): count
                for ngram, count in table['document_frequency'].items()}
     pickles.dump(str(tmp_path / 'foreign.p'), {**table, 'document_frequency': foreign})
     with pytest.raises(DataError, match='(?s)foreign.p.*prepro_ngrams.py'):
-        tiny.run(train, phase_flags(corpus, tmp_path / 'run', '--cached_tokens', tmp_path / 'foreign.p'))
+        tiny.run(train, self_critical_flags(corpus, tmp_path / 'run', '--cached_tokens', tmp_path / 'foreign.p'))
     assert not (tmp_path / 'run').exists()
 
 
@@ -163,10 +147,10 @@ def test_labels_stand_in_for_captions_that_a_file_made_elsewhere_lacks(corpus, t
     talk = json.loads((corpus / 'talk.json').read_text())
     kept = {image['id']: image.pop('captions') for image in talk['images']}
     (tmp_path / 'bare.json').write_text(json.dumps(talk))
-    tiny.run(train, phase_flags(corpus, tmp_path / 'bare', '--input_json', tmp_path / 'bare.json',
+    tiny.run(train, self_critical_flags(corpus, tmp_path / 'bare', '--input_json', tmp_path / 'bare.json',
                                 '--max_epochs', 1))
     assert '3 of 3 validation images have no captions' in capsys.readouterr().err
-    tiny.run(train, phase_flags(corpus, tmp_path / 'full', '--max_epochs', 1))
+    tiny.run(train, self_critical_flags(corpus, tmp_path / 'full', '--max_epochs', 1))
     bare, full = ((tmp_path / name / 'validations.jsonl').read_text().splitlines() for name in ('bare', 'full'))
     assert [json.loads(line)['CIDEr'] for line in bare] == [json.loads(line)['CIDEr'] for line in full]
     assert len(kept) == 16
@@ -175,7 +159,7 @@ def test_labels_stand_in_for_captions_that_a_file_made_elsewhere_lacks(corpus, t
 def test_a_halved_cider_warns_and_says_what_to_try(corpus, tmp_path, monkeypatch, capsys):
     ciders = iter((1.0, 0.51, 0.49))
     monkeypatch.setattr(metrics, 'score', lambda *_, **__: ({'CIDEr': next(ciders)}, {}, []))
-    tiny.run(train, phase_flags(corpus, tmp_path, '--max_epochs', 2, '--perform_validation_every', 3))
+    tiny.run(train, self_critical_flags(corpus, tmp_path, '--max_epochs', 2, '--perform_validation_every', 3))
     warnings = [line for line in capsys.readouterr().err.splitlines() if 'under half' in line]
     assert len(warnings) == 1 and '0.490' in warnings[0] and '--learning_rate' in warnings[0]
 
@@ -183,7 +167,7 @@ def test_a_halved_cider_warns_and_says_what_to_try(corpus, tmp_path, monkeypatch
 def test_each_flag_of_the_phase_changes_what_is_learnt(corpus, tmp_path):
     def weights(*flags):
         folder = tmp_path / '_'.join(str(flag).strip('-').replace('/', '') for flag in flags or ('base',))
-        tiny.run(train, phase_flags(corpus, folder, '--max_epochs', 1, '--learning_rate', 1e-2, *flags))
+        tiny.run(train, self_critical_flags(corpus, folder, '--max_epochs', 1, '--learning_rate', 1e-2, *flags))
         return torch.cat([w.flatten() for w in checkpoint.read_tensors(str(folder / 'model.pth')).values()])
     base = weights()
     # Adam hides the scale of a reward; with sgd it shows.

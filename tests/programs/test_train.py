@@ -15,38 +15,7 @@ from misc.cli import DataError, UsageError
 from misc.disk import filesets, pickles
 from misc.run import checkpoint
 from tests.helpers import tiny
-
-
-@pytest.fixture(scope='module')
-def corpus(tmp_path_factory):
-    return tiny.write_corpus(tmp_path_factory.mktemp('corpus'))
-
-
-def weights_of(folder, name='model.pth'):
-    return checkpoint.read_tensors(str(folder / name))
-
-
-def same_weights(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
-
-
-def infos_of(folder):
-    return checkpoint.read_infos(str(folder / 'infos_tiny.pkl'))
-
-
-class Interrupt(Exception):
-    """Stands in for a kill: leaves the training loop at once."""
-
-
-def interrupt_after(monkeypatch, step):
-    """Make training raise `Interrupt` before step `step` + 1."""
-    plain = train.Training._step
-
-    def counted(self):
-        if self.iteration == step:
-            raise Interrupt
-        plain(self)
-    monkeypatch.setattr(train.Training, '_step', counted)
+from tests.helpers.runs import Interrupt, infos_of, interrupt_after, same_weights, weights_of
 
 
 @pytest.mark.parametrize('flags', [

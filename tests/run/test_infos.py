@@ -17,7 +17,7 @@ from misc.disk import nesting
 from misc.run import checkpoint, infos
 from misc.training.optim import build_optimiser, take_moments
 from tests.helpers import tiny
-from tests.helpers.damage import RESUMED, complaint, expect, root, whole  # noqa: F401
+from tests.helpers.damage import RESUMED, complaint, expect
 
 WHOLE = {'opt': {'seq_length': 6, 'num_layers': 2}, 'vocab': {'1': 'a', '2': 'größe'}, 'iter': 3, 'epoch': 1}
 

@@ -22,7 +22,7 @@ from misc.run import record as run_record
 from misc.scoring import java
 from tests.helpers import several, tiny
 from tests.helpers.damage import array, expect, talk
-from tests.programs.test_train import infos_of, same_weights, weights_of
+from tests.helpers.runs import infos_of, same_weights, weights_of
 
 ONWARDS = ('--start_from', 'ROOT/run', '--max_epochs', 2)
 BOXES = ('--input_grid_vec_dir', '', '--input_box_dir', 'ROOT/box')

@@ -15,7 +15,7 @@ from misc.scoring.references import coco_references, load_references
 from misc.scoring.results import image_rows, load_predictions, write_results, write_vis
 from misc.scoring.scores import METRICS, score_table
 from tests import naive
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 REFERENCES = {
     3: ['a man rides a horse', 'a man on a horse', 'the man is riding a brown horse'],

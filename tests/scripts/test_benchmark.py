@@ -15,7 +15,7 @@ from scripts import benchmark
 from scripts.benchmarking import growth, workloads
 from scripts.benchmarking.made_up import QUICK, Sizes, caption_lengths
 from scripts.benchmarking.workloads import REGIONS, WORDS_SEED, WORKLOADS, Cider, Step, counted_operations
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 
 def test_the_project_is_faster_than_the_plain_version_and_gives_the_same(tmp_path):
