@@ -15,8 +15,8 @@ from misc.compare import report as report_page
 from misc.pictures import images
 from misc.run.histories import read_logged
 from scripts import create_report
-from tests.compare.test_plot_history import record, write_run
 from tests.helpers import tiny
+from tests.helpers.histories import record, write_run
 
 NASTY = '<script>document.title="bad"</script> \'"&amp; \ud800 \u202e ' + 'w' * 300
 IMAGES = list(range(11, 23))

@@ -25,7 +25,7 @@ def split_file(tmp_path):
 def labels_of(run_script, tmp_path, input_json, **flags):
     """Run `prepro_labels.py`; returns (status, messages, the JSON, {name: array})."""
     status, said = run_script(prepro_labels, input_json=input_json, output_json=tmp_path / 'made' / 'talk.json',
-                       output_h5=tmp_path / 'made' / 'talk', **flags)
+                              output_h5=tmp_path / 'made' / 'talk', **flags)
     with h5py.File(tmp_path / 'made' / 'talk_label.h5') as file:
         arrays = {name: file[name][:] for name in file}
     return status, said, json.loads((tmp_path / 'made' / 'talk.json').read_text()), arrays
@@ -110,7 +110,7 @@ def test_an_image_that_cannot_be_measured_keeps_its_captions(run_script, tmp_pat
     assert status == 1 and 'image 4 gets no size' in said and '4.jpg' in said
     assert [image.get('width') for image in content['images']] == [30, None, None]
     assert run_script(prepro_labels, input_json=split_file, output_json='x', output_h5='x',
-               images_root=tmp_path / 'none')[0] == 2
+                      images_root=tmp_path / 'none')[0] == 2
 
 
 @pytest.mark.parametrize('content', ['{"images": []}', '[1]', '{"images"', '{"images": [1, 2]}'])
@@ -128,7 +128,7 @@ def test_document_frequencies_equal_a_plain_count(split, names, run_script, tmp_
     images = json.loads((minicoco / 'dataset_coco.json').read_text())['images']
     content = labels_of(run_script, tmp_path, minicoco / 'dataset_coco.json')[2]
     assert run_script(prepro_ngrams, input_json=minicoco / 'dataset_coco.json', split=split,
-               dict_json=tmp_path / 'made' / 'talk.json', output_pkl=tmp_path / 'out' / 'coco')[0] == 0
+                      dict_json=tmp_path / 'made' / 'talk.json', output_pkl=tmp_path / 'out' / 'coco')[0] == 0
     tables = {kind: pickle.loads((tmp_path / 'out' / f'coco-{kind}.p').read_bytes())
               for kind in ('words', 'idxs')}
     index = {word: position for position, word in content['ix_to_word'].items()}

@@ -220,7 +220,7 @@ def test_the_way_regions_were_found_lies_beside_them_and_beside_a_packed_file(
         'detector': 'grid', 'grid_size': 2, 'longest_side': 640, 'cnn_model': 'resnet101',
         'cnn_layout': 'torchvision', 'cnn_weights': 'random 1'}
     assert run_script(pack_features, input_img_feat_dir=tmp_path / 'out_att', output_file=tmp_path / 'all.h5',
-               num_workers=1)[0] == 0
+                      num_workers=1)[0] == 0
     assert recorded_way(tmp_path / 'all.h5') == way and recorded_way(tmp_path / 'elsewhere_att') is None
     for broken in ('{', '[]', '{"detector": "grid"}', json.dumps({**way, 'grid_size': 0}),
                    json.dumps({**way, 'cnn_weights': 'random x'})):

@@ -1,6 +1,6 @@
 """Every flag of `train.py` and `eval.py` does something, and is tested."""
 
-import inspect
+import ast
 import json
 import os
 import shutil
@@ -22,10 +22,8 @@ from misc.disk import filesets
 from misc.run import checkpoint
 from misc.scoring import metrics
 from models.transformer import TransformerCaptioner
-from tests.helpers import tiny
-from tests.pictures import test_image_folder
-from tests.programs import test_eval, test_parallel, test_self_critical
-from tests.programs.test_opts import flags_of
+from tests.helpers import ROOT, tiny
+from tests.helpers.flags import flags_of
 
 # Flags of the self-critical phase, tested in tests/programs/test_self_critical.py.
 SELF_CRITICAL = {'self_critical_after', 'cached_tokens', 'cider_reward_weight', 'bleu_reward_weight',
@@ -139,6 +137,11 @@ IN_TEST_EVAL = {
         'split', 'num_images', 'id', 'coco_json', 'dump_json', 'dump_path', 'dump_images', 'image_root'},
     'test_it_writes_captions_in_coco_form_and_scores_per_image': {'language_eval', 'verbose_loss'},
 }
+# Where those flags are tested whose tests are in other files.
+ELSEWHERE = {
+    **{f'programs/test_eval.py::{test}': names for test, names in IN_TEST_EVAL.items()},
+    'programs/test_self_critical.py': SELF_CRITICAL, 'programs/test_parallel.py': PARTS,
+    'pictures/test_image_folder.py': OWN_PICTURES}
 
 
 def write_variants(corpus):
@@ -476,6 +479,16 @@ def test_evaluation_refuses_the_model_option_that_contradicts_the_run(evaluate, 
     evaluate(f'--{flag}', saved)
 
 
+def source_of(place):
+    """The source of a test file, or, after `::`, of one function of it."""
+    path, _, name = place.partition('::')
+    source = (ROOT / 'tests' / path).read_text(encoding='utf-8')
+    if not name:
+        return source
+    function, = (node for node in ast.parse(source).body if getattr(node, 'name', '') == name)
+    return ast.get_source_segment(source, function)
+
+
 def test_every_flag_has_its_test():
     groups = [CHANGES_WEIGHTS, CHANGES_SHAPES, CHANGES_SHAPES_OF, CHANGES_VALIDATION, SCHEDULES,
               SCHEDULED_SAMPLING, RUNNING, MACHINE, PARTS, SELF_CRITICAL]
@@ -483,8 +496,6 @@ def test_every_flag_has_its_test():
     groups = [CHANGES_CAPTIONS, EVAL_READING, opts.MODEL_OPTIONS, MACHINE, OWN_PICTURES,
               *IN_TEST_EVAL.values()]
     assert {name for group in groups for name in group} == set(flags_of(opts.eval_parser()))
-    elsewhere = [(getattr(test_eval, test), names) for test, names in IN_TEST_EVAL.items()]
-    for place, names in [*elsewhere, (test_self_critical, SELF_CRITICAL),
-                          (test_parallel, PARTS), (test_image_folder, OWN_PICTURES)]:
-        source = inspect.getsource(place)
+    for place, names in ELSEWHERE.items():
+        source = source_of(place)
         assert [name for name in names if f"'--{name}'" not in source] == []

@@ -10,13 +10,9 @@ import opts
 import train
 from misc.cli import UsageError, boolean
 from tests.helpers import tiny
+from tests.helpers.flags import flags_of
 
 PROGRAMS = {train: opts.train_parser, evaluation: opts.eval_parser}
-
-
-def flags_of(parser):
-    """{name: action} of a parser's flags."""
-    return {action.dest: action for action in parser._actions if action.dest != 'help'}
 
 
 @pytest.mark.parametrize('make', PROGRAMS.values())

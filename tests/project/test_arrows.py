@@ -9,6 +9,7 @@ import pytest
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 SOURCES = sorted(path.relative_to(PROJECT).as_posix() for pattern in (
     '*.py', 'models/**/*.py', 'misc/**/*.py', 'scripts/**/*.py') for path in PROJECT.glob(pattern))
+TESTS = sorted(path.relative_to(PROJECT).as_posix() for path in PROJECT.glob('tests/**/*.py'))
 TOPS = {'opts', 'dataloader', 'models', 'misc', 'train', 'eval', 'prepro_areas', 'scripts', 'tests'}
 
 # Room: the rooms it may import besides itself, `misc.cli` and `misc.commands`.
@@ -101,6 +102,20 @@ def forbidden_imports(name, tree):
     return [imported for imported in imports_of(tree) if not may_import(name, imported)]
 
 
+def imports_of_tests(tree):
+    """The test modules and conftest files that a module imports."""
+    names = [f'{node.module}.{alias.name}' for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+             for alias in node.names]
+    return [name for name in [*imports_of(tree), *names] if name.split('.')[0] == 'tests' and any(
+        part.startswith('test_') or part == 'conftest' for part in name.split('.'))]
+
+
+def fixtures_of(tree):
+    """The names of the fixtures that a module defines."""
+    return [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+            and any('fixture' in ast.unparse(decorator) for decorator in node.decorator_list)]
+
+
 def active_statements(name, tree):
     """The statements of a module that do something on import."""
     permitted = {SHORT_SPINNING} if name in ('train.py', 'eval.py', 'scripts/benchmark.py') else set()
@@ -143,6 +158,13 @@ def test_imports_follow_the_arrows(name):
     assert forbidden_imports(name, tree_of(name)) == []
 
 
+@pytest.mark.parametrize('name', TESTS)
+def test_no_test_imports_another_test_or_a_fixture(name):
+    assert imports_of_tests(tree_of(name)) == []
+    if not pathlib.Path(name).name.startswith(('test_', 'conftest')):
+        assert fixtures_of(tree_of(name)) == []  # they would have to be imported
+
+
 @pytest.mark.parametrize('name', SOURCES)
 def test_nothing_runs_on_import(name):
     assert active_statements(name, tree_of(name)) == []
@@ -177,6 +199,18 @@ def test_each_script_puts_the_project_first_and_each_library_has_its_places():
     ('misc/disk/a.py', 'import h5py'), ('opts.py', 'import dataloader'), ('dataloader.py', 'import models')])
 def test_a_wrong_import_would_be_seen(name, source):
     assert forbidden_imports(name, ast.parse(source))
+
+
+@pytest.mark.parametrize('source', [
+    'from tests.programs import test_eval', 'from tests.run.test_legacy import loaded', 'import tests.conftest',
+    'def f():\n    from tests.run import test_infos', 'from tests.conftest import minicoco'])
+def test_an_import_of_a_test_would_be_seen(source):
+    assert imports_of_tests(ast.parse(source))
+
+
+def test_a_fixture_in_a_helper_would_be_seen():
+    assert fixtures_of(ast.parse('@pytest.fixture(scope="module")\ndef a():\n    pass')) == ['a']
+    assert fixtures_of(ast.parse('@fixture\ndef a():\n    pass')) == ['a']
 
 
 @pytest.mark.parametrize('name, source', [

@@ -59,7 +59,7 @@ def test_what_cannot_be_is_named(name, value):
 
 @pytest.mark.parametrize('name, value', [('num_layers', 10 ** 9), ('seq_length', 10 ** 9), ('ff_size', 2 ** 40),
                                          ('input_encoding_size', math.inf)])
-def test_sizes_that_no_machine_holds_are_named_before_a_model_is_built(root, name, value):  # noqa: F811
+def test_sizes_that_no_machine_holds_are_named_before_a_model_is_built(root, name, value):
     path = root / 'run' / 'infos_tiny.pkl'
     content = checkpoint.read_infos(str(path))
     content['opt'][name] = value
@@ -67,7 +67,7 @@ def test_sizes_that_no_machine_holds_are_named_before_a_model_is_built(root, nam
     expect(complaint(root, train, *RESUMED), 'infos_tiny.pkl', name, 'another copy')
 
 
-def test_options_that_cannot_be_together_are_refused_with_the_file_that_says_them(root):  # noqa: F811
+def test_options_that_cannot_be_together_are_refused_with_the_file_that_says_them(root):
     path = root / 'run' / 'infos_tiny.pkl'
     content = checkpoint.read_infos(str(path))
     content['opt']['heads'] = 5
@@ -107,7 +107,7 @@ def test_moments_are_taken_whole_and_finite_or_not_at_all(kind, name):
             assert not spoil(kind, lambda state: state[0].update(step=step)), step
 
 
-def test_a_run_whose_moments_are_broken_goes_on_without_them_and_says_so(root, capsys):  # noqa: F811
+def test_a_run_whose_moments_are_broken_goes_on_without_them_and_says_so(root, capsys):
     path = root / 'run' / 'optimizer.pth'
     state = checkpoint.read_tensors(str(path))
     state['state'][0]['exp_avg'][0] = math.nan
@@ -130,7 +130,7 @@ def test_pickles_of_plain_values_are_moderate_however_large(protocol):
     assert file.tell() == len(file.getvalue())
 
 
-def test_a_checkpoint_of_weights_for_other_numbers_is_refused(root):  # noqa: F811
+def test_a_checkpoint_of_weights_for_other_numbers_is_refused(root):
     path = root / 'run' / 'model.pth'
     weights = checkpoint.read_tensors(str(path))
     torch.save({**weights, 'output.bias': weights['output.bias'].to(torch.int64)}, path)

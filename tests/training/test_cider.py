@@ -9,17 +9,7 @@ import pytest
 from misc.cli import DataError
 from misc.training.cider import LARGEST_INDEX, STRIDE, CiderD, last_places, lengths_of
 from tests import naive
-
-
-def odd_rows(draw, count, width, words):
-    """Caption rows of every odd kind: empty, of one word, repeated words, cut at the width."""
-    rows = np.zeros((count, width), dtype=np.int64)
-    for row in rows:
-        length = draw.choice([0, 1, 2, 3, width // 2, width - 1, width]).clip(0, width)
-        row[:length] = draw.integers(1, words + 1, length)
-        if draw.random() < 0.3:
-            row[:length] = draw.integers(1, words + 1)
-    return rows
+from tests.helpers.captions import odd_rows
 
 
 @pytest.mark.parametrize('seed', range(30))

@@ -10,7 +10,7 @@ from misc.cli import DataError, UsageError
 from misc.training.cider import CiderD
 from misc.training.rewards import Rewards, bleu_4, check_table, load_cider
 from tests import naive
-from tests.training.test_cider import odd_rows
+from tests.helpers.captions import odd_rows
 
 WIDTH = 9
 
