@@ -13,10 +13,12 @@ os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # why: see train.py
 
 import models
 import opts
-from dataloader import Corpus, caption_width, image_batches, image_path, worker_errors
+from dataloader import image_batches, worker_errors
 from misc import parallel
 from misc.cli import DataError, UsageError, note, plain_text, run_command
-from misc.dataset.recipe import told
+from misc.dataset.corpus import Corpus
+from misc.dataset.labels import caption_width, image_path
+from misc.dataset.recipe import describe
 from misc.evaluation.captioning import caption_images, mean_loss
 from misc.machine import memory_errors, pick_device
 from misc.page import facts as page_facts
@@ -71,11 +73,11 @@ def set_up(at_end):
         RecipeFlags(options.detector, options.cnn_model, options.cnn_layout, options.cnn_weight_dir), device,
         options.batch_size, options.num_workers)
     corpus = fitting_corpus(options, members, infos, info)
-    corpus.want(model.needs)
+    corpus.open_for(model.needs)
     if not own:   # whose regions were just found
-        warn_of_other_regions(corpus.way(), runs, options.infos_path)
+        warn_of_other_regions(corpus.region_recipe(), runs, options.infos_path)
     if options.dump_images:
-        corpus.want_places()
+        corpus.open_boxes_and_grids()
     rows = corpus.rows('all' if own else options.split, train_only=True)
     if 0 <= options.num_images < len(rows):
         rows = rows[:options.num_images]
@@ -97,7 +99,7 @@ def warn_of_other_regions(way, runs, infos_paths):
     on: they look alike and mean something else.  Runs of older code do not say."""
     for run, path in zip(runs, infos_paths):
         if 'regions' in run.infos and run.infos['regions'] != way:
-            was, now = (told(one) if one else 'those of another origin' for one in (run.infos['regions'], way))
+            was, now = (describe(one) if one else 'those of another origin' for one in (run.infos['regions'], way))
             note(f'warning: the model of {path} was trained on these features: {was}; what it says of others is a '
                  f'guess, and here are: {now}. Give the features it was trained with')
 
@@ -105,7 +107,7 @@ def warn_of_other_regions(way, runs, infos_paths):
 def fitting_corpus(options, members, infos, info):
     """The images, if their words are those of the model with these `infos`; `info` stands in for
     --input_json where it is not None."""
-    corpus, longest = Corpus(reading(members), options.verbose_loss, info), infos['opt']['seq_length']
+    corpus, longest = Corpus(opts.sources(reading(members)), options.verbose_loss, info), infos['opt']['seq_length']
     if corpus.vocabulary != infos['vocab']:
         raise DataError(f'the vocabulary of {options.input_json} is not that of {options.infos_path[0]}; '
                         'give the --input_json the model was trained with')
@@ -258,7 +260,7 @@ def write_vis_page(found, results, overall, per_image):
     def regions(place):
         seen = entries[place].attention
         try:
-            return page_facts.matching_places(corpus.places(found.rows[place]), seen and seen['mean'].shape[1])
+            return page_facts.matching_places(corpus.boxes_and_grids(found.rows[place]), seen and seen['mean'].shape[1])
         except DataError as error:
             unknown.append(str(error))
             return None, None

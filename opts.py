@@ -1,11 +1,13 @@
 """Every flag of `train.py` and `eval.py`, once, and the checks of their values."""
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from misc.cli import DataError, Parser, UsageError, boolean, number_in, perfect_square
+from misc.dataset.sources import Sources
 
 Options = argparse.Namespace  # of train.py or eval.py; never changed after it is made, see `replaced`
 
@@ -440,6 +442,11 @@ def parse(parser, arguments=None):
     marks = argparse.Namespace(**dict.fromkeys(vars(options), unset))
     parser.parse_args(arguments, marks)
     return options, {name for name, value in vars(marks).items() if value is not unset}
+
+
+def sources(options: Options) -> Sources:
+    """The files of the data set that `options` name, and how they are read."""
+    return Sources(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Sources)})
 
 
 def with_model_options(options: Options, given: set[str], saved_options: Mapping[str, Any],

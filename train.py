@@ -20,9 +20,11 @@ import torch
 
 import models
 import opts
-from dataloader import Corpus, TrainBatches, caption_width, image_batches, worker_errors
+from dataloader import TrainBatches, image_batches, worker_errors
 from misc import parallel
 from misc.cli import DataError, UsageError, note, run_command
+from misc.dataset.corpus import Corpus
+from misc.dataset.labels import caption_width
 from misc.disk import filesets
 from misc.evaluation.captioning import caption_images, evaluating, mean_loss, sentence
 from misc.machine import memory_errors, pick_device, precision
@@ -98,12 +100,12 @@ class Training:
         self.options = options
         self.device = pick_device(options.device)
         torch.manual_seed(options.seed)
-        self.corpus = corpus = Corpus(options)
+        self.corpus = corpus = Corpus(opts.sources(options))
         self.longest = corpus.labels.longest
         options.vocab_size, options.seq_length = len(corpus.vocabulary), self.longest
         self.model = models.build(options, options.vocab_size + 1, self.longest).to(self.device)
         self.parameters = list(self.model.parameters())
-        corpus.want(self.model.needs)
+        corpus.open_for(self.model.needs)
         train_rows = corpus.rows('train', options.train_only)
         limit = None if options.val_images_use < 0 else options.val_images_use
         self.val_rows = corpus.rows('val')[:limit]
@@ -111,7 +113,7 @@ class Training:
         has_rewards = options.self_critical_after >= 0 and (
             options.max_epochs < 0 or options.self_critical_after < options.max_epochs)
         # How regions of other pictures are to be found, for eval.py --image_folder.
-        self.regions = corpus.way()
+        self.regions = corpus.region_recipe()
         self.rewards = self._rewards(train_rows) if has_rewards else None
         self.references = self._references() if options.language_eval or has_rewards else None
         self.decode = models.build_decoder(options, self.longest, corpus.vocabulary)
@@ -412,7 +414,7 @@ class Training:
             self.events.add_scalar(f'self_critical_{name}', value, self.iteration)
         if statistics:
             self.histories.setdefault('reward_history', {})[self.iteration] = statistics
-        speed = self.batches.dealt / (time.monotonic() - self.started - self.paused)
+        speed = self.batches.images_read / (time.monotonic() - self.started - self.paused)
         line = (f'iteration {self.iteration} (epoch {epoch}, {self.batches.position} of '
                 f'{self.batches.images} images): loss {loss:.4f}, learning rate {rate:.3g}, ')
         line += ''.join(f'{name} {value:.3f}, ' for name, value in statistics.items())

@@ -184,7 +184,7 @@ class DataChain:
 
     def labels(self):
         """The vocabulary with its images, and the captions."""
-        from dataloader import Labels, labels_file_problem
+        from misc.dataset.labels import Labels, labels_file_problem
         from misc.disk.files import read_json
         command, path = self.command(commands.LABELS), self.path('cocotalk.json')
         if not os.path.exists(path):

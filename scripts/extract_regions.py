@@ -6,7 +6,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.cli import Parser, UsageError, note, number_in, run_command
-from misc.dataset.recipe import DEFAULTS, DETECTORS, LAYOUTS, MODELS, RANGES, told
+from misc.dataset.recipe import DEFAULTS, DETECTORS, LAYOUTS, MODELS, RANGES, describe
 from misc.pictures.own_images import ListedPictures, OwnPictures
 from misc.pictures.recipes import new_recipe
 from misc.prepare.broken import Broken
@@ -86,7 +86,7 @@ def main():
     recipe = new_recipe(opt.detector, vars(opt), opt.cnn_model, opt.cnn_layout, opt.cnn_weight_dir,
                           opt.random_weights)
     device = pick_device(opt.device)
-    note(f'regions: {told(recipe)}')
+    note(f'regions: {describe(recipe)}')
     if opt.random_weights is not None:
         note('WARNING: with random weights features tell pictures apart, but know nothing of what is in them')
     extraction = Extraction(base, recipe, broken)

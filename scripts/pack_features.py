@@ -14,7 +14,7 @@ from misc.cli import DataError, Parser, Progress, UsageError, boolean, note, pro
 from misc.dataset.features import Packed, open_source, packed_sizes
 from misc.dataset.grids import image_sizes, sizes_place
 from misc.dataset.packed import COMPARED, UNWRITTEN, WRITTEN, Writer, kinds_in, lay_out, rows_and_map
-from misc.dataset.recipe import recorded_way, way_path
+from misc.dataset.recipe import read_recipe, recipe_path
 from misc.disk.files import write_json
 from misc.prepare.broken import Broken
 from misc.prepare.made import Sample, claimed, digest, save
@@ -292,9 +292,9 @@ def main():
         with contextlib.suppress(OSError):
             if own:
                 os.rmdir(folder)
-    way = recorded_way(opt.input_img_feat_dir or opt.input_fc_feat_dir or output)
+    way = read_recipe(opt.input_img_feat_dir or opt.input_fc_feat_dir or output)
     if way is not None:
-        write_json(way_path(output), way, indent=1)
+        write_json(recipe_path(output), way, indent=1)
     summary(output, sources, opt)
     return broken.finish('mend them and run the command again; it packs only what is missing')
 

@@ -13,7 +13,7 @@ import torch
 from misc.cli import DataError, Progress
 from misc.dataset.features import SUFFIX, write_array
 from misc.dataset.grids import image_sizes
-from misc.dataset.recipe import way_path
+from misc.dataset.recipe import recipe_path
 from misc.disk.files import write_json
 from misc.pictures import cnn
 from misc.pictures.finder import Finder
@@ -42,7 +42,7 @@ class Extraction:
         paths = pictures.paths
         inputs = pictures.inputs(self.recipe['longest_side'])
         with claimed(self.base, COMMAND, self._claim(), inputs, list(self.folders.values())):
-            write_json(way_path(self.folders['att']), self.recipe, indent=1)
+            write_json(recipe_path(self.folders['att']), self.recipe, indent=1)
             with contextlib.suppress(DataError):   # a broken sizes file is made anew
                 self.sizes = {image_id: tuple(map(int, size))
                               for image_id, size in image_sizes(self.folders['box']).items()}

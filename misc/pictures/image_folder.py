@@ -12,7 +12,7 @@ import torch
 
 from misc import parallel
 from misc.cli import DataError, note
-from misc.dataset.recipe import told
+from misc.dataset.recipe import describe
 from misc.machine import memory_errors
 from misc.pictures.own_images import OwnPictures, listed_name, results_path
 from misc.pictures.recipes import RecipeFlags, recipe_for_models
@@ -66,7 +66,7 @@ class ImageFolder:
         def find():
             recipe = recipe_for_models(runs, flags)
             from misc.pictures.extraction import Extraction  # loads torchvision
-            note(f'regions: {told(recipe)}')
+            note(f'regions: {describe(recipe)}')
             extraction = Extraction(self.base, recipe, self.broken)
             with memory_errors('--batch_size'):
                 found = extraction.run(self.pictures, device, min(batch_size, MOST_AT_ONCE), max(1, threads),

@@ -56,7 +56,7 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
     for path, infos in runs:
         check_feature_size(path, infos)
         if infos.get('regions') is not None:
-            recipe.checked_way(infos['regions'], path)
+            recipe.checked_recipe(infos['regions'], path)
     (first_path, first), *others = runs
     trained = first.get('regions')
     same = all(infos.get('regions') == trained for _, infos in others)
@@ -72,7 +72,7 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
                 'poor captions')
     if not same:
         raise UsageError('the models of the ensemble were trained on regions found in different ways '
-                         f'({"; ".join(recipe.told(infos["regions"]) for _, infos in runs)}); give models trained '
+                         f'({"; ".join(recipe.describe(infos["regions"]) for _, infos in runs)}); give models trained '
                          'on the same kind of regions')
     for name in ('cnn_model', 'cnn_layout'):
         if getattr(flags, name) not in (None, trained[name]):
@@ -100,6 +100,6 @@ def recipe_of_detector(flags: RecipeFlags, trained: dict[str, Any] | None) -> di
     chosen = new_recipe(flags.detector, settings, flags.cnn_model or recipe.MODELS[0], flags.cnn_layout,
                         flags.cnn_weight_dir)
     if chosen != trained:
-        was = recipe.told(trained) if trained else 'features of another origin'
+        was = recipe.describe(trained) if trained else 'features of another origin'
         note(f'warning: the model was trained on {was}; expect poor captions from other features')
     return chosen

@@ -33,9 +33,6 @@ RUN_FILE = 'run.json'
 PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIBRARIES = ('torch', 'numpy', 'h5py')
 SAMPLE = 100  # images whose arrays are looked at
-# Where a corpus keeps the arrays of images: the flag that names them.
-ARRAYS = {'features': 'input_img_feat_dir', 'means': 'input_fc_feat_dir', 'grids': 'input_grid_vec_dir',
-          'boxes': 'input_box_dir', 'relative': 'input_rel_box_dir'}
 
 
 def account_of(corpus, rows, device, table=None):
@@ -94,12 +91,10 @@ def digests_of(corpus, rows, table=None):
              'input_label_h5': digest(*(array.astype('<u4') for array in (
                  labels.labels, labels.start, labels.end)))}
     sample = sorted((corpus.ids[row] for row in rows), key=lambda image: zlib.crc32(str(image).encode()))[:SAMPLE]
-    for name, flag in ARRAYS.items():
-        source = getattr(corpus, name)
-        if source is not None:
-            sizes = corpus.sizes if name == 'boxes' else {}
-            arrays = {str(image): array_digest(source, image, sizes.get(str(image), ())) for image in sample}
-            found[flag] = {image: value for image, value in arrays.items() if value}
+    for flag, reader in corpus.regions.readers().items():
+        sizes = corpus.regions.sizes if flag == 'input_box_dir' else {}
+        arrays = {str(image): array_digest(reader, image, sizes.get(str(image), ())) for image in sample}
+        found[flag] = {image: value for image, value in arrays.items() if value}
     if table is not None:
         with open(table, 'rb') as file:
             found['cached_tokens'] = hashlib.file_digest(file, 'sha256').hexdigest()[:24]

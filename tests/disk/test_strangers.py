@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from dataloader import Labels
 from misc.cli import DataError
 from misc.dataset import features
+from misc.dataset.labels import Labels
 from misc.disk import pickles, tensors
 from misc.pictures import cnn
 from misc.run import checkpoint

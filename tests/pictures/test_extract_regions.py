@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from misc.cli import DataError
 from misc.dataset.features import read_array
 from misc.dataset.grids import grid_vectors
-from misc.dataset.recipe import DEFAULTS, DETECTOR, recorded_way, way_path
+from misc.dataset.recipe import DEFAULTS, DETECTOR, read_recipe, recipe_path
 from misc.pictures import cnn, detector, own_images, recipes, weights
 from misc.pictures import finder as finder_module
 from misc.pictures.extraction import Extraction, alike
@@ -215,18 +215,18 @@ def test_regions_found_in_different_ways_are_not_mixed(extract, tmp_path, flag, 
 def test_the_way_regions_were_found_lies_beside_them_and_beside_a_packed_file(
         extract, run_script, tmp_path):
     extract(grid_size=2)
-    way = recorded_way(tmp_path / 'out_att')
-    assert way == recorded_way(tmp_path / 'out_fc') == {
+    way = read_recipe(tmp_path / 'out_att')
+    assert way == read_recipe(tmp_path / 'out_fc') == {
         'detector': 'grid', 'grid_size': 2, 'longest_side': 640, 'cnn_model': 'resnet101',
         'cnn_layout': 'torchvision', 'cnn_weights': 'random 1'}
     assert run_script(pack_features, input_img_feat_dir=tmp_path / 'out_att', output_file=tmp_path / 'all.h5',
                       num_workers=1)[0] == 0
-    assert recorded_way(tmp_path / 'all.h5') == way and recorded_way(tmp_path / 'elsewhere_att') is None
+    assert read_recipe(tmp_path / 'all.h5') == way and read_recipe(tmp_path / 'elsewhere_att') is None
     for broken in ('{', '[]', '{"detector": "grid"}', json.dumps({**way, 'grid_size': 0}),
                    json.dumps({**way, 'cnn_weights': 'random x'})):
         (tmp_path / 'out_att_regions.json').write_text(broken)
         with pytest.raises(DataError, match='out_att_regions.json.*again'):
-            recorded_way(tmp_path / 'out_att')
+            read_recipe(tmp_path / 'out_att')
 
 
 def test_coco_numbers_are_ids_where_all_have_one_and_numbers_once_given_stay():
@@ -500,7 +500,7 @@ def test_weights_are_looked_for_in_the_folder_or_data_and_torchvisions_cache(
     assert '--cnn_layout caffe if' in said and '--cnn_layout torchvision if' in said
     for layout in cnn.LAYOUTS:
         assert extract(random_weights=None, cnn_layout=layout, output=layout, grid_size=2)[0] == 0
-        assert recorded_way(tmp_path / f'{layout}_att')['cnn_layout'] == layout
+        assert read_recipe(tmp_path / f'{layout}_att')['cnn_layout'] == layout
     with pytest.raises(DataError, match='(?s)no weights of resnet101 in elsewhere.*resnet101-63fe2227.pth and put '
                                         'it into elsewhere.*--random_weights'):
         weights.find_file('resnet101', 'elsewhere')
@@ -522,4 +522,4 @@ def test_weights_are_known_by_their_content(networks, tmp_path):
     save_weights(tmp_path / 'resnet101.pth', seed=1)
     with pytest.raises(DataError, match='does not hold the weights of resnet101'):
         finder_module.Finder(way, torch.device('cpu'), str(tmp_path))
-    assert way_path(tmp_path / 'a_att/') == str(tmp_path / 'a_att_regions.json')
+    assert recipe_path(tmp_path / 'a_att/') == str(tmp_path / 'a_att_regions.json')

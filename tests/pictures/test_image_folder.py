@@ -14,7 +14,7 @@ import eval as evaluation
 import train
 from misc.cli import DataError, UsageError
 from misc.dataset.features import Folder
-from misc.dataset.recipe import recorded_way
+from misc.dataset.recipe import read_recipe
 from misc.pictures.finder import Finder
 from misc.run import checkpoint
 from scripts import extract_regions
@@ -127,7 +127,7 @@ def test_the_page_of_a_split_shows_pictures_as_its_regions_were_found(own, tmp_p
     with Image.open(images / 'val2014' / '112.jpg') as image:
         stored = image.size
         image.save(images / 'val2014' / '112.jpg', exif=turned)
-    for regions, folder, shown in ((recorded_way(own / 'grid_att'), own / 'run', stored[::-1]),
+    for regions, folder, shown in ((read_recipe(own / 'grid_att'), own / 'run', stored[::-1]),
                                    (None, change_infos(own, tmp_path / 'elsewhere', regions=None), stored)):
         tiny.run(evaluation, tiny.eval_flags(
             own, folder, *BOXED, '--input_img_feat_dir', own / 'grid_att', '--input_box_dir', own / 'grid_box',
@@ -349,9 +349,9 @@ def test_features_of_another_origin_are_refused_unless_a_way_is_named(own, tmp_p
     flags += ('--cnn_layout', 'caffe')
     grid = caption(strange, tmp_path / 'pictures', '--detector', 'grid', *flags, '--regions_dir', 'kept')[1]
     assert len(grid) == 4 and 'trained on features of another origin' in capsys.readouterr().err
-    assert recorded_way('kept_att')['grid_size'] == 7
+    assert read_recipe('kept_att')['grid_size'] == 7
     other = caption(own / 'run', tmp_path / 'pictures', '--detector', 'grid', *flags, '--regions_dir', 'again')[1]
-    assert captions_of(other) != captions_of(grid) and recorded_way('again_att')['grid_size'] == 2
+    assert captions_of(other) != captions_of(grid) and read_recipe('again_att')['grid_size'] == 2
     deeper = caption(strange, tmp_path / 'pictures', '--detector', 'grid', '--cnn_model', 'resnet152', *flags)[1]
     assert [entry['log_prob'] for entry in deeper] != [entry['log_prob'] for entry in grid]
     # The way of the training, named once more, is the way of the training.
@@ -375,13 +375,13 @@ def test_what_cannot_be_is_refused(own, tmp_path):
             tiny.run(evaluation, tiny.eval_flags(own, own / 'run', f'--{name}', 'caffe'))
     with pytest.raises(UsageError, match='no folder or file .*nowhere'):
         caption(own / 'run', tmp_path / 'nowhere')
-    way = recorded_way(own / 'grid_att')
+    way = read_recipe(own / 'grid_att')
     other = change_infos(own, tmp_path / 'other', regions={**way, 'grid_size': 3})
     with pytest.raises(UsageError, match='found in different ways .*2 x 2 cells.*3 x 3 cells'):
         caption(own / 'run', pictures, '--model', own / 'run/model.pth', other / 'model.pth', '--infos_path',
                 own / 'run/infos_tiny.pkl', other / 'infos_tiny.pkl')
     wrong = change_infos(own, tmp_path / 'wrong', regions={**way, 'detector': ['grid']})
-    with pytest.raises(DataError, match='infos_tiny.pkl does not say how regions were found'):
+    with pytest.raises(DataError, match='infos_tiny.pkl does not record how regions were found'):
         caption(wrong, pictures)
     save_weights(tmp_path / 'resnet101.pth', 1)
     marked = change_infos(own, tmp_path / 'marked', regions={**way, 'cnn_weights': 'sha256 0123'})

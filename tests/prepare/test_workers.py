@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from dataloader import quiet_worker
+from dataloader import init_worker
 from misc.cli import DataError
 from misc.disk.files import replacing
 from misc.prepare.workers import Workers
@@ -117,7 +117,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_and_what_a_living_on
 def test_a_process_that_reads_ahead_leaves_where_its_parent_is_gone_before_it_begins():
     context = multiprocessing.get_context('fork')
     for parent, status in ((os.getpid(), 0), (os.getppid(), 1)):
-        process = context.Process(target=quiet_worker, args=(parent, 0))
+        process = context.Process(target=init_worker, args=(parent, 0))
         process.start()
         process.join(60)
         assert process.exitcode == status

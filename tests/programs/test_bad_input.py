@@ -14,9 +14,9 @@ import torch
 
 import eval as evaluation
 import train
-from dataloader import Labels
 from misc.cli import DataError
 from misc.dataset.features import open_source, read_array, read_shape
+from misc.dataset.labels import Labels
 from misc.pictures.images import read_rgb, read_upright
 from misc.run import checkpoint
 from tests.helpers import networks, tiny
@@ -193,7 +193,7 @@ WRONG_LABELS = {
     'a word beyond the vocabulary': (labels('labels', (7, 0), 10), ('word 10 .* 9 words',)),
     'a negative word': (labels('labels', (7, 0), -1), ('word -1 ',)),
     'a caption without words': (labels('labels', 7, 0), ('caption 8 has no words',)),
-    'words behind the end': (labels('labels', (7, slice(1, 4)), [0, 3, 0]), ('caption 8 .*behind its end',)),
+    'words behind the end': (labels('labels', (7, slice(1, 4)), [0, 3, 0]), ('caption 8 .*after its end',)),
     'a label file without labels': (labels('labels'), ('talk_label.h5', 'labels')),
     'labels that are not indices': (labels('labels', (0, 0), 1.5), ('talk_label.h5', 'word indices')),
     'labels of other images': (fewer_rows, ('talk_label.h5', '15 images|16 images')),

@@ -57,16 +57,17 @@ def test_it_writes_captions_in_coco_form_and_scores_per_image(trained, monkeypat
 def test_the_log_prob_of_a_caption_is_that_of_its_words_and_end(trained):
     import models
     import opts
-    from dataloader import Corpus, image_batches
+    from dataloader import image_batches
+    from misc.dataset.corpus import Corpus
     corpus, folder = trained
     options, given = opts.parse(opts.eval_parser(), [str(f) for f in tiny.eval_flags(corpus, folder)])
     infos = checkpoint.read_infos(options.infos_path[0])
     options = opts.with_model_options(options, given, infos['opt'], options.infos_path[0])
     options = opts.checked_model(options, given)
-    data = Corpus(options)
+    data = Corpus(opts.sources(options))
     model = models.build(options, 10, 6).eval()
     checkpoint.load_weights(model, checkpoint.read_tensors(options.model[0]), options.model[0])
-    data.want(model.needs)
+    data.open_for(model.needs)
     index = {word: int(i) for i, word in infos['vocab'].items()}
     entries = evaluate(trained, '--length_penalty', 0.5)
     batch = next(image_batches(data, data.rows('test'), 4, 0))

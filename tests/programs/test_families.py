@@ -9,8 +9,8 @@ import torch
 import eval as evaluation
 import opts
 import train
-from dataloader import Corpus
 from misc.cli import UsageError
+from misc.dataset.corpus import Corpus
 from misc.run import checkpoint
 from tests.helpers import tiny
 
@@ -142,13 +142,13 @@ def test_the_loader_opens_what_the_model_wants_and_nothing_else(trained, needs, 
     corpus, _ = trained
     options, _ = opts.parse(opts.train_parser(), [str(flag) for flag in tiny.train_flags(
         corpus, 'run', '--input_box_dir', corpus / 'box', '--norm_img_feat', 1)])
-    data = Corpus(options)
-    data.want(needs)
+    data = Corpus(opts.sources(options))
+    data.open_for(needs)
     sources = ('features', 'means', 'grids', 'boxes', 'relative')
-    assert {name for name in sources if getattr(data, name)} == opened
+    assert {name for name in sources if getattr(data.regions, name)} == opened
     arrays = types.SimpleNamespace(**data.arrays(0))
     assert {name for name, array in vars(arrays).items() if array is not None} == set(needs)
-    regions = torch.from_numpy(data.features.read(data.ids[0]))
+    regions = torch.from_numpy(data.regions.features.read(data.ids[0]))
     if 'fc' in needs:  # of the regions as they are on disk, as stored ones are
         assert torch.allclose(torch.from_numpy(arrays.fc[0]), regions.mean(0))
     if 'features' in needs:

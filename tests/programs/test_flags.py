@@ -13,9 +13,9 @@ import torch
 import eval as evaluation
 import opts
 import train
-from dataloader import Corpus
 from misc import machine
 from misc.cli import UsageError
+from misc.dataset.corpus import Corpus
 from misc.dataset.features import open_source, write_array
 from misc.dataset.packed import write_packed
 from misc.disk import filesets

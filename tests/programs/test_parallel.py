@@ -15,9 +15,9 @@ import torch
 
 import eval as evaluation
 import train
-from dataloader import Corpus
 from misc import parallel
 from misc.cli import DataError, UsageError
+from misc.dataset.corpus import Corpus
 from misc.disk import filesets
 from models.transformer import TransformerCaptioner
 from tests.helpers import several, tiny

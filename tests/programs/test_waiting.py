@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import train
-from dataloader import Ahead, worker_errors
+from dataloader import Prefetcher, worker_errors
 from misc import parallel
 from misc.cli import DataError
 from misc.training.finite import LateFlags, guarded_step
@@ -126,7 +126,7 @@ def test_items_are_fetched_ahead_in_order_and_an_error_comes_in_its_place():
             if number == 5:
                 raise DataError('the sixth')
 
-    ahead = Ahead(items())
+    ahead = Prefetcher(items())
     assert not fetched
     assert [next(ahead) for _ in range(4)] == [0, 1, 2, 3]
     while len(fetched) < 6:
@@ -135,7 +135,7 @@ def test_items_are_fetched_ahead_in_order_and_an_error_comes_in_its_place():
     with pytest.raises(DataError, match='the sixth'):
         next(ahead)
     ahead.close()
-    endless = Ahead(itertools.count())
+    endless = Prefetcher(itertools.count())
     assert next(endless) == 0
     thread = endless.thread
     endless.close()

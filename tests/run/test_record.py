@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import types
 
 import h5py
 import numpy as np
@@ -226,14 +227,14 @@ def test_a_feature_that_cannot_be_read_is_no_change_of_the_data(root):
 def test_the_cost_does_not_grow_with_the_images():
     class Corpus:
         images = [{'id': image, 'split': 'train'} for image in range(5000)]
-        ids, vocabulary, labels, sizes = range(5000), {}, None, {}
-        means = grids = boxes = relative = None
+        ids, vocabulary, labels = range(5000), {}, None
+        regions = types.SimpleNamespace(readers=lambda: {'input_img_feat_dir': Source()})
 
     class Source:
         def read(self, image):
             read.append(image)
             return np.full((2, 3), image, np.float32)
-    read, Corpus.features, Corpus.labels = [], Source(), type('Labels', (), dict.fromkeys(
+    read, Corpus.labels = [], type('Labels', (), dict.fromkeys(
         ('labels', 'start', 'end'), np.zeros(1)))
     first = run_record.digests_of(Corpus, range(5000))['input_img_feat_dir']
     again = run_record.digests_of(Corpus, range(4900))['input_img_feat_dir']

@@ -20,9 +20,9 @@ import models
 import opts
 import prepro_areas
 import train
-from dataloader import Corpus
 from misc.cli import DataError
 from misc.dataset import recipe
+from misc.dataset.corpus import Corpus
 from misc.dataset.features import open_boxes, packed_sizes, read_array, read_shape
 from misc.dataset.grids import checked_boxes, image_sizes
 from misc.dataset.karpathy import read_images
@@ -72,12 +72,12 @@ def corpus(*flags):
     """The corpus as train.py opens it, with `flags` after the usual ones."""
     flags = map(str, tiny.train_flags(HERE, HERE / 'made', *flags))
     options, _ = opts.parse(opts.train_parser(), list(flags))
-    return Corpus(options)
+    return Corpus(opts.sources(options))
 
 
 def grids(path):
     whole = corpus()
-    whole.want(('features', 'grids'))
+    whole.open_for(('features', 'grids'))
     whole.check_files(whole.rows('train'))
     return whole.arrays(3)['grids']
 
@@ -109,9 +109,9 @@ def plain_boxes(path):
 
 def packed_features(path):
     whole = corpus('--input_img_feat_dir', path)
-    whole.want(('features',))
+    whole.open_for(('features',))
     whole.check_files(whole.rows('all'))
-    return {image_id: whole.features.read(image_id) for image_id in whole.features.ids()}
+    return {image_id: whole.regions.features.read(image_id) for image_id in whole.regions.features.ids()}
 
 
 def packed_boxes(path):
@@ -495,7 +495,7 @@ READERS = {
     'results': Reader('results.json', 'json', result, plain_result),
     'vocabulary': Reader('talk.json', 'json', at(prepro_ngrams.read_vocabulary), plain_vocabulary),
     'sizes': Reader('box_sizes.json', 'json', lambda path: image_sizes('box'), plain_sizes),
-    'way of regions': Reader('mine_att_regions.json', 'json', lambda path: recipe.recorded_way('mine_att'),
+    'way of regions': Reader('mine_att_regions.json', 'json', lambda path: recipe.read_recipe('mine_att'),
                              plainly.read_json),
     'own pictures': Reader('mine_images.json', 'json', own_pictures, plain_own_pictures),
     'record of areas': Reader('made/vec_made.json', 'json', areas_record, plain_record),
