@@ -1,4 +1,5 @@
-"""The README's pipeline commands, word for word, on a tiny data set: from captions to scores."""
+"""The documentation: its pipeline commands run word for word on a tiny data set, from captions to scores; its
+links lead somewhere, and the files that it names exist."""
 
 import json
 import os
@@ -10,22 +11,33 @@ import sys
 
 import h5py
 import numpy as np
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+PAGES = sorted(path.relative_to(ROOT).as_posix() for pattern in ('*.md', 'docs/*.md', 'data/README.md')
+               for path in ROOT.glob(pattern))
+# The pages with blocks marked as the pipeline, in the order in which they run: a page may use what earlier ones make.
+PIPELINE = ('README.md', 'docs/data.md')
+MARK = '<!-- pipeline -->\n'
+# Paths and programs in code of a page, but not paths below others (data/..., $ROOT/...).
+PATH = re.compile(r'(?<![\w/.$-])((?:docs|misc|models|scripts|tests)/[\w/.-]*\w|\w+\.(?:py|sh|toml|cff))(?![\w*])')
 # Size and epochs of the README's runs take days; the last value of a flag counts.
 SMALL = ('--num_layers 1 --input_encoding_size 32 --ff_size 64 --save_checkpoint_every 2 '
          '--max_epochs ')
 
 
+def text_of(page):
+    return (ROOT / page).read_text(encoding='utf-8')
+
+
 def pipeline_commands():
-    """The lines of the README's blocks that are marked as the pipeline."""
-    text = (ROOT / 'README.md').read_text(encoding='utf-8')
-    blocks = re.findall(r'<!-- pipeline -->\n```bash\n(.*?)```', text, re.S)
+    """The lines of the pages' blocks that are marked as the pipeline."""
+    blocks = [block for page in PIPELINE for block in re.findall(MARK + r'```bash\n(.*?)```', text_of(page), re.S)]
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
 def lay_out(folder):
-    """A project folder with the built-in data set where the README wants COCO's; returns the
+    """A project folder with the built-in data set where the README expects COCO's; returns the
     environment to run its commands in."""
     import torch
     import torchvision
@@ -51,7 +63,7 @@ def lay_out(folder):
             'PYTHONPATH': str(folder)}
 
 
-def test_the_readme_pipeline_runs_as_written_from_captions_to_scores(tmp_path):
+def test_the_pipeline_runs_as_written_from_captions_to_scores(tmp_path):
     environment = lay_out(tmp_path)
     commands = pipeline_commands()
     assert len(commands) == 13
@@ -74,3 +86,43 @@ def test_the_readme_pipeline_runs_as_written_from_captions_to_scores(tmp_path):
         results = json.loads((tmp_path / 'eval_results' / f'{run}_test.json').read_text())
         assert {'Bleu_4', 'ROUGE_L', 'CIDEr'} <= set(results['overall'])
     assert len(json.loads((tmp_path / 'vis' / 'vis.json').read_text())) == len(results['images'])
+
+
+def test_every_page_with_pipeline_commands_is_run():
+    assert {page for page in PAGES if MARK in text_of(page)} == set(PIPELINE)
+
+
+def anchors_of(page):
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r'^#+ (.*)$', re.sub(r'```.*?```', '', text_of(page), flags=re.S), re.M)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def broken_links(page, text):
+    """The relative links in a page's text that lead to no file, or to no heading of a page."""
+    for link in re.findall(r'\]\(([^)\s]+)\)', text):
+        name, _, anchor = link.partition('#')
+        target = ((ROOT / page).parent / name).resolve() if name else ROOT / page
+        if '://' not in link and not (target.is_file() and (
+                not anchor or anchor in anchors_of(target.relative_to(ROOT)))):
+            yield link
+
+
+def missing_files(text):
+    """The source files, tests and modules that a page's text names in code and that do not exist."""
+    for code in re.findall(r'```\w*\n(.*?)```', text, re.S) + re.findall(r'`([^`\n]+)`', text):
+        paths = PATH.findall(code) + [f'{module.replace(".", "/")}.py' for module in re.findall(
+            r'python -m (tests[\w.]+)', code)]
+        yield from (path for path in paths if not (ROOT / path).exists() and not (ROOT / 'scripts' / path).exists())
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_and_files_of_a_page_exist(page):
+    assert list(broken_links(page, text_of(page))) == []
+    assert list(missing_files(text_of(page))) == []
+
+
+def test_a_link_or_file_that_does_not_exist_would_be_seen():
+    text = '[a](docs/none.md) [b](#no-such-heading) [c](docs/data.md#nor-this) `misc/none.py` `python none.py`'
+    assert list(broken_links('README.md', text)) == ['docs/none.md', '#no-such-heading', 'docs/data.md#nor-this']
+    assert list(missing_files(text + ' `python -m tests.none`')) == ['misc/none.py', 'none.py', 'tests/none.py']
