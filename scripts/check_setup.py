@@ -172,7 +172,7 @@ class DataChain:
         except DataError:
             yield Finding(MISSING, 'bu_data', 'the bottom-up-attention archive',
                           f'unpacking the archive into {archive}, so that it holds trainval/ '
-                          '(README.md: Where the data comes from)\n'
+                          '(data/README.md says where to get it)\n'
                           'without it, features of another origin: ' + self.command(commands.REGIONS_OF_COCO),
                           lacking(regions))
 
@@ -333,7 +333,7 @@ def run_findings(checkpoints):
     if len(findings) > RUNS_SHOWN:
         yield Finding(THERE, f'and {len(findings) - RUNS_SHOWN} more')
     if not findings:
-        yield Finding(MISSING, 'runs', 'none yet; README.md, Training, has the commands')
+        yield Finding(MISSING, 'runs', 'none yet; the commands are in README.md, Training')
 
 
 def runs_in(folder):

@@ -32,5 +32,5 @@ cat <<'END'
 What next, after  . .venv/bin/activate  :
   python scripts/plot_history.py checkpoints/demo_* --output curves.png
   python scripts/create_report.py eval_results/demo_*_test.json --input_json data/demo/cocotalk.json --image_root data/demo/images
-and README.md has a command for a page to look at captions and regions with ("A page to look at").
+and docs/evaluation.md has a command for a page of captions, regions and attention ("A page to look at").
 END
