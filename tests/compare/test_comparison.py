@@ -100,8 +100,9 @@ def test_p_values_are_corrected_by_holms_steps():
 
 
 def bleu_sums(captions, keys):
-    return np.array([bleu.caption_counts(tokenize(captions[key]), *bleu.reference_limits(map(tokenize, REFERENCES[key])))
-                     for key in keys], np.float64).sum(0)
+    counts = [bleu.caption_counts(tokenize(captions[key]), *bleu.reference_limits(map(tokenize, REFERENCES[key])))
+              for key in keys]
+    return np.array(counts, np.float64).sum(0)
 
 
 @pytest.mark.parametrize('keys', [[1, 2, 3, 4], [2, 2, 4, 1], [3], [4, 4]])
@@ -196,7 +197,8 @@ def test_bleu_is_not_counted_where_a_caption_is_missing():
 
 
 @pytest.mark.parametrize('scores, overall, whole', [
-    ([0.12345, 0.2], 0.1617, True), ([1.23456, 1.3], 1.267, True), ([123.456, 130.0], 126.7, True), ([0.01234, 0.01236], 0.0123, True),
+    ([0.12345, 0.2], 0.1617, True), ([1.23456, 1.3], 1.267, True), ([123.456, 130.0], 126.7, True),
+    ([0.01234, 0.01236], 0.0123, True),
     ([0.12345, 0.2], 0.1620, False), ([0.0001, 0.0002], 0.0003, False)])
 def test_a_mean_that_was_rounded_is_still_one_and_another_number_is_not(scores, overall, whole):
     run = Results('a', 'a.json', {'M': overall}, {1: 'a', 2: 'a'}, {'M': dict(zip([1, 2], scores))})

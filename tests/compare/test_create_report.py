@@ -213,8 +213,12 @@ def nasty_page(folder):
     """A page on runs whose names, captions, references and options are a stranger's."""
     paths = []
     for number, shift in enumerate((0.0, 0.2, -0.1)):
-        paths.append(write_results(folder, f'<img src=x onerror=alert(1)>{number}', shift, images=[{'image_id': f'"><b>{image}', 'caption': f'{NASTY} {number}', 'CIDEr': 1 + shift * image,
-                        '</style><script>': 0.5} for image in IMAGES], overall={'CIDEr': 1 + shift * float(np.mean(IMAGES)), '</style><script>': 0.5}, options={'split': 'test', '<u>': f'<u>{number}'}))
+        images = [{'image_id': f'"><b>{image}', 'caption': f'{NASTY} {number}', 'CIDEr': 1 + shift * image,
+                   '</style><script>': 0.5} for image in IMAGES]
+        paths.append(write_results(
+            folder, f'<img src=x onerror=alert(1)>{number}', shift, images=images,
+            overall={'CIDEr': 1 + shift * float(np.mean(IMAGES)), '</style><script>': 0.5},
+            options={'split': 'test', '<u>': f'<u>{number}'}))
     talk = folder / 'talk.json'
     talk.write_text(json.dumps({'images': [{'id': f'"><b>{image}', 'split': 'test', 'captions': [NASTY]}
                                            for image in IMAGES]}))

@@ -153,11 +153,13 @@ def test_a_packing_that_was_killed_goes_on_and_ends_in_the_same_bytes(run_script
     (root / 'all.h5.partial' / 'all.h5.9.part').write_bytes(b'half')
     states = Writer(str(root / 'all.h5.partial' / 'all.h5')).state
     stored, compared = [], []
-    for name, images in (('store', stored), ('compare', compared)):
-        def counting(image_id, *args, plain=getattr(pack_features, name), images=images, **more):
-            images.append(image_id)
-            return plain(image_id, *args, **more)
-        monkeypatch.setattr(pack_features, name, counting)
+
+    def count(name, images):
+        plain = getattr(pack_features, name)
+        monkeypatch.setattr(pack_features, name, lambda image_id, *args, **more: (
+            images.append(image_id), plain(image_id, *args, **more))[1])
+    count('store', stored)
+    count('compare', compared)
     assert pack(run_script, root)[0] == 0
     # Of a kill in the middle of a record, some of it may count.
     assert len(stored) == (states == 0).sum() and len(compared) == (states < 2).sum()
@@ -230,7 +232,7 @@ def test_no_file_is_made_of_input_that_is_all_broken(run_script, root):
 
 
 def test_folders_that_have_grown_are_packed_on_from_the_file_as_it_is(run_script, root, monkeypatch):
-    for kind, folder in FOLDERS.items():
+    for folder in FOLDERS.values():
         (root / 'late' / folder).mkdir(parents=True)
         for path in [*(root / folder).glob('114.*'), *(root / folder).glob('115.*')]:
             path.rename(root / 'late' / folder / path.name)

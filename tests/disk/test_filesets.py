@@ -1,5 +1,6 @@
 """A set of files that is replaced as one: killed anywhere, read meanwhile, written by one process alone."""
 
+import functools
 import json
 import os
 import signal
@@ -66,14 +67,14 @@ def forked(work):
 @pytest.mark.parametrize('event', ['open', 'os.rename', 'os.remove'])
 def test_killed_anywhere_in_a_save_the_folder_holds_the_old_set_or_the_new(tmp_path, event):
     outcomes = []
+
+    def killed(folder, number):
+        end_at(event, [str(folder)], number)
+        save(folder, NEW)
     for number in range(1, 30):
         folder = tmp_path / str(number)
         save(folder, OLD)
-
-        def killed():
-            end_at(event, [str(folder)], number)
-            save(folder, NEW)
-        status = forked(killed)
+        status = forked(functools.partial(killed, folder, number))
         assert status in (0, -signal.SIGKILL)
         before, found = files_of(folder), content_of(folder)
         assert found in (OLD, NEW) and files_of(folder) == before  # a reader changes nothing
@@ -123,9 +124,9 @@ def test_a_command_that_was_killed_holds_its_output_folder_until_its_workers_hav
 
 def test_two_processes_do_not_write_into_one_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, 'PATIENCE', 0.1)
-    with filesets.only_writer(tmp_path / 'run'):
-        with pytest.raises(UsageError, match='another process is training in .*run; wait for it'):
-            save(tmp_path / 'run', NEW)
+    with filesets.only_writer(tmp_path / 'run'), \
+            pytest.raises(UsageError, match='another process is training in .*run; wait for it'):
+        save(tmp_path / 'run', NEW)
     save(tmp_path / 'run', NEW)
 
 
@@ -168,7 +169,7 @@ def test_a_reader_beside_a_writer_sees_one_set_and_disturbs_nothing(tmp_path):
             os._exit(0)
         except BaseException:
             os._exit(1)
-    seen, mixed, status = set(), 0, None
+    seen, status = set(), None
     while status is None:
         run = checkpoint.find_run(str(tmp_path), 'x')
         assert (run.weights['w'] == run.infos['iter']).all()

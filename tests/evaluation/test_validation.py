@@ -17,12 +17,13 @@ CAPTIONS = {7: [1, 2, 3, 0], 8: [1, 4, 0, 0], 9: [2, 4, 0, 0]}
 IMAGES = [{'id': image_id, 'file_path': f'{image_id}.jpg'} for image_id in CAPTIONS]
 REFERENCES = {image_id: [' '.join(VOCABULARY[str(word)] for word in words if word)]
               for image_id, words in CAPTIONS.items()}
+UNIFORM = -math.log(5)
 
 
 class Model(nn.Module):
     """Gives every word the same log-probability."""
 
-    def __init__(self, log_prob=-math.log(5)):
+    def __init__(self, log_prob=UNIFORM):
         super().__init__()
         self.log_prob, self.modes = log_prob, []
 

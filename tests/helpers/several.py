@@ -1,9 +1,10 @@
-"""Runs of the programs in several processes, as torchrun starts them, without loading torch again for each."""
+"""Programs in several processes as torchrun starts them, forked, so that torch is loaded once."""
 
 import multiprocessing
 import os
 import socket
 import sys
+import traceback
 
 import torch
 
@@ -13,15 +14,15 @@ from tests.helpers import tiny
 
 
 def run(processes, module, arguments, folder, prepare=None, timeout=60):
-    """Run `module` with `arguments` in so many processes -> (exit statuses, what each printed), by rank.
+    """Run `module` with `arguments` in `processes` processes -> (exit statuses, what each printed), by rank.
 
-    `prepare(rank)`, if given, is called in each process first.  Output goes to files in `folder`.
+    `prepare(rank)`, if given, is called first in each process.  Their output goes to files in `folder`.
     """
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
-    build_optimiser([torch.zeros(1)], 'sgd')  # loads, once for all forks, what torch loads here
+    build_optimiser([torch.zeros(1)], 'sgd')  # torch loads modules here: once for all forks
     context = multiprocessing.get_context('fork')
     started = [context.Process(target=_work, args=(rank, processes, port, module, arguments, folder, prepare))
                for rank in range(processes)]
@@ -40,8 +41,13 @@ def _work(rank, processes, port, module, arguments, folder, prepare):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes),
                       LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port),
                       TORCHELASTIC_RUN_ID='test')
-    sys.stdout = sys.stderr = sys.__stderr__ = open(folder / f'{rank}.txt', 'w', buffering=1)
-    torch.set_num_threads(1)  # the threads of the parent process did not come along
-    if prepare is not None:
-        prepare(rank)
-    run_command(lambda: tiny.run(module, arguments))
+    torch.set_num_threads(1)  # a fork has none of its parent's threads
+    with open(folder / f'{rank}.txt', 'w', buffering=1, encoding='utf-8') as output:
+        sys.stdout = sys.stderr = sys.__stderr__ = output
+        try:
+            if prepare is not None:
+                prepare(rank)
+            run_command(lambda: tiny.run(module, arguments))
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)

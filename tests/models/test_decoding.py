@@ -130,7 +130,7 @@ def test_an_ensemble_speaks_with_the_mean_of_its_members_probabilities(beam_size
     for i, arrays in enumerate(per_image(batch)):
         regions = [naive.encode(model, *arrays) for model, _, _ in pairs]
 
-        def ask(words):
+        def ask(words, regions=regions):
             parts = [naive.next_word_log_probs(model, one, words)[-1].exp()
                      for (model, _, _), one in zip(pairs, regions)]
             return (sum(parts) / len(parts)).log()

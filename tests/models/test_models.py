@@ -194,7 +194,7 @@ def test_scheduled_sampling_feeds_words_drawn_from_the_models_own_distribution(m
             model.output.weight *= 3
         batch, drawn = make_batch(), []
 
-        def draw(log_probs):
+        def draw(log_probs, drawn=drawn):
             words = plain(log_probs)
             drawn.append((log_probs, words))
             return words
@@ -216,7 +216,7 @@ def test_scheduled_sampling_feeds_words_drawn_from_the_models_own_distribution(m
             assert torch.allclose(log_probs, found[lengths > t, t], atol=1e-5)
         assert torch.equal(model.eval()(memory, captions), expected)
         model.train().scheduled_sampling_prob, fed_own = 0.3, []
-        monkeypatch.setattr(recurrent, 'draw', lambda p: (fed_own.append(len(p)), plain(p))[1])
+        monkeypatch.setattr(recurrent, 'draw', lambda p, fed=fed_own: (fed.append(len(p)), plain(p))[1])
         for _ in range(60):
             model(memory, captions)
         assert sum(fed_own) / (60 * int(lengths.sum())) == pytest.approx(0.3, abs=0.04)

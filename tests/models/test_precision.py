@@ -58,7 +58,7 @@ def test_every_weight_learns_from_rewards_in_bfloat16_too(changes):
         options = types.SimpleNamespace(sc_baseline='greedy', sc_samples=4, seed=1, amp=amp)
         advantage = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
         self = types.SimpleNamespace(model=model, device=CPU, longest=6, options=options,
-                                     rewards=lambda ids, samples, greedy: (advantage, {}))
+                                     rewards=lambda *_, advantage=advantage: (advantage, {}))
         found[amp] = gradients(model, train.Training._self_critical_loss(self, batch)[0]['loss'])
     assert set(found['off']) == set(found['bf16'])
 

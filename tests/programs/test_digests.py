@@ -1,7 +1,7 @@
 """The weights of every family after 21 steps: a refactoring changes none of them.
 
 Sums of products differ between processors and builds of torch, so the digests are compared only where they were
-taken.  After a change that is meant to change numbers: `REGENERATE=1 python -m pytest tests/programs/test_digests.py`.
+taken.  After a change that is meant to change numbers: `REGENERATE=1 pytest tests/programs/test_digests.py`.
 """
 
 import hashlib
@@ -32,8 +32,9 @@ FAMILIES = {
 
 def place():
     """What the numbers depend on besides the code."""
-    name = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo', encoding='utf-8')
-                 if line.startswith('model name')), '') if os.path.exists('/proc/cpuinfo') else ''
+    cpuinfo = pathlib.Path('/proc/cpuinfo')
+    lines = cpuinfo.read_text(encoding='utf-8').splitlines() if cpuinfo.exists() else []
+    name = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), '')
     return f'torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {name}'
 
 

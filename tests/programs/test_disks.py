@@ -221,7 +221,7 @@ def test_an_evaluation_on_a_full_disk_says_so_and_leaves_the_results_before(corp
     flags = tiny.eval_flags(corpus, tmp_path / 'run', '--language_eval', 1)
     monkeypatch.setenv('PATH', '')
     assert call(evaluation, flags, capsys)[0] == 0
-    before = {path: text for path, text in content(disk).items()}
+    before = dict(content(disk))
     fill(disk, 0)
     status, said = call(evaluation, [*flags, '--beam_size', 3], capsys)
     assert status == 1 and 'No space left on device' in complaint(said) and 'make room' in complaint(said)

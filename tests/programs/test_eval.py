@@ -2,6 +2,7 @@
 
 import json
 import math
+import pathlib
 
 import pytest
 import torch
@@ -193,7 +194,7 @@ def test_model_options_come_from_the_infos_file_and_may_not_be_contradicted(trai
 def test_grid_vectors_from_boxes_give_the_captions_of_stored_ones(trained):
     corpus, folder = trained
     stored = evaluate(trained)
-    bare = [flag for flag in tiny.eval_flags(corpus, folder)]
+    bare = list(tiny.eval_flags(corpus, folder))
     at = bare.index('--input_grid_vec_dir')
     del bare[at:at + 2]
     for source in (('--input_box_dir', corpus / 'box'), ('--input_rel_box_dir', corpus / 'rel')):
@@ -242,9 +243,9 @@ def test_the_models_of_an_ensemble_have_one_name_that_a_file_can_have():
     joined = [evaluation.joined_name(models) for models in (names, names[:4], names[::-1], ['\u4e00' * 80])]
     assert len(set(joined)) == 4 and joined[3].startswith('\u4e00' * 60)
     for name in joined:
-        path = f'eval_results/{name}_restval.json'
-        results.write_results(path, {}, [], {})
-        assert json.loads(open(path, encoding='utf-8').read())['overall'] == {}
+        path = pathlib.Path(f'eval_results/{name}_restval.json')
+        results.write_results(str(path), {}, [], {})
+        assert json.loads(path.read_text(encoding='utf-8'))['overall'] == {}
     assert evaluation.joined_name(['a', 'b']) == 'a+b'
 
 

@@ -391,7 +391,7 @@ def test_the_device_is_the_one_that_was_named(runs, monkeypatch):
         runs('--device', 'cuda:63')
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     for there, found in ((True, 'cuda'), (False, 'cpu')):
-        monkeypatch.setattr(torch.cuda, 'is_available', lambda: there)
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda there=there: there)
         assert machine.pick_device('auto').type == found
     assert str(machine.pick_device('cuda:1')) == 'cuda:1' and machine.pick_device('cpu').type == 'cpu'
 

@@ -1,6 +1,7 @@
 """A batch is the same training in parts and in processes, whatever the number of either."""
 
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -123,7 +124,7 @@ def test_each_process_draws_its_own_dropout(monkeypatch):
     drawn = []
     for rank, iteration in ((0, 0), (1, 0), (2, 0), (1, 5)):
         torch.manual_seed(3)
-        monkeypatch.setattr(train.parallel, 'rank', lambda: rank)
+        monkeypatch.setattr(train.parallel, 'rank', lambda rank=rank: rank)
         train.restore_random({'iter': iteration}, 3, torch.device('cpu'))
         drawn.append(float(torch.rand(())))
     assert len(set(drawn)) == 4
@@ -260,7 +261,7 @@ def test_others_wait_longer_for_the_main_process_where_it_may_take_days(tmp_path
     def prepare(rank):
         parallel.PATIENCE = datetime.timedelta(seconds=2)
     for may_take_days, expected in ((True, [0, 0]), (False, [1, 1])):
-        program = InProcesses(lambda: parallel.on_main(slow, may_take_days=may_take_days))
+        program = InProcesses(functools.partial(parallel.on_main, slow, may_take_days=may_take_days))
         statuses, texts = several.run(2, program, [], tmp_path / 'out', prepare)
         assert statuses == expected and ('found regions' in texts[0]) == may_take_days
 

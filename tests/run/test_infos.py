@@ -98,13 +98,13 @@ def spoil(kind, change):
 def test_moments_are_taken_whole_and_finite_or_not_at_all(kind, name):
     assert spoil(kind, lambda state: None)
     for wrong in (torch.full((2, 3), math.nan), torch.zeros(3, 2), torch.zeros(2, 3, dtype=torch.int64), 'x', {}):
-        assert not spoil(kind, lambda state: state[0].update({name: wrong})), wrong
+        assert not spoil(kind, lambda state, wrong=wrong: state[0].update({name: wrong})), wrong
     assert not spoil(kind, lambda state: state[0].update(another=torch.zeros(2, 3)))
     assert not spoil(kind, lambda state: state.update({7: state.pop(0)}))
     assert not spoil(kind, lambda state: state.update({'0': state.pop(0)}))
     if kind.startswith('adam'):
         for step in (torch.tensor(-1.0), torch.tensor(math.nan), torch.zeros(3), torch.zeros(1), None, 'x'):
-            assert not spoil(kind, lambda state: state[0].update(step=step)), step
+            assert not spoil(kind, lambda state, step=step: state[0].update(step=step)), step
 
 
 def test_a_run_whose_moments_are_broken_goes_on_without_them_and_says_so(root, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -131,8 +132,8 @@ def test_a_java_that_hangs_is_stopped_and_its_children_too(fake_java, tmp_path):
     line = next(line for line in notes if 'METEOR' in line)
     assert 'gave no sign for 1.5 seconds' in line and 'Out of patience' in line
     time.sleep(0.1)
-    status = f'/proc/{(tmp_path / "child").read_text()}/stat'
-    assert not os.path.exists(status) or open(status).read().split()[2] == 'Z'
+    status = pathlib.Path(f'/proc/{(tmp_path / "child").read_text()}/stat')
+    assert not status.exists() or status.read_text().split()[2] == 'Z'
 
 
 def test_a_java_that_dies_is_reported_with_its_words(fake_java):

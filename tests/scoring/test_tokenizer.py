@@ -123,7 +123,13 @@ KNOWN = [
 ]
 
 # Pieces that captions are made of, glued together at random with and without spaces.
-PIECES = ["a", "the", "The", "man", "dog", "dog's", "dogs'", "isn't", "can't", "cannot", "gonna", "it's", "they're", "I'm", "he'd", "we've", "o'clock", "U.S.", "T.V.", "tv", "st.", "St.", "Mr.", "no.", "Jan.", "etc.", "p.m.", "a.m.", "AT&T", "and/or", "black-and-white", "t-shirt", "well-lit", "w/", "1", "12", "100", "1,000", "2.5", "1/2", "10:30", "1970s", "'80s", "5'10", "1st", "42nd", "4x4", "5ft", "$5", "10%", "#1", ".", ",", ";", ":", "!", "?", "-", "--", "...", "'", '"', "(", ")", "[", "]", "/", "&", "+", "=", "*", "_", "“", "”", "‘", "’", "–", "—", "…", "é", "½", "£"]
+PIECES = [
+    'a', 'the', 'The', 'man', 'dog', "dog's", "dogs'", "isn't", "can't", 'cannot', 'gonna', "it's", "they're",
+    "I'm", "he'd", "we've", "o'clock", 'U.S.', 'T.V.', 'tv', 'st.', 'St.', 'Mr.', 'no.', 'Jan.', 'etc.', 'p.m.',
+    'a.m.', 'AT&T', 'and/or', 'black-and-white', 't-shirt', 'well-lit', 'w/', '1', '12', '100', '1,000', '2.5',
+    '1/2', '10:30', '1970s', "'80s", "5'10", '1st', '42nd', '4x4', '5ft', '$5', '10%', '#1', '.', ',', ';', ':',
+    '!', '?', '-', '--', '...', "'", '"', '(', ')', '[', ']', '/', '&', '+', '=', '*', '_', '“', '”', '‘', '’',
+    '–', '—', '…', 'é', '½', '£']
 
 
 def glued(count):

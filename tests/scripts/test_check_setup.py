@@ -187,7 +187,8 @@ def test_the_machine_is_told(monkeypatch):
     assert 'no CUDA device' in next(check_setup.gpu_findings()).line()
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     for name, major, told in (('A100', 8, 'with bfloat16: --amp bf16'), ('V100', 7, 'without bfloat16')):
-        monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda number: device(name, 16 << 30, major))
+        monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda number, name=name, major=major: device(
+            name, 16 << 30, major))
         assert next(check_setup.gpu_findings()).line() == f'  ok      GPU cuda:0              {name}, 16 GiB, {told}'
 
 

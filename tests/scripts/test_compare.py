@@ -49,8 +49,8 @@ def project(tmp_path):
 
 def start(project, **variables):
     """Start the comparison."""
-    return subprocess.Popen(['bash', 'scripts/compare_models.sh'], cwd=project, text=True,
-                            stderr=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, 'JOBS': '3', **variables})
+    return subprocess.Popen(['bash', 'scripts/compare_models.sh'], cwd=project, text=True, stderr=subprocess.PIPE,
+                            stdout=subprocess.PIPE, env={**os.environ, 'JOBS': '3', **variables})
 
 
 def calls(project, program):
