@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lint and type-check the code as CI and the pre-commit hook do: bash scripts/check.sh
-# Makes .venv where it is not there, as scripts/test.sh does.  Rules are in pyproject.toml.
+# Creates .venv if it does not exist, as scripts/test.sh does.  Rules are in pyproject.toml.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/venv.sh

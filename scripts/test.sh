@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Run the tests: bash scripts/test.sh [pytest's arguments]
-# Makes .venv and installs requirements.txt and tests/requirements.txt on the first run.  Tests on real data
-# take the 99-image excerpt of COCO from $MINICOCO, tests of pages Debian's chromium; each skips where what it
-# needs is not there.
+# Creates .venv and installs requirements.txt and tests/requirements.txt on the first run.  Tests on real data
+# read the 99-image excerpt of COCO from $MINICOCO, tests of pages need Debian's chromium; each skips if what it
+# needs is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/venv.sh
