@@ -114,16 +114,16 @@ USES_OF_WEIGHTS = {'resnet101': 'only for features and captions of images of you
 
 def cnn_findings(folder):
     """Weights of the networks that look at images, in the places where they are looked for."""
-    from misc.dataset.recipe import DETECTOR, MODELS
+    from misc.dataset.networks import DEFAULT_NETWORK, DETECTOR, NAMES
     from misc.pictures.weights import find_file
-    for name, what in (*((model, model) for model in MODELS), (DETECTOR, 'Faster R-CNN')):
+    for name, what in (*((model, model) for model in NAMES), (DETECTOR, 'Faster R-CNN')):
         try:
             yield Finding(THERE, what, find_file(name, None if folder == 'data' else folder))
         except DataError as error:
             try:    # what torchvision downloaded serves, too
                 yield Finding(THERE, what, find_file(name))
             except DataError:
-                if name != MODELS[1]:   # which nobody needs who has the other
+                if name in (DEFAULT_NETWORK, DETECTOR):   # the others are alternatives to it
                     yield Finding(MISSING, what, USES_OF_WEIGHTS[what], str(error))
 
 

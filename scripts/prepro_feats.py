@@ -13,7 +13,7 @@ import numpy as np
 from misc.cli import DataError, Parser, Progress, UsageError, note, number_in, run_command
 from misc.dataset.features import SUFFIX, write_array
 from misc.dataset.karpathy import read_images
-from misc.dataset.recipe import LAYOUTS, MODELS
+from misc.dataset.networks import LAYOUTS, NAMES
 from misc.pictures.images import read_rgb
 from misc.prepare.broken import Broken
 from misc.prepare.made import Files, Sample, claimed, digest, finished
@@ -113,7 +113,7 @@ def arguments():
     parser.add_argument('--output_dir', required=True, help='beginning of the names of the folders')
     parser.add_argument('--images_root', required=True, help=(
         'folder of the images: it holds train2014/ and val2014/'))
-    parser.add_argument('--model', default='resnet101', choices=MODELS, help='the network')
+    parser.add_argument('--model', default='resnet101', choices=NAMES, help='the network')
     parser.add_argument('--model_root', help=(
         "folder of the weights, MODEL.pth or as torchvision names them (default: data, data/imagenet_weights, "
         "then torchvision's own downloads)"))

@@ -21,13 +21,10 @@ from typing import Any
 
 from misc import commands
 from misc.cli import DataError
+from misc.dataset.networks import DETECTOR, LAYOUTS, NAMES
 from misc.disk.files import read_json
 
 DETECTORS = ('grid', 'fasterrcnn')
-MODELS = ('resnet101', 'resnet152')
-LAYOUTS = ('caffe', 'torchvision')
-DETECTOR = 'fasterrcnn_resnet50_fpn_v2'   # torchvision's name of it
-FEATURES = 2048                           # numbers per region feature
 DEFAULTS = {'grid_size': 7, 'min_regions': 10, 'max_regions': 100, 'min_confidence': 0.2, 'longest_side': 640}
 SETTINGS = {'grid': ('grid_size', 'longest_side'),
             'fasterrcnn': ('min_regions', 'max_regions', 'min_confidence', 'longest_side')}
@@ -64,7 +61,7 @@ def checked_recipe(recipe: Any, where: str) -> dict[str, Any]:
                             and (name == 'min_confidence' or recipe[name] == int(recipe[name]))
                             for name in numbers)
             and recipe.get('min_regions', 0) <= recipe.get('max_regions', 1000)
-            and recipe.get('cnn_model') in MODELS and recipe.get('cnn_layout') in LAYOUTS
+            and recipe.get('cnn_model') in NAMES and recipe.get('cnn_layout') in LAYOUTS
             and all(is_weights(recipe.get(name)) for name in weights)):
         raise DataError(f'{where} does not record how regions were found, or records impossible settings; make it '
                         f'again with:\n{commands.REGIONS}')

@@ -1,11 +1,13 @@
-"""Pictures -> regions on disk, in the form of make_bu_data.py: OUT_att/ID.npz, OUT_fc/ID.npy, OUT_box/ID.npy,
-OUT_box_sizes.json; and beside them how the regions were found (misc/dataset/recipe.py), OUT_att_regions.json."""
+"""Pictures -> regions on disk, in the format of make_bu_data.py: OUT_att/ID.npz, OUT_fc/ID.npy, OUT_box/ID.npy and
+OUT_box_sizes.json; beside them the recipe (misc/dataset/recipe.py), OUT_att_regions.json."""
 
 import contextlib
 import itertools
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,80 +20,91 @@ from misc.disk.files import write_json
 from misc.pictures import cnn
 from misc.pictures.finder import Finder
 from misc.pictures.images import read_size, read_upright, shrunk
+from misc.pictures.sources import PictureSource
+from misc.prepare.broken import Broken
 from misc.prepare.made import claimed, finished
 from misc.prepare.workers import ahead
 
 KINDS = ('att', 'fc', 'box')
-BATCH = 256   # pictures whose sizes are on disk before the first of them is looked at
+CHUNK = 256   # pictures whose sizes are written before the regions of the first of them are found
 COMMAND = 'extract_regions.py'
+
+Image = tuple[str, str]   # id, path
+Item = TypeVar('Item')
 
 
 class Extraction:
-    """The regions of pictures, found in one way, under one beginning of names."""
+    """The regions that one recipe finds in pictures, and their folders.
 
-    def __init__(self, base, recipe, broken):
-        """base: what the names of folders begin with; way: as of misc/dataset/recipe.py; unreadable pictures go to
-        `broken`."""
+    folders  {kind: path} of `KINDS`
+    sizes    {id: (width, height)} of the pictures whose sizes are on disk
+    """
+
+    def __init__(self, base: str, recipe: Mapping[str, Any], broken: Broken) -> None:
+        """base: the prefix of the folders' names; unreadable pictures go to `broken`."""
         self.base, self.recipe, self.broken = base, recipe, broken
         self.folders = {kind: f'{base}_{kind}' for kind in KINDS}
-        self.sizes = {}   # id: (width, height), of those on disk
+        self.sizes: dict[str, tuple[int, int]] = {}
 
-    def run(self, pictures, device, batch_size, threads, weight_folder=None):
-        """Find the regions of `pictures` (an `OwnPictures` or `ListedPictures`) that are not there yet; the ids
-        (as strings) whose regions are there in the end.  Raises `UsageError` where other regions are there."""
+    def run(self, pictures: PictureSource, device: torch.device, batch_size: int, threads: int,
+            weight_folder: str | None = None) -> set[str]:
+        """Find the regions of `pictures` that are not on disk yet; returns the ids of those that are in the end.
+
+        weight_folder: see `recipes.new_recipe`.  Raises `UsageError` where the folders hold other regions.
+        """
         paths = pictures.paths
         inputs = pictures.inputs(self.recipe['longest_side'])
         with claimed(self.base, COMMAND, self._claim(), inputs, list(self.folders.values())):
             write_json(recipe_path(self.folders['att']), self.recipe, indent=1)
-            with contextlib.suppress(DataError):   # a broken sizes file is made anew
-                self.sizes = {image_id: tuple(map(int, size))
-                              for image_id, size in image_sizes(self.folders['box']).items()}
+            with contextlib.suppress(DataError):   # a broken sizes file is written again
+                self.sizes = {image_id: (int(width), int(height))
+                              for image_id, (width, height) in image_sizes(self.folders['box']).items()}
             for image_id in pictures.changed():
-                self._forget(image_id)
+                self._remove(image_id)
             pictures.save()
             done = self.done()
             with Progress(len(paths), 'regions', done=len(done & set(paths))) as display:
                 if not done >= set(paths):
                     finder = Finder(self.recipe, device, weight_folder)
                     self._find(list(paths.items()), done, finder, batch_size, threads, display)
-            there = self.done()
-            self._write_sizes({image_id: size for image_id, size in self.sizes.items() if image_id in there})
-        return there & set(paths)
+            done = self.done()
+            self._write_sizes({image_id: size for image_id, size in self.sizes.items() if image_id in done})
+        return done & set(paths)
 
-    def _claim(self):
-        """The way by the flags that it was given with: of weights it is their content that counts."""
+    def done(self) -> set[str]:
+        """The ids of the pictures whose arrays and size are on disk."""
+        return set.intersection(set(self.sizes), *(finished(self.folders[kind], SUFFIX[kind]) for kind in KINDS))
+
+    def _claim(self) -> dict[str, Any]:
+        """The recipe by the names of the command's flags; weights count by their content, not by their folder."""
         marks = ', '.join(self.recipe[name] for name in ('cnn_weights', 'detector_weights') if name in self.recipe)
         return {**{name: value for name, value in self.recipe.items() if not name.endswith('weights')},
                 'cnn_weight_dir': marks}
 
-    def _forget(self, image_id):
-        """Remove what was found in an earlier picture of that number."""
-        for kind in reversed(KINDS):   # the box file counts, so it goes first
+    def _remove(self, image_id: str) -> None:
+        """Remove the regions of an earlier picture with this id."""
+        for kind in reversed(KINDS):   # the box file first: without it the others count as missing
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.folders[kind], f'{image_id}{SUFFIX[kind]}'))
 
-    def done(self):
-        """The ids (as strings) whose arrays and size are there."""
-        return set.intersection(set(self.sizes), *(finished(self.folders[kind], SUFFIX[kind]) for kind in KINDS))
-
-    def _write_sizes(self, sizes):
+    def _write_sizes(self, sizes: dict[str, tuple[int, int]]) -> None:
         self.sizes = sizes
         write_json(f'{self.folders["box"]}_sizes.json', sizes)
 
-    def _find(self, images, done, finder, batch_size, threads, display):
-        """Find the regions of `images`, [(id, path)], but for those `done`: one batch is looked at while threads
-        read the next pictures and pack the regions before."""
-        pool, writing = ThreadPoolExecutor(threads), deque()
+    def _find(self, images: Sequence[Image], done: set[str], finder: Finder, batch_size: int, threads: int,
+              display: Progress) -> None:
+        """Find the regions of `images` except those `done`: while the device works on one batch, threads read the
+        next pictures and compress the regions before."""
+        pool = ThreadPoolExecutor(threads)
+        writing: deque[Future] = deque()
         try:
-            for start in range(0, len(images), BATCH):
-                batches = self._batches(images[start:start + BATCH], done, batch_size, display)
-                read = ahead(lambda image: read_upright(image[1], finder.recipe['longest_side']),
+            for start in range(0, len(images), CHUNK):
+                batches = self._batches(images[start:start + CHUNK], done, batch_size, display)
+                read = ahead(lambda image: read_upright(image[1], self.recipe['longest_side']),
                              itertools.chain.from_iterable(batches), pool, threads + 1)
                 for batch in batches:
-                    for some, pictures in self._readable(itertools.islice(read, len(batch)), done):
-                        for image, regions in zip(some, self._regions(finder, some, pictures)):
-                            if regions is not None and image[0] not in done:
-                                writing.append(pool.submit(self._write, image[0], *regions))
+                    for image_id, boxes, features in self._regions(itertools.islice(read, len(batch)), done, finder):
+                        writing.append(pool.submit(self._write, image_id, boxes, features))
                     while len(writing) > 2 * batch_size:
                         writing.popleft().result()
                     display.update(sum(image_id not in done for image_id, _ in batch))
@@ -100,32 +113,35 @@ class Extraction:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _batches(self, images, done, batch_size, display):
-        """The batches that have to be looked at for the regions of `images`, lists of [(id, path)]; the sizes of
-        their pictures are on disk then.
+    def _batches(self, images: Sequence[Image], done: set[str], batch_size: int,
+                 display: Progress) -> list[list[Image]]:
+        """The batches of `images` in which any regions are missing; writes the sizes of their pictures.
 
-        What shares a batch with a picture shows in the last bits of its features, so batches are those of all
-        the pictures, also where some are `done`: they do not tell where an earlier run stopped.
+        The other pictures of a batch affect the last bits of a picture's features.  So batches are formed of all
+        pictures, also those `done`, and features do not depend on where an earlier run stopped.
         """
-        there = []
+        sized = []
         for image_id, path in images:
             try:
                 if image_id not in done:
                     self.sizes[image_id] = read_size(path, upright=True)
-                there.append((image_id, path))
+                sized.append((image_id, path))
             except DataError as error:
                 self.broken.add(error)
                 display.update()
-        # Before the first boxes: without a size beside them they would be measured wrongly.
+        # Before the first boxes: boxes without a size beside them would be scaled wrongly by later commands.
         self._write_sizes(self.sizes)
-        shapes = [shrunk(self.sizes[image_id], self.recipe['longest_side']) for image_id, _ in there]
-        return [batch for batch in alike(there, shapes, batch_size)
+        shapes = [shrunk(self.sizes[image_id], self.recipe['longest_side']) for image_id, _ in sized]
+        return [batch for batch in batches_of_one_shape(sized, shapes, batch_size)
                 if not all(image_id in done for image_id, _ in batch)]
 
-    def _readable(self, read, done):
-        """The pictures that could be read, by their shapes: [([(id, path)], [pixels])], one pair of lists but
-        where a file was replaced in between."""
-        found = {}
+    def _regions(self, read: Iterable[tuple[Image, Future]], done: set[str],
+                 finder: Finder) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Yield (id, boxes, features) of a batch, except for pictures that are `done` or where nothing is found.
+
+        read: each picture and the future of `read_upright` of it.
+        """
+        by_shape: dict[tuple[int, ...], tuple[list[Image], list[np.ndarray]]] = {}
         for image, result in read:
             try:
                 pixels = result.result()[0]
@@ -133,30 +149,35 @@ class Extraction:
                 if image[0] not in done:
                     self.broken.add(error)
                 continue
-            images, pictures = found.setdefault(pixels.shape, ([], []))
+            # All have one shape, unless a file was replaced after its size was read.
+            images, pictures = by_shape.setdefault(pixels.shape, ([], []))
             images.append(image)
             pictures.append(pixels)
-        return list(found.values())
+        for images, pictures in by_shape.values():
+            for image, regions in zip(images, self._found(finder, images, pictures)):
+                if regions is not None and image[0] not in done:
+                    yield image[0], *regions
 
-    def _regions(self, finder, images, pictures):
-        """What `finder` finds in each of `pictures`, scaled to the pixels of the file, or None where nothing
-        can be found."""
+    def _found(self, finder: Finder, images: Sequence[Image],
+               pictures: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray] | None]:
+        """(boxes, features) of each of `pictures`, boxes in the pixels of the file; None where nothing is found."""
         try:
             found, reason = finder(np.stack(pictures)), ''
         except cnn.TooSmall as error:
             found, reason = None, str(error)
         except torch.OutOfMemoryError:
             found, reason = None, "it does not fit into the device's memory"
-        # After the error, not while it is handled: it holds what the batch left in memory.
+        # Retried out here, since the exception being handled would keep the batch's memory alive.
         if found is None and len(images) > 1:
-            return [self._regions(finder, [image], [picture])[0] for image, picture in zip(images, pictures)]
+            return [self._found(finder, [image], [picture])[0] for image, picture in zip(images, pictures)]
         if found is None:
             self.broken.add(f'{images[0][1]}: {reason}')
             return [None]
-        return [self._checked(image, picture, *regions)
+        return [self._scaled(image, picture, *regions)
                 for image, picture, regions in zip(images, pictures, found)]
 
-    def _checked(self, image, picture, boxes, features):
+    def _scaled(self, image: Image, picture: np.ndarray, boxes: np.ndarray,
+                features: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """(boxes, features) of a picture, boxes in the pixels of the file; None where they are not finite."""
         (image_id, path), (height, width) = image, picture.shape[:2]
         if not (np.isfinite(features).all() and np.isfinite(boxes).all()):
@@ -165,19 +186,20 @@ class Extraction:
         size = np.array(self.sizes[image_id] * 2, dtype=np.float64)
         return boxes * (size / (width, height, width, height)), features
 
-    def _write(self, image_id, boxes, features):
+    def _write(self, image_id: str, boxes: np.ndarray, features: np.ndarray) -> None:
         # The box file comes last: where it is, the others are.
         write_array(self.folders['att'], image_id, 'att', features)
         write_array(self.folders['fc'], image_id, 'fc', features.mean(axis=0))
         write_array(self.folders['box'], image_id, 'box', boxes.astype(np.float32))
 
 
-def alike(items, shapes, batch_size):
+def batches_of_one_shape(items: Iterable[Item], shapes: Iterable[tuple[int, int]],
+                         batch_size: int) -> Iterator[list[Item]]:
     """Yield lists of up to `batch_size` of `items` whose `shapes` are equal.
 
-    Convolutions see what lies beside a picture, so pictures are never padded to share a batch.
+    Pictures are never padded to share a batch: padding would change what convolutions see at their edges.
     """
-    waiting = {}
+    waiting: dict[tuple[int, int], list[Item]] = {}
     for item, shape in zip(items, shapes):
         waiting.setdefault(shape, []).append(item)
         if len(waiting[shape]) == batch_size:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from misc.dataset.recipe import DETECTOR, seed_of
+from misc.dataset.networks import DETECTOR
+from misc.dataset.recipe import seed_of
 from misc.pictures import cnn, weights
 
 BINS, SAMPLES = 7, 2   # RoI align: bins per side of a box, and samples per side of a bin
@@ -29,9 +30,9 @@ class Finder:
         self.detector = (self._load(DETECTOR, recipe['detector_weights'], folder)
                          if recipe['detector'] == 'fasterrcnn' else None)
 
-    def _load(self, name: str, mark: str, folder: str | None) -> torch.nn.Module:
-        seed = seed_of(mark)
-        path = None if seed is not None else weights.file_of(mark, name, folder)
+    def _load(self, name: str, recorded: str, folder: str | None) -> torch.nn.Module:
+        seed = seed_of(recorded)
+        path = None if seed is not None else weights.file_of(recorded, name, folder)
         if name == DETECTOR:
             from misc.pictures import detector
             most = int(self.recipe['max_regions'])

@@ -14,8 +14,9 @@ from misc import parallel
 from misc.cli import DataError, note
 from misc.dataset.recipe import describe
 from misc.machine import memory_errors
-from misc.pictures.own_images import OwnPictures, listed_name, results_path
+from misc.pictures.coco_list import list_name, results_path
 from misc.pictures.recipes import RecipeFlags, recipe_for_models
+from misc.pictures.sources import FolderPictures
 from misc.prepare.broken import Broken
 from misc.scoring.results import write_vis
 
@@ -27,7 +28,7 @@ class ImageFolder:
 
     With several processes each holds one, and the main process does the work.
 
-    pictures   an `OwnPictures`
+    pictures   an `FolderPictures`
     temporary  the options of `inputs` that name folders which are removed when the evaluation ends
     """
 
@@ -42,14 +43,14 @@ class ImageFolder:
         self.temporary = () if regions_dir else ('input_img_feat_dir', 'input_box_dir')
         self.base = parallel.on_main(
             lambda: os.path.normpath(regions_dir) if regions_dir else temporary_base(at_end))
-        self.pictures = parallel.on_main(lambda: OwnPictures(place, self.base, self.broken, coco_json, most))
+        self.pictures = parallel.on_main(lambda: FolderPictures(place, self.base, self.broken, coco_json, most))
 
     def inputs(self) -> dict[str, str]:
         """The options that say where pictures and regions lie, {name: value}.
 
         `split` gets a name that no split of the data set has, since results are stored under it.
         """
-        listed = f'_{listed_name(self.coco_json)}' if self.coco_json else ''
+        listed = f'_{list_name(self.coco_json)}' if self.coco_json else ''
         return {'input_json': self.place,   # for messages; there is no such file
                 'split': f'pictures{listed}', 'image_root': self.pictures.root,
                 'input_img_feat_dir': f'{self.base}_att', 'input_box_dir': f'{self.base}_box'}

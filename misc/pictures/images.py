@@ -1,35 +1,36 @@
-"""Reading pictures of any colour mode."""
+"""Read image files of any format and colour mode that Pillow knows, as RGB arrays."""
 
 import contextlib
 import os
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
 
 from misc.cli import DataError
 
-# What Pillow's decoders are known to raise on broken files.
+# Exceptions that Pillow's decoders raise on broken files.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError,
            OverflowError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError)
-MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS   # from here on Pillow takes a picture for an attack
-ORIENTATION = 0x0112                       # EXIF's tag
-# EXIF's orientation: what turns the stored pixels upright.
+MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS   # beyond this Pillow raises DecompressionBombError
+ORIENTATION = 0x0112                       # the tag in EXIF
+# EXIF orientation: the transposition that turns the stored pixels upright.
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}
 REDUCIBLE = ('L', 'LA', 'RGB', 'RGBA', 'CMYK')   # modes whose pixels can be averaged
 
 
-def read_rgb(path):
-    """The image as uint8 (height, width, 3), red, green, blue.
+def read_rgb(path: str) -> np.ndarray:
+    """Read an image as uint8 (height, width, 3), red, green, blue.
 
-    Grey, palette, CMYK and other modes are converted; 16-bit greys keep their upper 8 bits;
-    transparent images lie on white; of an animation it is the first frame.  The pixels are as stored
-    (an EXIF orientation is not applied), since COCO's sizes and boxes refer to them so.
-    Raises `DataError`, naming the file, where it is missing or broken.
+    Grey, palette, CMYK and other modes are converted; 16-bit grey keeps its upper 8 bits; transparent images
+    are composited on white; of an animation the first frame is read.  The EXIF orientation is not applied,
+    since COCO's sizes and boxes refer to the pixels as stored.  Raises `DataError`, naming the file, where it
+    is missing or broken.
     """
     try:
         with _opened(path) as image:
@@ -39,17 +40,17 @@ def read_rgb(path):
         raise DataError(_reason(path, error)) from None
 
 
-def read_upright(path, longest):
-    """(pixels, (width, height)) of a picture as people see it, by its EXIF orientation.
+def read_upright(path: str, longest: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Read a picture with its EXIF orientation applied, its longer side scaled down to `longest` pixels.
 
-    pixels: uint8 (h, w, 3) as of `read_rgb`, shrunk so that the longer side has `longest` pixels where it
-    had more; width and height are those before it was shrunk.  Raises `DataError` as `read_rgb` does.
+    Returns (pixels, (width, height)): uint8 (h, w, 3) as from `read_rgb`, and the size before scaling.
+    Raises `DataError` as `read_rgb` does.
     """
     try:
         with _opened(path) as image:
             size = image.size
-            image.draft(None, (2 * longest, 2 * longest))   # JPEG: read at half, a quarter or an eighth
-            image.load()   # before the orientation: of a PNG that loads too, and its errors say nothing
+            image.draft(None, (2 * longest, 2 * longest))   # JPEG: decode at 1/2, 1/4 or 1/8
+            image.load()   # now, since reading a PNG's EXIF loads it too, and `_turn` hides errors
             turn = _turn(image)
             size = size if turn is None or _keeps_sides(turn) else size[::-1]
             if image.mode in REDUCIBLE and max(image.size) >= 4 * longest:
@@ -63,14 +64,15 @@ def read_upright(path, longest):
         raise DataError(_reason(path, error)) from None
 
 
-def shrunk(size, longest):
-    """The (width, height) of the pixels that `read_upright` gives of a picture of `size`."""
+def shrunk(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """The (width, height) of the pixels that `read_upright` returns for a picture of `size`."""
     scale = min(1, longest / max(size))
-    return tuple(max(1, round(side * scale)) for side in size)
+    width, height = (max(1, round(side * scale)) for side in size)
+    return width, height
 
 
-def read_size(path, upright=False):
-    """(width, height) of the image in pixels, from its header; `upright` turns it by its EXIF orientation.
+def read_size(path: str, upright: bool = False) -> tuple[int, int]:
+    """The (width, height) in an image's header, in pixels; `upright`: with its EXIF orientation applied.
     Raises `DataError`."""
     try:
         with _opened(path) as image:
@@ -81,8 +83,8 @@ def read_size(path, upright=False):
 
 
 @contextlib.contextmanager
-def _opened(path):
-    """The image at `path`, opened without Pillow's warnings."""
+def _opened(path: str) -> Iterator[Image.Image]:
+    """Open the image at `path` without Pillow's warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         with Image.open(path) as image:
@@ -90,7 +92,7 @@ def _opened(path):
 
 
 def _turn(image):
-    """The `Image.Transpose` that puts an image upright, or None; a broken EXIF block says nothing."""
+    """The `Image.Transpose` that turns an image upright, or None; a broken EXIF block is ignored."""
     try:
         return TURNS.get(image.getexif().get(ORIENTATION))
     except _BROKEN:
@@ -98,7 +100,7 @@ def _turn(image):
 
 
 def _keeps_sides(turn):
-    """Whether width stays width."""
+    """Whether the turned image has the same width."""
     return turn in (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM,
                     Image.Transpose.ROTATE_180)
 
@@ -106,11 +108,11 @@ def _keeps_sides(turn):
 def _rgb(image):
     """`image` in mode RGB."""
     if image.mode.startswith('I'):
-        # Greys beyond 8 bits, which Pillow's own conversion would clip instead of scale.
+        # Grey of more than 8 bits, which Pillow's conversion would clip instead of scale.
         values = np.asarray(image).astype(np.int64)
         return Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8)).convert('RGB')
     if image.mode == 'F':
-        raise ValueError('grey values are floating-point numbers without a known range')
+        raise ValueError('its grey values are floating-point numbers without a known range')
     if image.mode in ('RGBA', 'RGBa', 'LA', 'La', 'PA') or 'transparency' in image.info:
         image = image.convert('RGBA')
         white = Image.new('RGBA', image.size, 'white')
@@ -123,7 +125,7 @@ def _reason(path, error):
     if isinstance(error, FileNotFoundError):
         return f'{path}: there is no such file'
     if isinstance(error, Image.DecompressionBombError):
-        return f'{path}: it has more than the {MOST_PIXELS:,} pixels that are read at most; shrink it'
+        return f'{path}: it has more than {MOST_PIXELS:,} pixels, the most that are read; shrink it'
     with contextlib.suppress(OSError):
         if not os.path.getsize(path):
             return f'{path}: not a readable image (the file is empty)'

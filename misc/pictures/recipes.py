@@ -9,6 +9,7 @@ from typing import Any
 
 from misc.cli import UsageError, note
 from misc.dataset import recipe
+from misc.dataset.networks import DEFAULT_NETWORK, DETECTOR, NETWORKS
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def new_recipe(detector: str, settings: Mapping[str, Any], cnn_model: str, layou
     found = {'detector': detector, **{name: settings[name] for name in recipe.SETTINGS[detector]}}
     networks = {'cnn_weights': cnn_model}
     if detector == 'fasterrcnn':
-        networks['detector_weights'] = recipe.DETECTOR
+        networks['detector_weights'] = DETECTOR
     paths = weights.find_files(networks.values(), folder) if seed is None else []
     layout = layout or (weights.layout_of(paths[0], cnn_model) if paths else 'torchvision')
     if layout is None:
@@ -42,8 +43,8 @@ def new_recipe(detector: str, settings: Mapping[str, Any], cnn_model: str, layou
                          'the published file of that name was), --cnn_layout torchvision if they are '
                          "torchvision's")
     found.update(cnn_model=cnn_model, cnn_layout=layout)
-    marks = map(weights.file_mark, paths) if paths else [weights.random_mark(seed)] * len(networks)
-    found.update(zip(networks, marks))
+    ids = map(weights.weights_id, paths) if paths else [weights.random_weights_id(seed)] * len(networks)
+    found.update(zip(networks, ids))
     return found
 
 
@@ -54,9 +55,11 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
     is unknown, differs between the models, or contradicts `flags`, and `DataError` where it is broken.
     """
     for path, infos in runs:
-        check_feature_size(path, infos)
-        if infos.get('regions') is not None:
-            recipe.checked_recipe(infos['regions'], path)
+        regions = infos.get('regions')
+        if regions is not None:
+            recipe.checked_recipe(regions, path)
+        network = flags.cnn_model or (regions['cnn_model'] if regions else DEFAULT_NETWORK)
+        check_feature_size(path, infos['opt'].get('img_feat_size'), NETWORKS[network].width)
     (first_path, first), *others = runs
     trained = first.get('regions')
     same = all(infos.get('regions') == trained for _, infos in others)
@@ -81,12 +84,11 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
     return trained
 
 
-def check_feature_size(path: str, infos: Mapping[str, Any]) -> None:
-    """Raise `UsageError` for a model whose features have another size than those that are computed here."""
-    size = infos['opt'].get('img_feat_size') or recipe.FEATURES
-    if size != recipe.FEATURES:
-        raise UsageError(f'{path} has img_feat_size {size}, but the features of regions found here are '
-                         f'{recipe.FEATURES} numbers; train on those of scripts/extract_regions.py')
+def check_feature_size(path: str, size: int | None, width: int) -> None:
+    """Raise `UsageError` for a model of features of another `size` than the `width` that is computed here."""
+    if size and size != width:
+        raise UsageError(f'{path} has img_feat_size {size}, but features of regions found here are {width} numbers '
+                         'each; train on those of scripts/extract_regions.py')
 
 
 def recipe_of_detector(flags: RecipeFlags, trained: dict[str, Any] | None) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def recipe_of_detector(flags: RecipeFlags, trained: dict[str, Any] | None) -> di
             getattr(flags, name) in (None, trained[name]) for name in ('cnn_model', 'cnn_layout')):
         return trained
     settings = {**recipe.DEFAULTS, **(trained if same else {})}
-    chosen = new_recipe(flags.detector, settings, flags.cnn_model or recipe.MODELS[0], flags.cnn_layout,
+    chosen = new_recipe(flags.detector, settings, flags.cnn_model or DEFAULT_NETWORK, flags.cnn_layout,
                         flags.cnn_weight_dir)
     if chosen != trained:
         was = recipe.describe(trained) if trained else 'features of another origin'

@@ -1,4 +1,4 @@
-"""Small networks in place of torchvision's, and pictures, for tests of what looks at pictures."""
+"""Small networks in place of torchvision's, and pictures, for tests of feature extraction."""
 
 from functools import partial
 
@@ -8,8 +8,8 @@ import torchvision
 from PIL import Image
 from torchvision.models import detection
 
-from misc.dataset.recipe import DETECTOR
-from misc.pictures import weights
+from misc.dataset.networks import DETECTOR
+from misc.pictures import random_weights
 
 
 def small_resnet(weights=None):
@@ -33,7 +33,8 @@ def put_in_place(monkeypatch, folder):
     monkeypatch.setattr(torchvision.models, 'resnet101', small_resnet)
     monkeypatch.setattr(torchvision.models, 'resnet152', small_resnet)
     monkeypatch.setattr(detection, DETECTOR, small_detector)
-    monkeypatch.setattr(weights, 'made_up_pictures', partial(weights.made_up_pictures, 3, 64, 10))
+    monkeypatch.setattr(random_weights, 'synthetic_pictures',
+                        partial(random_weights.synthetic_pictures, 3, 64, 10))
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(folder / 'hub'))
 
 

@@ -83,14 +83,14 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
         assert path in str(caught.value)
         return str(caught.value)
 
-    assert 'lacks conv1.weight' in refusal({k: v for k, v in state.items() if k != 'conv1.weight'})
-    assert 'too much layer9.bias' in refusal({**state, 'layer9.bias': torch.zeros(1)})
-    assert 'another shape are bn1.bias' in refusal({**state, 'bn1.bias': torch.zeros(1)})
-    assert 'not finite are bn1.bias' in refusal({**state, 'bn1.bias': torch.full((64,), torch.nan)})
+    assert 'missing: conv1.weight' in refusal({k: v for k, v in state.items() if k != 'conv1.weight'})
+    assert 'unexpected: layer9.bias' in refusal({**state, 'layer9.bias': torch.zeros(1)})
+    assert 'of another shape: bn1.bias' in refusal({**state, 'bn1.bias': torch.zeros(1)})
+    assert 'not finite: bn1.bias' in refusal({**state, 'bn1.bias': torch.full((64,), torch.nan)})
     assert 'not a state dict' in refusal([1, 2])
     assert 'nothing of it was used' in refusal(small_network())   # a pickled module is code, not weights
     (tmp_path / 'resnet101.pth').write_bytes(b'<html>')
-    with pytest.raises(DataError, match='fetch it again'):
+    with pytest.raises(DataError, match='download it again'):
         cnn.fitting_weights(network, path)
     counters = [name for name in state if name.endswith('num_batches_tracked')]
     torch.save({**{k: v for k, v in state.items() if k not in counters}, 'fc.weight': torch.ones(1)}, path)

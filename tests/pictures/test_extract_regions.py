@@ -13,12 +13,13 @@ from PIL import Image, ImageOps
 from misc.cli import DataError
 from misc.dataset.features import read_array
 from misc.dataset.grids import grid_vectors
-from misc.dataset.recipe import DEFAULTS, DETECTOR, read_recipe, recipe_path
-from misc.pictures import cnn, detector, own_images, recipes, weights
+from misc.dataset.networks import DETECTOR
+from misc.dataset.recipe import DEFAULTS, read_recipe, recipe_path
+from misc.pictures import cnn, detector, recipes, sources, weights
 from misc.pictures import finder as finder_module
-from misc.pictures.extraction import Extraction, alike
+from misc.pictures.extraction import Extraction, batches_of_one_shape
 from misc.pictures.images import read_size, read_upright, shrunk
-from misc.pictures.own_images import numbered
+from misc.pictures.sources import numbered
 from scripts import extract_regions, make_bu_data, pack_features
 from tests import naive
 from tests.helpers.networks import photo, save_weights
@@ -289,7 +290,7 @@ def test_a_picture_is_known_by_its_content_whatever_its_size_and_date(extract, t
 
 def test_files_that_are_what_they_were_are_not_read_again_to_tell(extract, monkeypatch):
     extract(grid_size=2)
-    monkeypatch.setattr(own_images, 'digest_of', lambda path: pytest.fail(f'{path} was read'))
+    monkeypatch.setattr(sources, 'digest_of', lambda path: pytest.fail(f'{path} was read'))
     assert extract(grid_size=2)[0] == 0
 
 
@@ -329,7 +330,7 @@ def save_odd(root):
     return {'turned.jpg': (40, 60), 'clear.png': (60, 40), 'palette.gif': (60, 40), 'deep.png': (60, 40),
             'animated.gif': (60, 40), 'grey.jpg': (60, 40), 'cmyk.jpg': (60, 40), 'large.jpg': (2000, 1500),
             'large.png': (2600, 1400), 'empty.jpg': 'the file is empty', 'text.jpg': 'not a readable image',
-            'cut.png': 'not a readable image', 'huge.png': 'more than the 178,956,970 pixels',
+            'cut.png': 'not a readable image', 'huge.png': 'more than 178,956,970 pixels',
             'thin.png': 'pixels are too few', 'dangling.jpg': 'there is no such file'}
 
 
@@ -425,7 +426,7 @@ def test_a_detector_has_its_own_sizes_again_after_statistics_were_taken(networks
     assert (found.transform.min_size, found.transform.max_size) == ((64,), 128)
     found.forward = lambda pictures: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        detector.look(found, torch.zeros(1, 3, 8, 8))
+        detector.forward_unscaled(found, torch.zeros(1, 3, 8, 8))
     assert (found.transform.min_size, found.transform.max_size) == ((64,), 128)
 
 
@@ -446,7 +447,7 @@ def test_a_single_picture_is_a_folder_of_one(extract, tmp_path, pictures):
 
 def test_pictures_share_a_batch_only_with_those_of_their_size():
     shapes = [(6, 4)] * 5 + [(4, 6)] + [(6, 4)] * 2 + [(5, number) for number in range(3, 20)]
-    batches = list(alike(range(len(shapes)), shapes, 3))
+    batches = list(batches_of_one_shape(range(len(shapes)), shapes, 3))
     assert sorted(item for items in batches for item in items) == list(range(len(shapes)))
     for items in batches:
         assert len(items) <= 3 and len({shapes[item] for item in items}) == 1

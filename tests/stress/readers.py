@@ -26,7 +26,7 @@ from misc.dataset.corpus import Corpus
 from misc.dataset.features import open_boxes, packed_sizes, read_array, read_shape
 from misc.dataset.grids import checked_boxes, image_sizes
 from misc.dataset.karpathy import read_images
-from misc.pictures import cnn, images, own_images
+from misc.pictures import cnn, coco_list, images, sources
 from misc.prepare import made
 from misc.prepare.broken import Broken
 from misc.run import checkpoint, events, histories
@@ -213,7 +213,7 @@ def plain_pictures(path):
 
 
 def listed(path):
-    return own_images.listed_ids(str(path), ['100.jpg', '101.jpg'], 'pics', Broken())[0]
+    return coco_list.select_listed(str(path), ['100.jpg', '101.jpg'], 'pics', Broken())[0]
 
 
 def plain_listed(path):
@@ -232,7 +232,7 @@ def plain_sizes(path):
 
 
 def own_pictures(path):
-    pictures = own_images.OwnPictures(str(HERE / 'pics'), str(HERE / 'mine'), Broken())
+    pictures = sources.FolderPictures(str(HERE / 'pics'), str(HERE / 'mine'), Broken())
     pictures.changed()
     return {number: pictures.listed[number]['file'] for number in pictures.files}
 
