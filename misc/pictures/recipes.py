@@ -69,14 +69,14 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
         if infos.get('regions') is None:
             raise UsageError(
                 f'{path} does not say how the regions of its features were found: they come from elsewhere, '
-                "such as the bottom-up-attention archive, whose extractor is not part of this project;\n"
+                'such as the bottom-up-attention archive, whose extractor is not part of this project;\n'
                 'train on features of scripts/extract_regions.py, or use other regions all the same with '
                 '--detector grid or fasterrcnn: their features look alike but mean something else, so expect '
                 'poor captions')
     if not same:
-        raise UsageError('the models of the ensemble were trained on regions found in different ways '
-                         f'({"; ".join(recipe.describe(infos["regions"]) for _, infos in runs)}); give models trained '
-                         'on the same kind of regions')
+        recipes = '; '.join(recipe.describe(infos['regions']) for _, infos in runs)
+        raise UsageError(f'the models of the ensemble were trained on regions found in different ways ({recipes}); give '
+                         'models trained on the same kind of regions')
     for name in ('cnn_model', 'cnn_layout'):
         if getattr(flags, name) not in (None, trained[name]):
             raise UsageError(f'--{name} {getattr(flags, name)} contradicts {first_path}, whose features come from '

@@ -89,7 +89,8 @@ class FolderPictures:
             raise DataError(f'{self.record_path} does not say which picture is which; remove it and the folders '
                             'beside it, and run the command again') from None
 
-    def _check(self, known: Mapping[int, Mapping[str, Any]], by_name: Mapping[str, int], names: Sequence[str]) -> None:
+    def _check(self, known: Mapping[int, Mapping[str, Any]], by_name: Mapping[str, int],
+               names: Sequence[str]) -> None:
         """Refuse a place that holds the regions of other pictures."""
         if known and not set(by_name) & set(names):
             raise UsageError(f'{self.record_path} lists other pictures ({next(iter(by_name))} …) than those of '
