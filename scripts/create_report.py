@@ -79,7 +79,7 @@ def main():
     images, notes = shared_images(several, options.common)
     references = read_references(options, several)
     histories = [read_logged(folder) for folder in options.runs]
-    for history, name in zip(histories, curves.names(histories)):
+    for history, name in zip(histories, curves.distinct_names(histories)):
         history.name = name
     counted = counts(several, references, options.use_java, options.java_timeout) if references else []
     compared = comparison.compare(several, images, baseline, counted, options.draws, options.seed,

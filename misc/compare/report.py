@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from misc.cli import plain_text
 from misc.compare.comparison import differing, examples
-from misc.compare.curves import COLOURS, ORDER, curves
-from misc.compare.line_chart import panel
+from misc.compare.curves import PANELS, RunCurves, colours, panels_of
 from misc.compare.markup import Markup, element, joined
+from misc.compare.plots import kinds_of, panel_svg
 from misc.compare.significance import level_of
 from misc.scoring.scores import sign_of
 
@@ -87,12 +87,10 @@ def digest(text):
 
 def colour_rules(count):
     """A colour for each run, one for light pages and one for dark."""
-    light, dark = [], []
-    for number in range(count):
-        colour = COLOURS[number] if count <= len(COLOURS) else f'hsl({360 * number // count} 65% 48%)'
-        light.append(f'.r{number}{{--run:{colour}}}')
-        dark.append(f'.r{number}{{--run:{ON_DARK.get(colour, colour)}}}')
-    return '\n'.join([*light, f'@media (prefers-color-scheme:dark){{{"".join(dark)}}}', ''])
+    light = ''.join(f'--run-{number}:{colour};' for number, colour in enumerate(colours(count)))
+    dark = ''.join(f'--run-{number}:{ON_DARK.get(colour, colour)};' for number, colour in enumerate(colours(count)))
+    classes = ''.join(f'.r{number}{{--run:var(--run-{number})}}' for number in range(count))
+    return f':root{{{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{classes}\n'
 
 
 def picture_rules(pictures):
@@ -339,13 +337,16 @@ def marked_words(first, second):
 
 def curves_section(report):
     """The training curves of all runs."""
-    drawn = [(history, curves(history)) for history in report.histories]
+    palette = colours(len(report.colours))
+    drawn = [RunCurves(history.name, palette[report.colours[history.name]], panels_of(history),
+                       history.self_critical_after) for history in report.histories]
+    variables = {colour: f'var(--run-{number})' for number, colour in enumerate(palette)}
     panels = []
-    for title in ORDER:
-        lines = [(report.colours[history.name], history.name, there[title], history.self_critical_after)
-                 for history, there in drawn if title in there]
-        if lines:
-            panels.append(panel(title, lines))
+    for title in PANELS:
+        if any(title in run.panels for run in drawn):
+            kinds = ', '.join(f'{kind} ({dashes})' for kind, dashes in kinds_of(title, drawn).items())
+            panels.append(element('figure', element('figcaption', element('b', title), f': {kinds}' if ',' in kinds
+                                                    else None), Markup(panel_svg(title, drawn, variables))))
     if not panels:
         return None
     phases = any(history.self_critical_after for history in report.histories)

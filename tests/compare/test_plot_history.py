@@ -1,4 +1,4 @@
-"""The curves of runs: what is read from their folders, and what is drawn of it."""
+"""Training curves: what is read from the folders of runs, and what plot_history.py draws of it."""
 
 import json
 
@@ -7,13 +7,13 @@ import pytest
 
 import train
 from misc.cli import DataError
+from misc.compare.curves import PALETTE, PANELS, RATE, colours, panels_of, run_curves, running_mean
+from misc.compare.plots import figure_of
 from misc.disk import pickles
 from misc.run import histories
 from scripts import plot_history
 from tests.helpers import tiny
 from tests.helpers.histories import record, write_run
-
-ALL = list(plot_history.ORDER)
 
 
 def test_the_phases_are_told_apart_by_rewards_and_the_validation_they_begin_with(tmp_path):
@@ -22,8 +22,8 @@ def test_the_phases_are_told_apart_by_rewards_and_the_validation_they_begin_with
     assert history.self_critical_after == 205
     assert history.scores[205]['CIDEr'] == 0.7 and history.scores[205]['Bleu_4'] == 0.3
     assert 'best' not in history.scores[205]
-    panels = plot_history.curves(history)
-    assert list(panels) == ALL
+    panels = panels_of(history)
+    assert list(panels) == list(PANELS)
     loss, rewarded = panels['cross-entropy loss'], panels['self-critical loss']['training']
     assert max(loss['training']) == 200 and min(rewarded) == 210 and set(rewarded.values()) == {-0.1}
     assert loss['validation'] == {100: 2.5, 205: 2.5}
@@ -33,14 +33,14 @@ def test_the_phases_are_told_apart_by_rewards_and_the_validation_they_begin_with
 
 
 def test_only_what_is_there_has_a_panel(tmp_path):
-    plain = plot_history.curves(*histories.read_histories(write_run(tmp_path / 'a', 'a')))
+    plain = panels_of(*histories.read_histories(write_run(tmp_path / 'a', 'a')))
     assert list(plain) == ['cross-entropy loss', 'learning rate']
     alone = tmp_path / 'only'
     alone.mkdir()
     (alone / 'validations.jsonl').write_text(json.dumps(record(5, CIDEr=float('nan'), METEOR=0.2)) + '\n')
     run, = histories.read_histories(alone)
     assert run.name == 'only'
-    assert plot_history.curves(run) == {'cross-entropy loss': {'validation': {5: 2.5}},
+    assert panels_of(run) == {'cross-entropy loss': {'validation': {5: 2.5}},
                                         'METEOR': {'score': {5: 0.2}}}
 
 
@@ -48,25 +48,25 @@ def test_the_figure_has_a_colour_for_each_run_and_marks_where_its_phase_begins(t
     runs = [*histories.read_histories(write_run(tmp_path / 'one', 'a', after=200)),
             *histories.read_histories(write_run(tmp_path / 'two', 'a', after=300)),
             *histories.read_histories(write_run(tmp_path / 'three', 'c'))]
-    figure = plot_history.plot(runs)
+    figure = figure_of(run_curves(runs))
     axes = {one.get_title(): one for one in figure.axes if one.axison}
-    assert list(axes) == ALL
+    assert list(axes) == list(PANELS)
     loss = axes['cross-entropy loss']
-    assert loss.get_yscale() == 'log' and axes['learning rate'].get_yscale() == 'linear'
+    assert loss.get_yscale() == 'log' and axes[RATE].get_yscale() == 'linear'
     marks = {line.get_color(): line.get_xdata()[0] for line in loss.lines if len(set(line.get_xdata())) == 1
              and len(line.get_xdata()) == 2}
-    blue, orange, green = plot_history.COLOURS[:3]
+    blue, orange, green = PALETTE[:3]
     assert marks == {blue: 205, orange: 305}
     assert green in {line.get_color() for line in loss.lines}
     assert {line.get_color() for line in axes['CIDEr'].lines} == {blue, orange}
     assert [text.get_text() for text in figure.legends[0].texts] == [
         f'a in {tmp_path / "one"}', f'a in {tmp_path / "two"}', 'c', 'self-critical training begins']
-    assert len({tuple(np.ravel(colour)) for colour in plot_history.colours(12)}) == 12
+    assert len(set(colours(12))) == 12
 
 
 def test_a_single_point_is_marked_and_a_line_is_not(tmp_path):
     for steps, marker in ((1, 'o'), (2, 'None')):
-        figure = plot_history.plot(histories.read_histories(write_run(tmp_path / str(steps), 'a', steps)), 0)
+        figure = figure_of(run_curves(histories.read_histories(write_run(tmp_path / str(steps), 'a', steps))), 0)
         assert [line.get_marker() for line in figure.axes[0].lines] == [marker]
 
 
@@ -74,14 +74,14 @@ def test_the_mean_drawn_over_what_was_logged_is_that_of_the_neighbours():
     values = np.random.default_rng(0).normal(size=23)
     for reach in (0, 1, 4, 30):
         plain = [np.mean(values[max(0, i - reach):i + reach + 1]) for i in range(len(values))]
-        np.testing.assert_allclose(plot_history.running_mean(values, reach), plain, atol=1e-12)
+        np.testing.assert_allclose(running_mean(values, reach), plain, atol=1e-12)
 
 
 def test_smooth_0_draws_what_was_logged_and_no_mean(tmp_path):
     runs = histories.read_histories(write_run(tmp_path, 'a'))
     logged = [8 / i ** 0.5 for i in range(10, 401, 10)]
     for smooth, number in ((0, 1), (3, 2), (None, 2)):
-        lines = plot_history.plot(runs, smooth).axes[0].lines
+        lines = figure_of(run_curves(runs), smooth).axes[0].lines
         assert len(lines) == number and list(lines[0].get_ydata()) == logged
         assert lines[-1].get_linewidth() > 1
 
@@ -171,7 +171,7 @@ def test_a_run_of_train_py_is_drawn_while_its_folder_stays_as_it_is(tmp_path, ca
     assert f'tiny -> {path}' in capsys.readouterr().err
     history, = histories.read_histories(root / 'run')
     assert history.self_critical_after == 1
-    panels = plot_history.curves(history)
+    panels = panels_of(history)
     assert set(panels['cross-entropy loss']['training']) == {1}
     assert set(panels['self-critical loss']['training']) == set(history.rewards) == {2}
 
@@ -179,4 +179,4 @@ def test_a_run_of_train_py_is_drawn_while_its_folder_stays_as_it_is(tmp_path, ca
 def test_another_kind_of_picture_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
         tiny.run(plot_history, [tmp_path, '--output', tmp_path / 'made.gif'])
-    assert '.png and .svg' in capsys.readouterr().err
+    assert '.png or .svg' in capsys.readouterr().err

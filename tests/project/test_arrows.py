@@ -126,11 +126,17 @@ def active_statements(name, tree):
     passive = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
     return [ast.unparse(node) for node in tree.body
             if not isinstance(node, passive) and not is_text(node) and not is_constant(node)
-            and ast.unparse(node) not in permitted]
+            and not is_typing_import(node) and ast.unparse(node) not in permitted]
 
 
 def is_text(node):
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def is_typing_import(node):
+    """Whether a statement imports for the type checker alone."""
+    return (isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING' and not node.orelse
+            and all(isinstance(inner, (ast.Import, ast.ImportFrom)) for inner in node.body))
 
 
 def is_constant(node):
@@ -216,7 +222,7 @@ def test_a_fixture_in_a_helper_would_be_seen():
 @pytest.mark.parametrize('name, source', [
     ('misc/a.py', 'print(1)'), ('misc/a.py', 'for i in range(3):\n    pass'), ('misc/a.py', 'A[0] = 1'),
     ('misc/a.py', 'import os\nos.environ["A"] = "1"'), ('misc/a.py', SHORT_SPINNING),
-    ('misc/a.py', RUN_MAIN), ('scripts/make.py', SHORT_SPINNING),
+    ('misc/a.py', RUN_MAIN), ('scripts/make.py', SHORT_SPINNING), ('misc/a.py', 'if TYPE_CHECKING:\n    main()'),
     ('misc/a.py', 'TEXT = open("x").read()'), ('misc/a.py', PROJECT_FIRST), ('train.py', 'main()')])
 def test_work_on_import_would_be_seen(name, source):
     assert active_statements(name, ast.parse(source))
