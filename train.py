@@ -397,7 +397,7 @@ class Training:
                         self.longest, self.device)
         with torch.no_grad(), precision(self.device, options.amp):  # dropout stays on
             samples = sample(self.model, self.model.encode(batch), self.longest, copies=options.sc_samples,
-                             chances=drawn).captions
+                             uniforms=drawn).captions
         advantage, statistics = self.rewards(batch.image_ids, samples, greedy)
         advantage = torch.from_numpy(advantage).to(self.device)
         with precision(self.device, options.amp):

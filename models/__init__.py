@@ -1,76 +1,63 @@
-"""The one place where options become models."""
+"""Captioning models.  `build` makes one from the options: nothing below this file reads them.
 
-from models.decoding import Constraints, beam_search, sample
+base.py says what a model does.  transformer.py and recurrent.py hold the models, attention.py, xlinear.py,
+position.py, geometry.py, norms.py and dropout.py their layers.  decoding.py writes captions with any of them,
+ensemble.py joins several.  kernels/ holds hand-written gradients; read it last.
+
+Dimension letters, for the whole project:
+
+    I  images in a batch              D  size of a region's feature
+    S  captions per image             d  size of the model (r: of a recurrent state)
+    T  words of the longest caption   h  attention heads
+    V  words of the vocabulary + 1    g  side of the grid
+    P  regions of the image with most
+    M  regions of all images, packed one after the other, without padding
+    N  words of all captions, packed likewise, each caption's end included
+    R  captions being decoded
+
+Masks are True for what is real or may be attended to.  Word 0 starts, ends and pads every caption.
+
+To add a model: a file with a subclass of `CaptionModel`, and a line in `MODELS`.
+"""
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sized
+from typing import Any
+
+from torch import Tensor
+
+from models.base import CaptionModel
+from models.decoding import Constraints, Decoded, Decoder, WordByWord, beam_search, sample
 from models.geometry import RelationBias
-from models.position import build_place
+from models.position import position_encoding
 from models.recurrent import ShowAttendTell, ShowTell, TopDown
 from models.transformer import TransformerCaptioner
 
 
-def build(options, vocab_size, longest):
-    """The model that `options` (a namespace of `opts.py`'s model flags) describe.
+def build(options: Namespace, vocab_size: int, longest: int) -> CaptionModel:
+    """The model that `options` (the model flags of opts.py) describe.
 
-    `vocab_size` counts the words and the end token; captions are cut at `longest` words.
+    `vocab_size` V counts the words and the end token; captions are cut at `longest` T words.
     """
-    makers = {'show_tell': build_show_tell, 'show_attend_tell': build_show_attend_tell,
-              'topdown': build_topdown}
-    return makers.get(options.caption_model, build_transformer)(options, vocab_size, longest)
+    model, arguments = MODELS[options.caption_model]
+    return model(vocab_size, longest, **arguments(options))
 
 
-def build_transformer(options, vocab_size, longest):
-    """`spatial_pe`, `relation_transformer` or `transformer`."""
-    place = relations = None
-    if options.caption_model == 'spatial_pe':
-        place = build_place(options.enc_pos_type, options.enc_pos_embedding,
-                            options.input_encoding_size, round(options.num_grids ** 0.5),
-                            options.dropout)
-    if options.caption_model == 'relation_transformer':
-        relations = RelationBias(options.num_layers, options.heads, options.box_trignometric_embedding)
-    return TransformerCaptioner(
-        vocab_size, longest, feature_size=options.img_feat_size, size=options.input_encoding_size,
-        hidden=options.ff_size, layers=options.num_layers, heads=options.heads,
-        dropout=options.dropout, feature_dropout=options.drop_prob_lm, norm=options.norm,
-        activation=options.ff_activation, cross=options.cross_attn, place=place, relations=relations,
-        extra_skip=relations is not None and options.legacy_extra_skip, use_bn=options.use_bn)
+def build_decoder(options: Namespace, longest: int, vocabulary: Mapping[str, str], copies: int = 1) -> Decoder:
+    """The decoding method that `options` (the decoding flags of opts.py) describe: a function (model, memory,
+    uniforms) -> `Decoded` with n = `copies` captions per image.
 
-
-def recurrent_sizes(options):
-    """The arguments that all recurrent models take."""
-    return {'feature_size': options.img_feat_size, 'word_size': options.input_encoding_size,
-            'size': options.hidden_size, 'dropout': options.drop_prob_lm}
-
-
-def build_show_tell(options, vocab_size, longest):
-    """`show_tell`."""
-    return ShowTell(vocab_size, longest, cell=options.rnn_type, **recurrent_sizes(options))
-
-
-def build_show_attend_tell(options, vocab_size, longest):
-    """`show_attend_tell`."""
-    return ShowAttendTell(vocab_size, longest, cell=options.rnn_type, inner=options.att_hid_size,
-                          **recurrent_sizes(options))
-
-
-def build_topdown(options, vocab_size, longest):
-    """`topdown`."""
-    return TopDown(vocab_size, longest, inner=options.att_hid_size, use_bn=options.use_bn,
-                   **recurrent_sizes(options))
-
-
-def build_decoder(options, longest, vocabulary, copies=1):
-    """The way of decoding that `options` describe: a function (model, memory, chances) -> `Decoded`.
-
-    `chances(copies, longest)` gives the numbers by which words are drawn (see `sample`).  `vocabulary`
-    {index as text: word} tells whether the last word is UNK; `copies` captions per image are wanted.
+    `uniforms(copies, longest)` returns the random numbers of `sample`.  UNK can be suppressed if it is the last
+    word of `vocabulary` {index as text: word}.
     """
     last = len(vocabulary)
     unknown = last if options.suppress_UNK and vocabulary.get(str(last)) == 'UNK' else None
     constraints = Constraints(unknown, options.decoding_constraint, options.block_trigrams)
 
-    def decode(model, memory, chances):
+    def decode(model: WordByWord, memory: Sized, uniforms: Callable[[int, int], Tensor]) -> Decoded:
         if not options.sample_max:
             return sample(model, memory, longest, copies, temperature=options.temperature, top_k=options.top_k,
-                          top_p=options.top_p, constraints=constraints, chances=chances(copies, longest))
+                          top_p=options.top_p, constraints=constraints, uniforms=uniforms(copies, longest))
         if options.beam_size == 1:
             return sample(model, memory, longest, greedy=True, constraints=constraints)
         return beam_search(
@@ -78,3 +65,56 @@ def build_decoder(options, longest, vocabulary, copies=1):
             options.length_penalty, options.max_ppl, copies, constraints)
 
     return decode
+
+
+def transformer_arguments(options: Namespace) -> dict[str, Any]:
+    """The arguments of `transformer`, which `spatial_pe` and `relation_transformer` share."""
+    return dict(feature_size=options.img_feat_size, size=options.input_encoding_size, hidden=options.ff_size,
+                layers=options.num_layers, heads=options.heads, dropout=options.dropout,
+                feature_dropout=options.drop_prob_lm, norm=options.norm, activation=options.ff_activation,
+                cross=options.cross_attn, use_bn=options.use_bn)
+
+
+def spatial_pe_arguments(options: Namespace) -> dict[str, Any]:
+    """The arguments of `spatial_pe`."""
+    place = position_encoding(options.enc_pos_type, options.enc_pos_embedding, options.input_encoding_size,
+                              round(options.num_grids ** 0.5), options.dropout)
+    return dict(place=place, **transformer_arguments(options))
+
+
+def relation_transformer_arguments(options: Namespace) -> dict[str, Any]:
+    """The arguments of `relation_transformer`."""
+    relations = RelationBias(options.num_layers, options.heads, options.box_trignometric_embedding)
+    return dict(relations=relations, extra_skip=options.legacy_extra_skip, **transformer_arguments(options))
+
+
+def recurrent_arguments(options: Namespace) -> dict[str, Any]:
+    """The arguments that all recurrent models share."""
+    return dict(feature_size=options.img_feat_size, word_size=options.input_encoding_size,
+                size=options.hidden_size, dropout=options.drop_prob_lm)
+
+
+def show_tell_arguments(options: Namespace) -> dict[str, Any]:
+    """The arguments of `show_tell`."""
+    return dict(cell=options.rnn_type, **recurrent_arguments(options))
+
+
+def show_attend_tell_arguments(options: Namespace) -> dict[str, Any]:
+    """The arguments of `show_attend_tell`."""
+    return dict(cell=options.rnn_type, inner=options.att_hid_size, **recurrent_arguments(options))
+
+
+def topdown_arguments(options: Namespace) -> dict[str, Any]:
+    """The arguments of `topdown`."""
+    return dict(inner=options.att_hid_size, use_bn=options.use_bn, **recurrent_arguments(options))
+
+
+# --caption_model: the class, and the function that turns the options into its named arguments.
+MODELS: dict[str, tuple[Callable[..., CaptionModel], Callable[[Namespace], dict[str, Any]]]] = {
+    'spatial_pe': (TransformerCaptioner, spatial_pe_arguments),
+    'relation_transformer': (TransformerCaptioner, relation_transformer_arguments),
+    'transformer': (TransformerCaptioner, transformer_arguments),
+    'show_tell': (ShowTell, show_tell_arguments),
+    'show_attend_tell': (ShowAttendTell, show_attend_tell_arguments),
+    'topdown': (TopDown, topdown_arguments),
+}

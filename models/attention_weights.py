@@ -1,43 +1,45 @@
-"""Seeing what a model looks at: the weights of its attention to regions, as it uses them."""
+"""Recording the attention weights of a model while it runs, and averaging them."""
 
 import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 @contextlib.contextmanager
-def recording(parts):
-    """A list for each of `parts` (modules that have a `attention_record`), which takes the weights (rows, P) of each
-    of the module's calls: of what it was asked, over the regions of its image; 0 behind an image's own."""
-    kept = [[] for _ in parts]
-    for part, weights in zip(parts, kept):
-        part.attention_record = weights
+def recording(modules: Sequence[nn.Module]) -> Iterator[list[list[Tensor]]]:
+    """Within the context, each call of one of the `modules` (which have an `attention_record`) appends its
+    weights (rows, P) to that module's list: a query's weights over the regions of its image, 0 on padding."""
+    records: list[list[Tensor]] = [[] for _ in modules]
+    for module, record in zip(modules, records):
+        module.attention_record = record  # type: ignore[assignment]
     try:
-        yield kept
+        yield records
     finally:
-        for part in parts:
-            part.attention_record = None
+        for module in modules:
+            module.attention_record = None  # type: ignore[assignment]
 
 
-def mean_and_last(layers):
-    """Weights of one or more layers, a list of (..., P) -> {'mean': theirs, 'last': the last one's}, without
-    the second where there is one layer alone."""
-    mean = torch.stack(layers).mean(0)
+def mean_and_last(layers: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Weights (..., P) of each layer -> {'mean': over the layers, 'last': the last layer's}, without the
+    second where there is only one layer."""
+    mean = torch.stack(list(layers)).mean(0)
     return {'mean': mean, 'last': layers[-1]} if len(layers) > 1 else {'mean': mean}
 
 
-def mean_over_models(looks):
-    """What `mean_and_last` gave for several models, None for those that look at nothing -> the mean over
-    those that do, or None."""
-    looks = [one for one in looks if one is not None]
-    if not looks:
+def mean_over_models(weights: Sequence[dict[str, Tensor] | None]) -> dict[str, Tensor] | None:
+    """What `mean_and_last` returned for several models, None for those without attention -> the mean over
+    those that have it, or None."""
+    found = [one for one in weights if one is not None]
+    if not found:
         return None
-    # Of a model with one layer the mean over the layers is the last one.
-    names = dict.fromkeys(name for one in looks for name in one)
-    return {name: torch.stack([one.get(name, one['mean']) for one in looks]).mean(0) for name in names}
+    # In a model with a single layer, the mean over its layers is also its last one.
+    names = dict.fromkeys(name for one in found for name in one)
+    return {name: torch.stack([one.get(name, one['mean']) for one in found]).mean(0) for name in names}
 
 
-def pad_regions(weights, regions):
-    """(rows, P') -> (rows, `regions`), with zeros behind."""
+def pad_regions(weights: Tensor, regions: int) -> Tensor:
+    """(rows, P') -> (rows, `regions`), zeros appended."""
     return F.pad(weights, (0, regions - weights.shape[1]))

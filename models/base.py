@@ -1,130 +1,195 @@
-"""What all captioners share: teacher forcing, the state of captions being written, how weights start."""
+"""What all captioners share: their contract, teacher forcing, and the state of captions being written.
+
+    encode(batch) -> Memory                      once per image: all that depends on the image alone
+    forward(memory, captions) -> log-probs       teacher forcing of all captions at once
+    start(memory, copies) -> State               empty captions
+    step(words, state) -> log-probs, State       one word of every caption; decoding.py builds on these two
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention_weights import mean_and_last, recording
 from models.packing import Groups
 
+Cache = tuple[Tensor, ...]
 
-class State:
-    """R captions being written: their images' memory, what the model keeps of each row, words so far.
 
-    `images` are the rows' `Groups` by image: rows of one image lie side by side.  `caches` is a list
-    of tuples of tensors with R rows (keys and values of a layer, the cells of a recurrent network),
-    or None before the first word.
+class Batch(Protocol):
+    """What models read of a batch: `counts`, and of the tensors those in the model's `needs`; the others may
+    be None."""
+
+    counts: list[int]  # regions of each image, I numbers that sum to M
+    features: Any      # (M, D), the regions of one image after the other
+    fc: Any            # (I, D), the mean feature of each image
+    grids: Any         # (M, g*g) grid vectors
+    boxes: Any         # (M, 4) x1 y1 x2 y2, relative to the image
+
+
+class Memory(Protocol):
+    """What a model computed of I images; `groups` are their regions."""
+
+    groups: Groups
+
+    def __len__(self) -> int: ...
+
+    def select(self, images: list[int]) -> Memory:
+        """The memory of the chosen images."""
+
+
+M = TypeVar('M', bound=Memory)
+
+
+class State(Generic[M]):
+    """R captions being written: their images' memory, what the model keeps for each row, words so far.
+
+    `images` are the rows' `Groups` by image: rows of one image lie side by side.  `caches` holds, for each
+    layer or cell, a tuple of tensors with R rows (keys and values of the words so far; the hidden state of a
+    recurrent cell), or None before the first word.  `length` counts the words so far.
     """
 
-    def __init__(self, memory, images, caches, length):
+    def __init__(self, memory: M, images: Groups, caches: Sequence[Cache | None], length: int) -> None:
         self.memory, self.images, self.caches, self.length = memory, images, caches, length
 
     @property
-    def device(self):
-        """Where the state lives."""
+    def device(self) -> torch.device | str:
+        """The device of the state's tensors."""
         return self.images.device
 
-    def select(self, rows):
-        """The state of the chosen rows, (R',) long; rows may repeat or be left out, and those of
-        an earlier image stand before those of a later one.  Images without rows are let go."""
+    def select(self, rows: Tensor) -> State[M]:
+        """The state of the chosen rows, (R',) long.
+
+        Rows may repeat or be left out; those of an earlier image must stand before those of a later one.
+        Images without rows are dropped.
+        """
         caches = [cache and tuple(part.index_select(0, rows) for part in cache)
                   for cache in self.caches]
-        counts = torch.bincount(self.images.owners[rows], minlength=len(self.images)).tolist()
-        memory = self.memory
+        counts = torch.bincount(self.images.group_ids[rows], minlength=len(self.images)).tolist()
+        memory: Any = self.memory
         if 0 in counts:
             live = [image for image, count in enumerate(counts) if count]
             memory, counts = memory.select(live), [counts[image] for image in live]
         return State(memory, Groups(counts, rows.device), caches, self.length)
 
 
-class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of rows (N, size) that remembers what gradients were taken of: passes without a
-    graph, such as the drawing of samples, do not count.  A single row, which has no deviation, is
-    normalised by what is remembered."""
+class CaptionModel(nn.Module, Generic[M]):
+    """A captioner: a subclass defines the methods that raise `NotImplementedError` here.
 
-    def forward(self, rows):
-        """(N, size) -> the same shape."""
-        if not self.training or torch.is_grad_enabled() and len(rows) > 1:
-            return super().forward(rows)
-        if len(rows) > 1:
-            return F.batch_norm(rows, None, None, self.weight, self.bias, True, eps=self.eps)
-        return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-
-
-def batch_norms(count, feature_size, size):
-    """Batch normalisation of the regions' features before (`count` 1) and also after (2) they are
-    embedded; none with 0.  Padding never counts: the rows are packed."""
-    return (BatchNorm(feature_size) if count else nn.Identity(),
-            BatchNorm(size) if count == 2 else nn.Identity())
-
-
-class CaptionModel(nn.Module):
-    """The part of a captioner that follows from its `word_states` and `output`.
-
-    A captioner has `vocab_size` V (words + 1; index 0 starts and ends a sentence), `longest` (the
-    number of words at which a caption is cut, T), `needs` (what it wants of a batch: a tuple of
-    'features', 'fc', 'grids' and 'boxes'), `encode`, `word_states`, `start`, `step`, and `output`,
-    the last linear layer.
+    vocab_size   V: words + 1; index 0 starts and ends a sentence
+    longest      T: the number of words at which a caption is cut
+    needs        what `encode` reads of a batch besides `counts`: 'features', 'fc', 'grids', 'boxes'
+    output       the last linear layer, from hidden states to V
     """
 
-    def forward(self, memory, captions):
-        """Teacher forcing: log-probabilities (I, S, T + 1, V) of each caption's words and its end.
+    vocab_size: int
+    longest: int
+    needs: tuple[str, ...]
+    output: nn.Linear
 
-        `captions` (I, S, T) long, zero padded, without the start token.  Position t is the
-        distribution of word t given the words before it; behind a caption's end all is zero.
+    def encode(self, batch: Batch) -> M:
+        """A batch -> the memory of its I images."""
+        raise NotImplementedError
+
+    def word_states(self, memory: M, captions: Tensor,
+                    lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """Teacher forcing up to the output layer, for real words and ends alone.
+
+        Captions and `lengths` as for `word_log_probs` -> hidden states (N, d), and (N,) long, their positions
+        in the flattened (I * S * (T + 1)).
         """
-        I, S, T = captions.shape
-        log_probs, places = self.word_log_probs(memory, captions)
-        out = log_probs.new_zeros(I * S * (T + 1), self.vocab_size)
-        return out.index_copy(0, places, log_probs).view(I, S, T + 1, self.vocab_size)
+        raise NotImplementedError
 
-    def word_log_probs(self, memory, captions, lengths=None):
-        """As `forward`, for real words and ends alone: log-probabilities (N, V), and (N,) long,
-        their places in the flattened (I * S * (T + 1)) positions.
+    def first_caches(self, memory: M, images: Groups) -> Sequence[Cache | None]:
+        """The `caches` of a `State` of empty captions, the `Groups` of which are `images`."""
+        raise NotImplementedError
 
-        `lengths`: list of I * S, the words of each caption, where the host knows them; to lay out the
-        words it would else have to wait until the device has counted them.
-        """
-        hidden, places = self.word_states(memory, captions, lengths)
-        return self.log_probs(hidden), places
+    def step(self, words: Tensor, state: State[M]) -> tuple[Tensor, State[M]]:
+        """The last words (R,) long of every row (0 at the start) -> log-probabilities (R, V) of the next word,
+        and the new state."""
+        raise NotImplementedError
 
-    def word_attention(self, memory, captions, lengths=None):
-        """How much each word looked at each region of its image, as it was chosen: a dict of 'mean', over the
-        layers, and 'last', the last layer alone, where there are several; or None for a model that looks
-        at no regions.
-
-        Both are (I, S, T + 1, P), at the positions of `forward`, zero where there is no word or no region;
-        a word's weights add up to 1.  X-linear attention's are its spatial weights, of attention with
-        several heads it is their mean.
-        """
-        I, S, T = captions.shape
-        parts = self.attention_modules()
-        if not parts:
-            return None
-        with recording(parts) as kept:
-            _, places = self.word_states(memory, captions, lengths)
-        places = self.attention_order(places, I * S, T + 1)
-        layers = [torch.cat(weights) for weights in kept]  # (N, P) each
-        blank = layers[0].new_zeros(I * S * (T + 1), layers[0].shape[1])
-        return mean_and_last([blank.index_copy(0, places, layer).view(I, S, T + 1, -1) for layer in layers])
-
-    def attention_modules(self):
-        """The modules that look at regions, of the first layer to the last; none where there is none."""
+    def attention_modules(self) -> list[nn.Module]:
+        """The modules that attend to regions, first layer first; none for a model without attention.  Each has
+        an `attention_record`: None, or a list that takes the weights (rows, P) of each call."""
         return []
 
-    def attention_order(self, places, captions, length):
-        """The places (N,) of words in so many `captions` of `length` positions, in the order in which the
-        words look."""
-        return places
+    def recorded_order(self, positions: Tensor, captions: int, length: int) -> Tensor:
+        """The positions (N,) of words in so many `captions` of `length` positions, in the order in which
+        `word_states` passes them to the attention modules."""
+        return positions
 
-    def log_probs(self, hidden):
-        """States (N, d) -> log-probabilities (N, V), in float32 or better: in bfloat16 rare words would be
-        drawn from as if most of them were not there."""
+    def start(self, memory: M, copies: int = 1) -> State[M]:
+        """A `State` of `copies` empty captions for each image of the memory."""
+        images = Groups([copies] * len(memory), memory.groups.device)
+        return State(memory, images, self.first_caches(memory, images), 0)
+
+    def forward(self, memory: M, captions: Tensor) -> Tensor:
+        """Teacher forcing: log-probabilities (I, S, T + 1, V) of each caption's words and its end.
+
+        `captions` (I, S, T) long, zero padded, without the start token.  Position t holds the distribution of
+        word t given the words before it; positions after a caption's end are zero.
+        """
+        I, S, T = captions.shape
+        log_probs, positions = self.word_log_probs(memory, captions)
+        out = log_probs.new_zeros(I * S * (T + 1), self.vocab_size)
+        return out.index_copy(0, positions, log_probs).view(I, S, T + 1, self.vocab_size)
+
+    def word_log_probs(self, memory: M, captions: Tensor,
+                       lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """As `forward`, for real words and ends alone: log-probabilities (N, V), and (N,) long, their positions
+        in the flattened (I * S * (T + 1)).
+
+        `lengths`: the words of each of the I * S captions, where the host knows them; otherwise the host waits
+        for the device to count them.
+        """
+        hidden, positions = self.word_states(memory, captions, lengths)
+        return self.log_probs(hidden), positions
+
+    def word_attention(self, memory: M, captions: Tensor,
+                       lengths: Sequence[int] | None = None) -> dict[str, Tensor] | None:
+        """Attention weights of each word over the regions of its image, at the step that predicts it.
+
+        {'mean': over the layers, 'last': the last layer's (where there are several)}, or None for a model
+        without attention.  Each is (I, S, T + 1, P), at the positions of `forward`: zero where there is no word
+        or no region; the weights of a word add up to 1.  For X-linear attention they are the spatial weights,
+        for attention with several heads their mean.
+        """
+        I, S, T = captions.shape
+        modules = self.attention_modules()
+        if not modules:
+            return None
+        with recording(modules) as records:
+            _, positions = self.word_states(memory, captions, lengths)
+        positions = self.recorded_order(positions, I * S, T + 1)
+        layers = [torch.cat(weights) for weights in records]  # (N, P) each
+        blank = layers[0].new_zeros(I * S * (T + 1), layers[0].shape[1])
+        return mean_and_last([blank.index_copy(0, positions, layer).view(I, S, T + 1, -1) for layer in layers])
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """Hidden states (N, d) -> log-probabilities (N, V), in float32 or better: in bfloat16 most rare words
+        would never be sampled."""
         logits = self.output(hidden)
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
-    def start_weights(self):
-        """Every matrix starts as Xavier uniform."""
+    def init_weights(self) -> None:
+        """Initialise every matrix as Xavier uniform (Glorot and Bengio 2010)."""
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+
+
+def caption_lengths(captions: Tensor) -> list[int]:
+    """The words of each of the captions (I, S, T): I * S numbers, read from the device."""
+    return (captions.flatten(0, 1) > 0).sum(1).tolist()
+
+
+def inputs_of(captions: Tensor) -> Tensor:
+    """Captions (I, S, T) -> what the model reads at each position, (I * S, T + 1): the start token 0, then
+    the words."""
+    return F.pad(captions, (1, 0)).flatten(0, 1)

@@ -1,81 +1,83 @@
-"""Several models that speak with one voice: the mean of their probabilities at each step."""
+"""Ensembles: at each step, the mean of several models' probabilities."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.attention_weights import mean_over_models
+from models.base import Batch, CaptionModel, Memory, State
 
 
 class Ensemble(nn.Module):
-    """Behaves as one model: `encode`, `word_log_probs`, `word_attention`, `start`, `step`.
+    """Several models with the interface of one: `encode`, `word_log_probs`, `word_attention`, `start`, `step`.
 
     The members share a vocabulary and the longest length; otherwise they may differ.
     """
 
-    def __init__(self, members):
+    def __init__(self, members: Sequence[CaptionModel]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.needs = tuple(dict.fromkeys(need for member in members for need in member.needs))
 
-    @property
-    def needs(self):
-        """What any member wants of a batch."""
-        return tuple(dict.fromkeys(need for member in self.members for need in member.needs))
-
-    def encode(self, batch):
+    def encode(self, batch: Batch) -> EnsembleMemory:
         """A batch -> the members' memories of its images."""
-        return Memories([member.encode(batch) for member in self.members])
+        return EnsembleMemory([member.encode(batch) for member in self.members])
 
-    def word_log_probs(self, memories, captions, lengths=None):
-        """Log-probabilities (N, V) of real words and ends, and their places (N,)."""
-        parts = [member.word_log_probs(memory, captions, lengths)
-                 for member, memory in zip(self.members, memories.parts)]
+    def word_log_probs(self, memory: EnsembleMemory, captions: Tensor,
+                       lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """As `CaptionModel.word_log_probs`: (N, V), and the positions (N,)."""
+        parts = [member.word_log_probs(part, captions, lengths)
+                 for member, part in zip(self.members, memory.parts)]
         return mean_probability([log_probs for log_probs, _ in parts]), parts[0][1]
 
-    def word_attention(self, memories, captions, lengths=None):
-        """As `CaptionModel.word_attention`: the mean over the members that look at regions, or None."""
-        return mean_over_models([member.word_attention(memory, captions, lengths)
-                            for member, memory in zip(self.members, memories.parts)])
+    def word_attention(self, memory: EnsembleMemory, captions: Tensor,
+                       lengths: Sequence[int] | None = None) -> dict[str, Tensor] | None:
+        """As `CaptionModel.word_attention`: the mean over the members that have attention, or None."""
+        return mean_over_models([member.word_attention(part, captions, lengths)
+                                 for member, part in zip(self.members, memory.parts)])
 
-    def start(self, memories, copies=1):
+    def start(self, memory: EnsembleMemory, copies: int = 1) -> EnsembleState:
         """A state of `copies` empty captions for each image."""
-        return States([member.start(memory, copies)
-                       for member, memory in zip(self.members, memories.parts)])
+        return EnsembleState([member.start(part, copies) for member, part in zip(self.members, memory.parts)])
 
-    def step(self, words, states):
+    def step(self, words: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
         """The last words (R,) -> log-probabilities (R, V) of the next, and the new state."""
-        parts = [member.step(words, state) for member, state in zip(self.members, states.parts)]
+        parts = [member.step(words, part) for member, part in zip(self.members, state.parts)]
         return (mean_probability([log_probs for log_probs, _ in parts]),
-                States([state for _, state in parts]))
+                EnsembleState([part for _, part in parts]))
 
 
-class Memories:
+class EnsembleMemory:
     """The members' memories of the same images."""
 
-    def __init__(self, parts):
+    def __init__(self, parts: Sequence[Memory]) -> None:
         self.parts = parts
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.parts[0])
 
 
-class States:
+class EnsembleState:
     """The members' states of the same rows."""
 
-    def __init__(self, parts):
+    def __init__(self, parts: Sequence[State[Any]]) -> None:
         self.parts = parts
 
     @property
-    def device(self):
-        """Where the states live."""
+    def device(self) -> torch.device | str:
+        """The device of the states' tensors."""
         return self.parts[0].device
 
-    def select(self, rows):
+    def select(self, rows: Tensor) -> EnsembleState:
         """The states of the chosen rows, in every member."""
-        return States([part.select(rows) for part in self.parts])
+        return EnsembleState([part.select(rows) for part in self.parts])
 
 
-def mean_probability(log_probs):
-    """A list of log-probabilities (..., V) -> the log of their mean probability."""
-    return torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))
+def mean_probability(log_probs: Sequence[Tensor]) -> Tensor:
+    """Log-probabilities (..., V) of each member -> the log of their mean probability."""
+    return torch.stack(list(log_probs)).logsumexp(0) - math.log(len(log_probs))

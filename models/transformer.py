@@ -1,81 +1,29 @@
-"""The transformer captioner: regions in, words out.
+"""The transformer captioners: `spatial_pe`, `relation_transformer` and `transformer`.
 
-`spatial_pe` gives each region its place before the encoder, `relation_transformer` weighs the
-encoder's attention by where two regions lie to one another, `transformer` knows no places.  All
-stacks are pre-norm, x + Dropout(f(Norm(x))), and end in one more norm.
+`spatial_pe` adds to each region where it is, before the encoder; `relation_transformer` weighs the encoder's
+attention by the geometry of two regions; `transformer` has neither.  All stacks are pre-norm,
+x + Dropout(f(Norm(x))), and end in one more norm.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attention import NORMS, DotProductCross, SelfAttention, XLinearCross
-from models.base import CaptionModel, State, batch_norms
-from models.dropout import Dropout, dropout, relu_dropout_
+from models.attention import DotProductCross, PaddedKeyValue, SelfAttention
+from models.base import Batch, Cache, CaptionModel, State, caption_lengths, inputs_of
+from models.dropout import Dropout
+from models.geometry import RelationBias
+from models.norms import NORMS, feature_norms
 from models.packing import Groups
-from models.position import sinusoid
+from models.position import PositionEncoding, sinusoid
+from models.xlinear import PackedKeyValue, XLinearCross
 
-
-class FeedForward(nn.Module):
-    """d -> ff_size -> d, with an activation and dropout between."""
-
-    def __init__(self, size, hidden, dropout, activation):
-        super().__init__()
-        self.inner, self.outer = nn.Linear(size, hidden), nn.Linear(hidden, size)
-        self.dropout, self.activation = dropout, activation
-
-    def forward(self, rows):
-        """(N, d) -> (N, d)."""
-        hidden = self.inner(rows)
-        if self.activation == 'relu':
-            return self.outer(relu_dropout_(hidden, self.dropout, self.training))
-        return self.outer(dropout(F.gelu(hidden), self.dropout, self.training))
-
-
-class EncoderLayer(nn.Module):
-    """Self-attention over an image's regions, then the FFN."""
-
-    def __init__(self, size, heads, hidden, dropout, norm, activation, extra_skip=False):
-        super().__init__()
-        self.attention = SelfAttention(size, heads, dropout, extra_skip)
-        self.feed_forward = FeedForward(size, hidden, dropout, activation)
-        self.norms = nn.ModuleList(NORMS[norm](size) for _ in range(2))
-        self.dropout = Dropout(dropout)
-
-    def forward(self, regions, groups, bias=None):
-        """(M, d) -> (M, d); `bias` (I, h, P, P) as for `SelfAttention`."""
-        attended = self.attention(self.norms[0](regions), groups, bias=bias)
-        regions = self.dropout.add(regions, attended)
-        return self.dropout.add(regions, self.feed_forward(self.norms[1](regions)))
-
-
-class DecoderLayer(nn.Module):
-    """Causal self-attention over a caption's words, cross-attention to the regions, FFN."""
-
-    def __init__(self, size, heads, hidden, dropout, norm, activation, cross):
-        super().__init__()
-        self.attention = SelfAttention(size, heads, dropout)
-        self.cross = (XLinearCross(size, dropout) if cross == 'xlinear'
-                      else DotProductCross(size, heads, dropout))
-        self.feed_forward = FeedForward(size, hidden, dropout, activation)
-        self.norms = nn.ModuleList(NORMS[norm](size) for _ in range(3))
-        self.dropout = Dropout(dropout)
-
-    def forward(self, words, captions, images, memory):
-        """(N, d) -> (N, d); `captions` and `images` are the `Groups` of the words."""
-        attended = self.attention(self.norms[0](words), captions, causal=True)
-        return self._to_regions(self.dropout.add(words, attended), images, memory)
-
-    def step(self, words, cache, images, memory):
-        """One word of each row: (R, d), cache -> (R, d), cache."""
-        attended, cache = self.attention.step(self.norms[0](words), cache)
-        return self._to_regions(self.dropout.add(words, attended), images, memory), cache
-
-    def _to_regions(self, words, images, memory):
-        words = self.dropout.add(words, self.cross(self.norms[1](words), images, memory))
-        return self.dropout.add(words, self.feed_forward(self.norms[2](words)))
+KeyValue = PaddedKeyValue | PackedKeyValue
 
 
 class TransformerMemory:
@@ -84,114 +32,169 @@ class TransformerMemory:
     `groups` are the regions' `Groups` by image.
     """
 
-    def __init__(self, layers, groups):
+    def __init__(self, layers: Sequence[KeyValue], groups: Groups) -> None:
         self.layers, self.groups = layers, groups
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.groups)
 
-    def select(self, images):
-        """The memory of some images (a list of row numbers)."""
+    def select(self, images: list[int]) -> TransformerMemory:
+        """The memory of the chosen images."""
         rows, groups = self.groups.select(images)
         return TransformerMemory([layer.select(images, rows, groups) for layer in self.layers], groups)
 
 
-class TransformerCaptioner(CaptionModel):
-    """A transformer captioner.
+class TransformerCaptioner(CaptionModel[TransformerMemory]):
+    """A transformer from regions to words.
 
-    Sizes: `vocab_size` V (words + 1; index 0 starts and ends a sentence), `feature_size` D,
-    `size` d, `hidden` the FFN's.  `place` is a module of `models/position.py`, or None; `relations`
-    a `RelationBias`, or None; `extra_skip` as for `SelfAttention`, in the encoder.  `dropout` acts
-    inside the transformer, `feature_dropout` on the embedded features.
-    `longest` is the number of words at which a caption is cut (T).
+    Sizes: `vocab_size` V, `longest` T, `feature_size` D, `size` d, `hidden` the feed-forward network's.
+    `place` is a module of `models/position.py`, or None; `relations` a `RelationBias`, or None; `extra_skip`
+    as for `SelfAttention`, in the encoder.  `dropout` acts inside the transformer, `feature_dropout` on the
+    embedded features.  `norm` is a key of `NORMS`, `activation` 'relu' or 'gelu', `cross` 'dot-product' or
+    'xlinear', `use_bn` as for `feature_norms`.
     """
 
-    def __init__(self, vocab_size, longest, feature_size=2048, size=512, hidden=2048, layers=6,
-                 heads=8, dropout=0.1, feature_dropout=0.5, norm='layer', activation='relu',
-                 cross='dot-product', place=None, relations=None, extra_skip=False,
-                 use_bn=0):
+    def __init__(self, vocab_size: int, longest: int, feature_size: int = 2048, size: int = 512,
+                 hidden: int = 2048, layers: int = 6, heads: int = 8, dropout: float = 0.1,
+                 feature_dropout: float = 0.5, norm: str = 'layer', activation: str = 'relu',
+                 cross: str = 'dot-product', place: PositionEncoding | None = None,
+                 relations: RelationBias | None = None, extra_skip: bool = False, use_bn: int = 0) -> None:
         super().__init__()
         self.vocab_size, self.longest, self.size = vocab_size, longest, size
-        self.feature_norm, self.embedded_norm = batch_norms(use_bn, feature_size, size)
+        self.feature_norm, self.embedded_norm = feature_norms(use_bn, feature_size, size)
         self.feature_embed = nn.Linear(feature_size, size)
-        self.feature_dropout = feature_dropout
+        self.feature_dropout = Dropout(feature_dropout)
         self.place, self.relations = place, relations
+        self.needs = ('features', *[part.needs for part in (place, relations) if part is not None])
         self.encoder = nn.ModuleList(
             EncoderLayer(size, heads, hidden, dropout, norm, activation, extra_skip)
             for _ in range(layers))
         self.encoder_norm = NORMS[norm](size)
         self.word_embed = nn.Embedding(vocab_size, size)
-        self.register_buffer('positions', sinusoid(longest + 1, size), persistent=False)
+        self.word_positions: Tensor
+        self.register_buffer('word_positions', sinusoid(longest + 1, size), persistent=False)
         self.word_dropout = Dropout(dropout)
         self.decoder = nn.ModuleList(
             DecoderLayer(size, heads, hidden, dropout, norm, activation, cross)
             for _ in range(layers))
         self.decoder_norm = NORMS[norm](size)
         self.output = nn.Linear(size, vocab_size)
-        self.start_weights()
+        self.init_weights()
         if relations is not None:
-            relations.start_weights()
+            relations.init_weights()
 
-    @property
-    def needs(self):
-        """What the model wants of a batch: 'features', and 'grids' or 'boxes'."""
-        parts = [part.needs for part in (self.place, self.relations) if part is not None]
-        return ('features', *dict.fromkeys(parts))
-
-    def encode(self, batch):
-        """A batch (`features` (M, D), `counts`, and what `needs` says) -> `TransformerMemory` of I images."""
+    def encode(self, batch: Batch) -> TransformerMemory:
+        """A batch (`counts`, `features` (M, D), and the others of `needs`) -> the memory of its I images."""
         groups = Groups(batch.counts, batch.features.device)
         regions = self.feature_embed(self.feature_norm(batch.features))  # (M, d)
-        regions = relu_dropout_(regions, self.feature_dropout, self.training)
-        regions = self.embedded_norm(regions)
-        # What layers add to stays in float32 under autocast.
+        regions = self.embedded_norm(self.feature_dropout.relu_(regions))
+        # The residual stream stays in float32 under autocast.
         regions = regions.to(torch.promote_types(regions.dtype, torch.float32))
         if self.place is not None:
             regions = self.place(regions, getattr(batch, self.place.needs))
-        biases = [None] * len(self.encoder)
+        biases: Sequence[Tensor | None] = [None] * len(self.encoder)
         if self.relations is not None:
-            biases = self.relations(batch.boxes, groups)
+            biases = self.relations(batch.boxes, groups)  # (I, h, P, P) for each layer
         for layer, bias in zip(self.encoder, biases):
             regions = layer(regions, groups, bias)
         regions = self.encoder_norm(regions)
-        return TransformerMemory([layer.cross.remember(regions, groups) for layer in self.decoder], groups)
+        return TransformerMemory([layer.cross.precompute(regions, groups) for layer in self.decoder], groups)
 
-    def word_states(self, memory, captions, lengths=None):
-        """The decoder's last states (N, d) of real words and ends, and their places (N,); `lengths` as
-        for `CaptionModel.word_log_probs`."""
+    def word_states(self, memory: TransformerMemory, captions: Tensor,
+                    lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """As `CaptionModel.word_states`: the decoder's last states (N, d), and their positions (N,)."""
         I, S, T = captions.shape
-        if lengths is None:
-            lengths = (captions.view(I * S, T) > 0).sum(1).tolist()
+        lengths = caption_lengths(captions) if lengths is None else lengths
         tokens = [words + 1 for words in lengths]
         by_caption = Groups(tokens, captions.device)
         by_image = Groups([sum(tokens[i * S:(i + 1) * S]) for i in range(I)], captions.device)
-        ranks = by_caption.ranks
-        places = by_caption.owners * (T + 1) + ranks
-        inputs = F.pad(captions, (1, 0)).view(-1)[places]  # (N,), the start token 0 first
-        words = self._embed(inputs, self.positions[ranks])
+        offsets = by_caption.offsets
+        positions = by_caption.group_ids * (T + 1) + offsets
+        inputs = inputs_of(captions).view(-1)[positions]  # (N,)
+        words = self._embed(inputs, self.word_positions[offsets])  # (N, d)
         for layer, remembered in zip(self.decoder, memory.layers):
             words = layer(words, by_caption, by_image, remembered)
-        return self.decoder_norm(words), places
+        return self.decoder_norm(words), positions
 
-    def attention_modules(self):
-        """The cross-attention of each layer."""
-        return [layer.cross for layer in self.decoder]
+    def first_caches(self, memory: TransformerMemory, images: Groups) -> Sequence[Cache | None]:
+        """No words yet in any layer."""
+        return [None] * len(self.decoder)
 
-    def _embed(self, words, positions):
-        return self.word_dropout(self.word_embed(words) * math.sqrt(self.size) + positions)
-
-    def start(self, memory, copies=1):
-        """A `State` of `copies` empty captions for each image of the memory."""
-        images = Groups([copies] * len(memory), memory.groups.device)
-        return State(memory, images, [None] * len(self.decoder), 0)
-
-    def step(self, words, state):
-        """The last words (R,) long of every row (0 at the start) -> log-probabilities (R, V) of the
-        next word, and the new state."""
-        rows = self._embed(words, self.positions[state.length])
+    def step(self, words: Tensor, state: State[TransformerMemory]) -> tuple[Tensor, State[TransformerMemory]]:
+        """As `CaptionModel.step`, with the keys and values of earlier words cached."""
+        rows = self._embed(words, self.word_positions[state.length])  # (R, d)
         caches = []
         for layer, cache, remembered in zip(self.decoder, state.caches, state.memory.layers):
             rows, cache = layer.step(rows, cache, state.images, remembered)
             caches.append(cache)
         log_probs = self.log_probs(self.decoder_norm(rows))
         return log_probs, State(state.memory, state.images, caches, state.length + 1)
+
+    def attention_modules(self) -> list[nn.Module]:
+        """The cross-attention of each layer."""
+        return [layer.cross for layer in self.decoder]
+
+    def _embed(self, words: Tensor, positions: Tensor) -> Tensor:
+        return self.word_dropout(self.word_embed(words) * math.sqrt(self.size) + positions)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention over an image's regions, then the feed-forward network."""
+
+    def __init__(self, size: int, heads: int, hidden: int, dropout: float, norm: str, activation: str,
+                 extra_skip: bool = False) -> None:
+        super().__init__()
+        self.attention = SelfAttention(size, heads, dropout, extra_skip)
+        self.feed_forward = FeedForward(size, hidden, dropout, activation)
+        self.norms = nn.ModuleList(NORMS[norm](size) for _ in range(2))
+        self.dropout = Dropout(dropout)
+
+    def forward(self, regions: Tensor, groups: Groups, bias: Tensor | None = None) -> Tensor:
+        """(M, d) -> (M, d); `bias` (I, h, P, P) as for `SelfAttention`."""
+        attended = self.attention(self.norms[0](regions), groups, bias=bias)
+        regions = self.dropout.add(regions, attended)
+        return self.dropout.add(regions, self.feed_forward(self.norms[1](regions)))
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention over a caption's words, cross-attention to the regions, feed-forward network."""
+
+    def __init__(self, size: int, heads: int, hidden: int, dropout: float, norm: str, activation: str,
+                 cross: str) -> None:
+        super().__init__()
+        self.attention = SelfAttention(size, heads, dropout)
+        self.cross = (XLinearCross(size, dropout) if cross == 'xlinear'
+                      else DotProductCross(size, heads, dropout))
+        self.feed_forward = FeedForward(size, hidden, dropout, activation)
+        self.norms = nn.ModuleList(NORMS[norm](size) for _ in range(3))
+        self.dropout = Dropout(dropout)
+
+    def forward(self, words: Tensor, captions: Groups, images: Groups, memory: KeyValue) -> Tensor:
+        """(N, d) -> (N, d); `captions` and `images` are the words' `Groups`, `memory` holds this layer's keys."""
+        attended = self.attention(self.norms[0](words), captions, causal=True)
+        return self._attend_to_regions(self.dropout.add(words, attended), images, memory)
+
+    def step(self, words: Tensor, cache: Cache | None, images: Groups, memory: KeyValue) -> tuple[Tensor, Cache]:
+        """One word of each row: (R, d), cache -> (R, d), cache."""
+        attended, cache = self.attention.step(self.norms[0](words), cache)
+        return self._attend_to_regions(self.dropout.add(words, attended), images, memory), cache
+
+    def _attend_to_regions(self, words: Tensor, images: Groups, memory: KeyValue) -> Tensor:
+        words = self.dropout.add(words, self.cross(self.norms[1](words), images, memory))
+        return self.dropout.add(words, self.feed_forward(self.norms[2](words)))
+
+
+class FeedForward(nn.Module):
+    """d -> hidden -> d, with an activation and dropout between (Vaswani et al. 2017, equation 2)."""
+
+    def __init__(self, size: int, hidden: int, dropout: float, activation: str) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(size, hidden), nn.Linear(hidden, size)
+        self.dropout, self.activation = Dropout(dropout), activation
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(N, d) -> (N, d)."""
+        hidden = self.inner(rows)
+        if self.activation == 'relu':
+            return self.outer(self.dropout.relu_(hidden))
+        return self.outer(self.dropout(F.gelu(hidden)))

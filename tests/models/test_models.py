@@ -1,14 +1,10 @@
 """The networks against their formulas (`tests/naive.py`), to 1e-5."""
 
-import functools
-
 import pytest
 import torch
 
-from misc.training.losses import WordLoss, word_loss
+from misc.training.losses import word_loss
 from models import recurrent
-from models.attention import CELU, XLinearMix, attend
-from models.dropout import Dropout, relu_dropout_
 from models.packing import Groups
 from tests import naive
 from tests.helpers.models import FAMILIES, RELATIONS, make_batch, make_captions, make_model, name_of, per_image
@@ -74,59 +70,6 @@ def test_gradients_equal_those_of_the_formulas(changes, request):
                               slow[name] / scale, atol=1e-5), name
 
 
-def mixed_in(query, key, value, *weights):
-    return XLinearMix.apply(query, key, value, *weights, Groups([3, 2], 'cpu'), Groups([4, 5], 'cpu'), 0.4)
-
-
-def attended(query, key, value, *, causal=False):
-    mask = None if causal else torch.tensor([[True, True, False], [True, True, True]])[:, None, None]
-    return attend(query, key, value, mask, causal, 0.4)
-
-
-HAND_WRITTEN = {  # shapes of the inputs, and a function of them whose gradient is written by hand
-    'x-linear': ([(5, 8), (9, 8), (9, 8), (4, 8), (4,), (4,)], mixed_in),
-    'attention': ([(2, 2, 4, 3), (2, 2, 3, 3), (2, 2, 3, 3)], attended),
-    'causal attention': ([(2, 2, 3, 3)] * 3, functools.partial(attended, causal=True)),
-    'dropout': ([(4, 6)], lambda rows: Dropout(0.4)(rows)),
-    'dropout of an update': ([(4, 6), (4, 6)], lambda rows, update: Dropout(0.4).add(rows, update)),
-    'relu and dropout': ([(4, 6)], lambda rows: relu_dropout_(rows * 1, 0.4, True)),
-    'celu': ([(4, 6)], CELU.apply),
-    'padding': ([(6, 2)], lambda rows: Groups([2, 0, 3, 1], 'cpu').pad(rows)),
-    'loss': ([(5, 3), (7, 3), (7,), (5,)], lambda states, weight, bias, shares: WordLoss.apply(
-        states, weight, bias, torch.tensor([3, 0, 6, 6, 1]), shares.detach(), 0.2)),
-}
-
-
-@pytest.mark.parametrize('name', HAND_WRITTEN)
-def test_a_gradient_written_by_hand_is_that_of_its_function(name, monkeypatch):
-    monkeypatch.setattr('misc.training.losses.BLOCK', 2)
-    monkeypatch.setattr('models.attention.PAIRS', 8)
-    shapes, function = HAND_WRITTEN[name]
-    torch.manual_seed(1)
-    inputs = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
-
-    def same_draws(*tensors):
-        torch.manual_seed(2)
-        return function(*tensors)
-
-    if name == 'loss':
-        inputs[-1].requires_grad_(False)
-    assert torch.autograd.gradcheck(same_draws, inputs)
-    if name not in ('celu', 'padding', 'loss'):
-        first, second = (function(*inputs) for _ in range(2))
-        assert any((a != b).any() for a, b in zip(first, second)), 'nothing was dropped'
-
-
-def test_attention_with_dropout_has_the_mean_of_attention_without():
-    torch.manual_seed(1)
-    query, key, value = torch.randn(3, 2, 2, 5, 4)
-    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])[:, None, None]
-    for causal, one in ((False, mask), (True, None)):
-        drawn = torch.stack([attend(query, key, value, one, causal, 0.2) for _ in range(4000)])
-        expected = attend(query, key, value, one, causal)
-        assert torch.allclose(drawn.mean(0), expected, atol=6 * float(drawn.std(0).max()) / 4000 ** 0.5)
-
-
 @pytest.mark.parametrize('smoothing', (0.0, 0.3))
 def test_the_loss_in_blocks_is_the_mean_cross_entropy(smoothing, monkeypatch):
     monkeypatch.setattr('misc.training.losses.BLOCK', 3)
@@ -135,20 +78,6 @@ def test_the_loss_in_blocks_is_the_mean_cross_entropy(smoothing, monkeypatch):
     found = word_loss(states, output, targets, torch.full((8,), 1 / 8), smoothing)
     expected = naive.cross_entropy(naive.linear(output, states).log_softmax(1), targets, smoothing)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_dropout_drops_its_share_keeps_the_mean_and_has_the_gradient_of_its_mask():
-    for probability in (0.05, 0.5, 0.9):
-        layer, ones = Dropout(probability), torch.ones(401, 500, requires_grad=True)
-        out = layer(ones)
-        assert float((out == 0).float().mean()) == pytest.approx(probability, abs=0.005)
-        assert float(out.detach().mean()) == pytest.approx(1, abs=0.03)
-        out.sum().backward()
-        assert torch.equal(ones.grad, out)
-        assert not torch.equal(layer(ones), out)
-        rows = (out == 0).float().mean(1)  # no pattern along rows or columns
-        assert float((rows - probability).abs().max()) < 0.12
-        assert layer.eval()(ones) is ones
 
 
 def test_step_by_step_with_a_cache_equals_teacher_forcing():

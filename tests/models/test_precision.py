@@ -9,7 +9,7 @@ import torch
 import train
 from misc.machine import precision
 from misc.training.losses import caption_loss
-from models.base import BatchNorm
+from models.norms import BatchNorm
 from tests.helpers.models import FAMILIES, make_batch, make_captions, make_model
 
 CPU = torch.device('cpu')

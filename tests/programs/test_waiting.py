@@ -49,7 +49,7 @@ def waiting_step(options, smoothing=0.1, accumulate=1):
 
 @pytest.fixture
 def no_copies(monkeypatch):
-    """Numbers of the host go to the device by `numbers_on` alone, which does not wait."""
+    """Numbers of the host go to the device by `index_tensor` alone, which does not wait."""
     plain = torch.tensor
 
     def tensor(*args, device=None, **more):

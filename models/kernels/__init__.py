@@ -1,0 +1,71 @@
+"""Operations with hand-written gradients: the numbers of plain PyTorch in less time or memory.  Read this last.
+
+Networks call the functions below, which choose an implementation by device; each docstring gives the plain
+formula.  tests/models/test_kernels.py checks every gradient numerically.  `dropout` is always a probability,
+0 for none.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.kernels.attention import DropoutAttention
+from models.kernels.elementwise import CELU, AddDropout, ReLUDropout
+from models.kernels.elementwise import Dropout as _Dropout
+from models.kernels.xlinear import XLinearMix
+from models.packing import Groups
+
+
+def dropout(rows: Tensor, probability: float) -> Tensor:
+    """Each element set to 0 with `probability`, the others scaled up."""
+    if not probability:
+        return rows
+    if rows.device.type != 'cpu':
+        return F.dropout(rows, probability, True)
+    return _Dropout.apply(rows, probability)
+
+
+def add_dropout(rows: Tensor, update: Tensor, probability: float) -> Tensor:
+    """rows + dropout(update)."""
+    return AddDropout.apply(rows, update, probability) if probability else rows + update
+
+
+def relu_dropout_(rows: Tensor, probability: float) -> Tensor:
+    """dropout(ReLU(rows)), in place.  Only the result is kept for the gradient, which the next Linear keeps
+    anyway."""
+    return ReLUDropout.apply(rows, probability)
+
+
+def celu(rows: Tensor) -> Tensor:
+    """max(x, 0) + min(exp(x) - 1, 0)."""
+    return CELU.apply(rows)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False,
+              dropout: float = 0.0) -> Tensor:
+    """dropout(softmax(query key' / sqrt(d / h))) value (Vaswani et al. 2017, equation 1).
+
+    query (G, h, L, d / h), key and value (G, h, K, d / h) -> (G, h, L, d / h).  `mask`, broadcast to
+    (G, h, L, K), is True where a query may attend to a key; `causal`: query i attends to the keys up to i.
+    """
+    if dropout and query.device.type == 'cpu':
+        if causal:
+            L = query.shape[2]
+            mask = torch.ones(L, L, dtype=torch.bool).tril_()
+        return DropoutAttention.apply(query, key, value, mask, dropout)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, dropout_p=dropout)
+
+
+def xlinear_mix(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias: Tensor, spatial: Tensor,
+                words: Groups, regions: Groups, dropout: float = 0.0,
+                record: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """The part of X-linear attention (Pan et al. 2020, section 3.2) where words meet regions.
+
+    For every word q and each region (k, v) of its image: e = dropout(ReLU(weight (q * k) + bias)); spatial
+    weights a = softmax over the image's regions of (spatial . e).
+
+    query (N, d) in the groups `words`, key and value (M, d) in the groups `regions`, both by image; weight
+    (d/2, d), bias and spatial (d/2,), which may be of higher precision than the query.  `record`, if given,
+    takes the weights a as (N, P).  Returns the sum of a v (N, d) and the mean of e (N, d/2) over the regions.
+    """
+    return XLinearMix.apply(query, key, value, weight, bias, spatial, words, regions, dropout, record)
