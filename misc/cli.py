@@ -1,4 +1,4 @@
-"""How every command of the project talks to its user: errors, exit statuses, progress."""
+"""What every command shares: its parser, its error messages and exit statuses, its progress display."""
 
 import argparse
 import errno
@@ -6,16 +6,24 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar, cast
 
-# What to do when the system refuses a file; what is not listed speaks for itself.
-WAYS_OUT = {errno.ENOSPC: 'make room on that disk, or write to another, and give the command again',
-            errno.EDQUOT: 'make room under your quota, or write to another disk, and give the command again',
-            errno.EROFS: 'write to another folder: that disk can only be read',
-            errno.EACCES: 'write to (or read from) a folder of your own, or have the permissions changed'}
+T = TypeVar('T')
+Number = TypeVar('Number', int, float)
 
+# What to do when the system refuses a file; other errors explain themselves.
+ADVICE = {errno.ENOSPC: 'make room on that disk, or write to another, and give the command again',
+          errno.EDQUOT: 'make room under your quota, or write to another disk, and give the command again',
+          errno.EROFS: 'write to another folder: that disk is read-only',
+          errno.EACCES: 'use a folder of your own, or have the permissions changed'}
+
+
+# ---- errors ----
 
 class UserError(Exception):
-    """Something the user can put right.  The text says what is wrong, where, and the way out.
+    """An error that the user can put right.  The text says what is wrong, where, and what to do about it.
 
     `run_command` prints it on standard error without a traceback and exits with `status`.
     """
@@ -30,35 +38,78 @@ class UsageError(UserError):
 
 
 class DataError(UserError):
-    """A file is missing, broken, or does not fit another (exit status 1)."""
+    """A file is missing, damaged, or does not fit another (exit status 1)."""
 
+
+def run_command(main: Callable[[], int | None]) -> NoReturn:
+    """Run `main()` as a program and exit with the status that it returns (None is 0).
+
+    A `UserError`, an `OSError` (a full disk, missing permission, a vanished file) and Ctrl-C end in a short
+    message on standard error and a non-zero status, never in a traceback.
+    """
+    name = os.path.basename(sys.argv[0])
+    escape_what_stdout_cannot_encode()
+    status: int | None
+    try:
+        status = main()
+        sys.stdout.flush()
+    except UserError as error:
+        print(f'{name}: {plain_lines(error)}', file=sys.stderr)
+        status = error.status
+    except KeyboardInterrupt:
+        print(f'\n{name}: interrupted; finished work is on disk', file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        # Whoever read our output, `| head` for instance, has ended: nobody would read a message.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    except OSError as error:
+        place = f': {error.filename}' if error.filename else ''
+        reason = (error.strerror or str(error)).splitlines() or [type(error).__name__]
+        print(f'{name}: {reason[0][:300]}{place}', file=sys.stderr)
+        if error.errno in ADVICE:
+            print(ADVICE[error.errno], file=sys.stderr)
+        status = 1
+    sys.exit(status or 0)
+
+
+def escape_what_stdout_cannot_encode() -> None:
+    """Print characters that the encoding of standard output lacks (é in ASCII) as escapes, not as an error."""
+    if hasattr(sys.stdout, 'reconfigure'):
+        sys.stdout.reconfigure(errors='backslashreplace')
+
+
+# ---- command lines ----
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line with exit status 2, and which takes no
-    abbreviated flags (a shortened flag would change its meaning when a new one is added)."""
+    """An argument parser whose errors are one line, with exit status 2.
 
-    def __init__(self, **kwargs):
+    Abbreviated flags are refused: their meaning would change when a flag is added.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault('formatter_class', HelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
+        """Exit with `message` in one line."""
         self.exit(2, f'{self.prog}: {message} (see {self.prog} --help)\n')
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Shows each flag's default, and keeps the line breaks of the description."""
 
-    def _get_help_string(self, action):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.help and '%(default)' not in action.help and action.default not in (
                 None, '', argparse.SUPPRESS) and not isinstance(action.default, bool):
             return action.help + ' (default: %(default)s)'
         return action.help
 
 
-def boolean(text):
-    """Parse a command-line boolean: 0/1, true/false, in any case.
+def boolean(text: str) -> bool:
+    """An argparse type: 0, 1, true or false, in any case.
 
-    Use as `type=boolean, nargs='?', const=True`, so that the bare flag means 1.
+    Use it as `type=boolean, nargs='?', const=True`, so that the bare flag means 1.
     """
     known = {'0': False, 'false': False, '1': True, 'true': True}
     if text.lower() not in known:
@@ -66,31 +117,33 @@ def boolean(text):
     return known[text.lower()]
 
 
-def number_in(kind, low=None, high=None, above=None, below=None):
-    """An argparse type: a finite `kind` (int or float) within [low, high] and within (above, below)."""
+def number_in(kind: type[Number], low: float | None = None, high: float | None = None,
+              above: float | None = None, below: float | None = None) -> Callable[[str], Number]:
+    """An argparse type: a finite `kind` (int or float) in [low, high] and in (above, below)."""
     bounds = [text for value, text in (
         (low, f'at least {low}'), (above, f'above {above}'),
         (high, f'at most {high}'), (below, f'below {below}')) if value is not None]
-    name = {int: 'a whole number', float: 'a number'}[kind]
+    name = 'a whole number' if kind is int else 'a number'
     allowed = ' '.join([name, ' and '.join(bounds)]).strip()
 
-    def parse(text):
+    def parse(text: str) -> Number:
+        refusal = argparse.ArgumentTypeError(f'{text!r} is not allowed; give {allowed}')
         try:
             value = kind(text)
         except ValueError:
-            value = float('nan')
-        inside = (abs(value) < float('inf')
+            raise refusal from None
+        inside = (abs(value) < math.inf
                   and (low is None or value >= low) and (high is None or value <= high)
                   and (above is None or value > above) and (below is None or value < below))
         if not inside:
-            raise argparse.ArgumentTypeError(f'{text!r} is not allowed; give {allowed}')
+            raise refusal
         return value
 
     parse.__name__ = name
     return parse
 
 
-def perfect_square(text):
+def perfect_square(text: str) -> int:
     """An argparse type: a positive perfect square."""
     value = number_in(int, 1)(text)
     side = math.isqrt(value)
@@ -100,67 +153,36 @@ def perfect_square(text):
     return value
 
 
-def run_command(main):
-    """Run `main()` as a program: its return value is the exit status (None is 0).
+# ---- messages ----
 
-    A `UserError`, an `OSError` (full disk, no permission, vanished file) and Ctrl-C end in a
-    short message on standard error and a non-zero status, never in a traceback.
-    """
-    name = os.path.basename(sys.argv[0])
-    say_everything()
-    try:
-        status = main()
-        sys.stdout.flush()
-    except UserError as error:
-        print(f'{name}: {plain_lines(error)}', file=sys.stderr)
-        status = error.status
-    except KeyboardInterrupt:
-        print(f'\n{name}: interrupted; what was finished is on disk', file=sys.stderr)
-        status = 130
-    except BrokenPipeError:
-        # The reader of our output left (say, `| head`); there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 141
-    except OSError as error:
-        place = f': {error.filename}' if error.filename else ''
-        reason = (error.strerror or str(error)).splitlines() or [type(error).__name__]
-        print(f'{name}: {reason[0][:300]}{place}', file=sys.stderr)
-        if error.errno in WAYS_OUT:
-            print(WAYS_OUT[error.errno], file=sys.stderr)
-        status = 1
-    sys.exit(status or 0)
-
-
-def say_everything():
-    """Let standard output take every letter: as an escape where its encoding lacks it, as ASCII lacks é."""
-    if hasattr(sys.stdout, 'reconfigure'):
-        sys.stdout.reconfigure(errors='backslashreplace')
-
-
-def note(message):
-    """Print one line of news on standard error (standard output is kept for results)."""
+def note(message: object) -> None:
+    """Print a message on standard error (standard output is kept for results)."""
     print(plain_lines(message), file=sys.stderr, flush=True)
 
 
-def plain_text(text):
-    """`text` with what no page and no terminal should be given replaced: control signs, halves of pairs."""
-    return ''.join(sign if sign.isprintable() else ' ' if sign.isspace() else '\ufffd' for sign in str(text))
+def plain_text(text: object) -> str:
+    """`text` in one line, safe for terminals and pages: control characters and lone surrogates are replaced."""
+    return ''.join(character if character.isprintable() else ' ' if character.isspace() else '\ufffd'
+                   for character in str(text))
 
 
-def plain_lines(text):
-    """The same of lines, which stay apart: messages name files, and whoever made those chose their names."""
+def plain_lines(text: object) -> str:
+    """`plain_text` of each line.  Messages name files, and file names may hold anything."""
     return '\n'.join(map(plain_text, str(text).split('\n')))
 
 
-class Progress:
-    """A progress display with a rate and the time left.
+# ---- progress ----
 
-    On a terminal it is a tqdm bar; on a pipe or in a log file it prints a line every
-    `line_seconds` and one at the end.  Use as a context manager and call `update`.
+class Progress:
+    """A progress display with a rate and the time left: a context manager whose `update` counts finished items.
+
+    On a terminal it is a tqdm bar; on a pipe or in a log file it prints a line every `line_seconds` and one at
+    the end.
     """
 
-    def __init__(self, total, label, unit='image', done=0, line_seconds=15.0):
-        """`total` items, `done` of which were finished by an earlier run; `unit` is singular."""
+    def __init__(self, total: int, label: str, unit: str = 'image', done: int = 0,
+                 line_seconds: float = 15.0) -> None:
+        """`done` of the `total` items were finished by an earlier run; `unit` is singular."""
         self.total, self.label, self.unit = total, label, unit
         self.done = self.done_before = done
         self.line_seconds = line_seconds
@@ -170,7 +192,7 @@ class Progress:
             from tqdm import tqdm
             self.bar = tqdm(total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True)
 
-    def update(self, count=1):
+    def update(self, count: int = 1) -> None:
         """`count` more items are finished."""
         self.done += count
         if self.bar is not None:
@@ -178,7 +200,7 @@ class Progress:
         elif time.monotonic() - self.last_line >= self.line_seconds:
             self._print_line()
 
-    def _print_line(self):
+    def _print_line(self) -> None:
         self.last_line = time.monotonic()
         seconds = max(self.last_line - self.started, 1e-9)
         rate = (self.done - self.done_before) / seconds
@@ -188,19 +210,20 @@ class Progress:
             line += f', {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left'
         note(line)
 
-    def __enter__(self):
+    def __enter__(self) -> 'Progress':
         return self
 
-    def __exit__(self, kind, value, trace):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         if self.bar is not None:
             self.bar.close()
         elif self.total:
             self._print_line()
 
 
-def progress(items, label, unit='image', total=None):
-    """Yield `items` while showing their progress; `total` where they have no length."""
-    with Progress(len(items) if total is None else total, label, unit) as display:
+def progress(items: Iterable[T], label: str, unit: str = 'image', total: int | None = None) -> Iterator[T]:
+    """Yield `items` while showing their progress; give `total` where they have no length."""
+    with Progress(len(cast(Sized, items)) if total is None else total, label, unit) as display:
         for item in items:
             yield item
             display.update()

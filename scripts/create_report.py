@@ -15,9 +15,9 @@ from misc.disk.files import replacing
 from misc.pictures.images import read_upright
 from misc.run.histories import read_logged
 from misc.scoring.metrics import meteor_counts
-from misc.scoring.references import load_references, image_files
-from misc.scoring.scores import score_table
+from misc.scoring.references import image_files, load_references
 from misc.scoring.results import read_all, shared_images
+from misc.scoring.scores import score_table
 
 SIDE = 224  # pixels of a picture's longer side: twice what it is shown at
 DESCRIPTION = """\

@@ -1,24 +1,33 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Atomic writing: a reader sees the old file or the new one, never a part of one.
+
+`tempfile` does not serve here: its files are readable by their owner alone, and their names do not tell whether
+the writer still runs.
+"""
 
 import contextlib
 import errno
 import json
 import os
+from collections.abc import Iterator
+from typing import IO, Any
 
 from misc.cli import DataError
 
 TEMPORARY = '.part'  # suffix of files that are being written; readers and listings skip them
 
+StrPath = str | os.PathLike[str]
+
 
 @contextlib.contextmanager
-def replacing(path, mode='wb', durable=True):
-    """Open a neighbour of `path` for writing and rename it over `path` when the block ends well.
+def replacing(path: StrPath, mode: str = 'wb', durable: bool = True) -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path`; it replaces `path` when the block ends without an error.
 
-    If the block raises, the neighbour is removed and `path` stays as it was; an `OSError` that names no
-    file, as those of a full disk, then names this one.  `durable` also
-    waits for the disk, which a machine that loses power needs and a killed process does not, and
-    removes what killed writers of `path` left; leave it off where many small files are written that
-    can be made again.
+    After an error `path` is as it was and the temporary file is removed; an `OSError` without a file name (a full
+    disk's) is raised again with `path`.
+
+    `durable` waits until the content is on the disk, which protects against a power failure (a killed process
+    needs no protection), and removes temporary files of `path` whose writers were killed.  Turn it off for
+    many small files that can be made again.
     """
     path = os.fspath(path)
     if durable:
@@ -35,35 +44,35 @@ def replacing(path, mode='wb', durable=True):
         with contextlib.suppress(OSError):
             os.unlink(part)
         if isinstance(error, OSError) and error.filename is None:
-            raise _named(error, path) from None
+            raise _with_path(error, path) from None
         raise
 
 
-def _named(error, path):
-    """An `OSError` about `path`.  NumPy and HDF5 say in words of their own that a disk is full."""
+def _with_path(error: OSError, path: str) -> OSError:
+    """The same error, about `path`.  NumPy and HDF5 report a full disk in a text of their own, without an errno."""
     number, text = error.errno, error.strerror or str(error)
     if number is None and ('requested and' in text or os.strerror(errno.ENOSPC) in text):
         number = errno.ENOSPC
     return OSError(number, text if number is None else os.strerror(number), path)
 
 
-def _remove_abandoned(path):
-    """Remove the neighbours of `path` whose writers were killed.  One that lives keeps its own."""
+def _remove_abandoned(path: str) -> None:
+    """Remove the temporary files of `path` whose writers no longer run."""
     folder, start = os.path.dirname(path) or '.', os.path.basename(path) + '.'
-    with contextlib.suppress(OSError):   # what is wrong with the folder, the writer will say
+    with contextlib.suppress(OSError):  # if the folder is unusable, opening the file says so
         for entry in os.scandir(folder):
             if entry.name.startswith(start) and entry.name.endswith(TEMPORARY):
                 writer = entry.name[len(start):-len(TEMPORARY)]
-                if writer.isdecimal() and not _lives(int(writer)):
+                if writer.isdecimal() and not _is_running(int(writer)):
                     os.unlink(entry.path)
 
 
-def _lives(number):
-    """Whether there is a process of that number on this machine, as far as can be told."""
+def _is_running(pid: int) -> bool:
+    """Whether a process of this machine has that number; True where that cannot be found out."""
     if os.name != 'posix':
         return True
     try:
-        os.kill(number, 0)
+        os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
@@ -71,23 +80,23 @@ def _lives(number):
     return True
 
 
-def remove_leftovers(folder):
-    """Remove what killed writers left in `folder`.  No other process may be writing there."""
+def remove_leftovers(folder: StrPath) -> None:
+    """Remove all temporary files in `folder`.  No other process may be writing there."""
     for entry in os.scandir(folder):
         if entry.name.endswith(TEMPORARY):
             os.unlink(entry.path)
 
 
-def write_json(path, value, **kwargs):
-    """Write `value` as JSON to `path`, whole or not at all."""
+def write_json(path: StrPath, value: Any, **kwargs: Any) -> None:
+    """Write `value` to `path` as JSON, atomically; `kwargs` are those of `json.dump`."""
     with replacing(path, 'w') as file:
         json.dump(value, file, **kwargs)
 
 
-def read_json(path, made_by):
+def read_json(path: StrPath, made_by: str) -> Any:
     """The JSON value in `path`.
 
-    `made_by` is the command (or the source) a message names when the file is missing or broken.
+    `made_by`, the command that makes the file (or its source), ends the message about a missing or damaged file.
     Raises `DataError`.
     """
     try:
@@ -97,6 +106,5 @@ def read_json(path, made_by):
         raise DataError(f'there is no file {path}; make it with: {made_by}') from None
     except IsADirectoryError:
         raise DataError(f'{path} is a folder, not a JSON file') from None
-    except (ValueError, RecursionError, MemoryError) as error:  # of letters, of JSON, of endless numbers
-        raise DataError(f'{path} is not a whole JSON file ({error}); '
-                        f'make it again with: {made_by}') from None
+    except (ValueError, RecursionError, MemoryError) as error:  # bad UTF-8, bad JSON, a number of a million digits
+        raise DataError(f'{path} is not a valid JSON file ({error}); make it again with: {made_by}') from None

@@ -1,15 +1,22 @@
-"""Files of a folder that belong together: replaced as one set, and read as one.
+"""Files of one folder that belong together: replaced as a set, read as a set.
 
-The files keep their plain names, so they cannot be replaced in one move.  A save writes all new files
-beside the old ones, then a journal that names them, then moves each into place, then removes the
-journal.  From the moment the journal is there the new set counts: readers take a file that it names from
-where it still lies, and change nothing; the next writer finishes the moves.  So whatever kills the
-process, the folder holds the last complete set or the one before it.
+The files keep their names, so one rename cannot replace them all.  A save therefore
+
+1. writes every new file beside the old one, as NAME.new.part,
+2. writes a journal, `replacing.json`, that lists the names,
+3. renames each new file over the old one, and
+4. removes the journal.
+
+The journal is the moment of commit.  Before it the old set counts.  Once it exists the new set counts: a reader
+takes each listed file from NAME.new.part while that exists and changes nothing; the next writer finishes the
+renames.  So a process may be killed at any point, and the folder holds the old set or the new one.
 """
 
 import contextlib
 import json
 import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, TypeVar
 
 from misc.cli import DataError
 from misc.disk.files import TEMPORARY, remove_leftovers, replacing
@@ -18,26 +25,32 @@ from misc.disk.locks import held_file
 JOURNAL = 'replacing.json'
 NEW = '.new' + TEMPORARY
 LOCK = '.lock'
-TRIES = 20
+MAX_READS = 20
 
+T = TypeVar('T')
+
+
+# ---- writing ----
 
 @contextlib.contextmanager
-def only_writer(folder):
-    """Be the one process that saves into `folder`, which is made if need be, and put it in order; a folder
-    that was made and stayed empty goes again.  Raises `UsageError` where another process is at it, and
-    `DataError` where the folder cannot be written to."""
+def only_writer(folder: str) -> Iterator[None]:
+    """Hold the lock of `folder`, which is made if necessary, and finish what a killed writer left.
+
+    A folder that was made here and is still empty at the end is removed.  Raises `UsageError` where another
+    process holds the lock, and `DataError` where the folder cannot be written to.
+    """
     is_new = not os.path.isdir(folder)
     try:
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as stack:
             try:
                 os.makedirs(folder, exist_ok=True)
-                held.enter_context(held_file(os.path.join(folder, LOCK), (
+                stack.enter_context(held_file(os.path.join(folder, LOCK), (
                     f'another process is training in {folder}; wait for it, end it, or name another folder')))
                 finish_moves(folder)
                 remove_leftovers(folder)
             except OSError as error:
-                raise DataError(f'{folder} cannot be written to ({error.strerror}); name another folder, or put '
-                                'that right') from None
+                raise DataError(f'{folder} cannot be written to ({error.strerror}); name another folder, or make '
+                                'this one writable') from None
             yield
     finally:
         if is_new:
@@ -45,10 +58,12 @@ def only_writer(folder):
                 os.rmdir(folder)
 
 
-def save_set(folder, files):
-    """Replace files of `folder`, whose `only_writer` this process is, as one set: `files` is {name: bytes}.
-    Raises `OSError` with the old set in place when the disk is full or read-only."""
-    os.makedirs(folder, exist_ok=True)  # it may have been removed meanwhile
+def save_set(folder: str, files: Mapping[str, bytes | memoryview]) -> None:
+    """Replace `files`, {name: content}, in `folder` as one set.  The caller is the folder's `only_writer`.
+
+    Raises `OSError`, with the old set in place, when the disk is full or read-only.
+    """
+    os.makedirs(folder, exist_ok=True)  # someone may have removed it since
     finish_moves(folder)
     try:
         for name, content in files.items():
@@ -64,45 +79,67 @@ def save_set(folder, files):
     finish_moves(folder)
 
 
-def finish_moves(folder):
-    """Finish a save that was interrupted after its journal was written.  For the `only_writer` alone."""
+def finish_moves(folder: str) -> None:
+    """Finish a save that was interrupted after its journal was written.  The caller is the `only_writer`."""
     for name in _journal(folder)[1]:
-        with contextlib.suppress(FileNotFoundError):  # it was moved before
+        with contextlib.suppress(FileNotFoundError):  # already moved
             os.replace(os.path.join(folder, name + NEW), os.path.join(folder, name))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(folder, JOURNAL))
 
 
-def listing(folder):
-    """The names of the files in `folder`, as they are when an interrupted save is finished."""
-    coming = [name for name in _journal(folder)[1] if os.path.exists(os.path.join(folder, name + NEW))]
-    return sorted({*os.listdir(folder), *coming})
+# ---- reading ----
+
+def listing(folder: str) -> list[str]:
+    """The sorted names of the files in `folder`, those of an unfinished save included."""
+    unfinished = [name for name in _journal(folder)[1] if os.path.exists(os.path.join(folder, name + NEW))]
+    return sorted({*os.listdir(folder), *unfinished})
 
 
-def exists(path):
-    """Whether the file is there, or will be when an interrupted save is finished."""
+def exists(path: str) -> bool:
+    """Whether the file exists, if only in an unfinished save."""
     with contextlib.suppress(OSError):
-        return _where_it_lies(path, os.stat) is not None
+        _at_current_place(path, os.stat)
+        return True
     return False
 
 
-def opened(path, mode='rb', **more):
-    """Open the file `path` to read it, wherever its content lies now."""
-    return _where_it_lies(path, lambda place: open(place, mode, **more))
+def opened(path: str, mode: str = 'rb', **kwargs: Any) -> IO[Any]:
+    """Open `path` for reading, wherever its current content is; `kwargs` are those of `open`."""
+    return _at_current_place(path, lambda place: open(place, mode, **kwargs))
 
 
-def stamp(paths):
-    """What tells whether files were replaced: it differs when one was."""
-    found = []
+def stamp(paths: Sequence[str]) -> list[tuple]:
+    """A value that changes when one of the files is replaced."""
+    stamps = []
     for path in paths:
         with contextlib.suppress(OSError):
-            status = _where_it_lies(path, os.stat)
-            found.append((path, status.st_dev, status.st_ino, status.st_mtime_ns))
-    return found
+            status = _at_current_place(path, os.stat)
+            stamps.append((path, status.st_dev, status.st_ino, status.st_mtime_ns))
+    return stamps
 
 
-def _where_it_lies(path, use):
-    """What `use(place)` makes of the place where the content of `path` lies now."""
+def read_as_one(paths: Sequence[str], read: Callable[[], T]) -> T:
+    """The result of `read()`, which reads the files `paths`, all from the same set.
+
+    If a save replaces one of them meanwhile, `read` is called again.  Raises `DataError` where that happens
+    `MAX_READS` times in a row.
+    """
+    for _ in range(MAX_READS):
+        before = stamp(paths)
+        try:
+            result = read()
+        except DataError:
+            if stamp(paths) == before:
+                raise
+        else:
+            if stamp(paths) == before:
+                return result
+    raise DataError(f'{paths[0]} was replaced every time it was read; wait for the program that writes it')
+
+
+def _at_current_place(path: str, use: Callable[[str], T]) -> T:
+    """The result of `use(place)`, where `place` is the file that holds the current content of `path`."""
     folder, name = os.path.split(path)
     folder = folder or '.'
     while True:
@@ -113,41 +150,24 @@ def _where_it_lies(path, use):
         except FileNotFoundError:
             if place == path:
                 raise
-            continue  # it was moved in between
-        # Under another journal, or none, the new file may be one of the save after, which does not count yet.
+            continue  # it was moved meanwhile
+        # Without the same journal, NAME.new.part may be a file of the next save, which does not count yet.
         if place == path or _journal(folder)[0] == journal:
             return result
 
 
-def read_as_one(paths, read):
-    """What `read()` makes of the files `paths`, all of one set: where a save came in between, it reads
-    again."""
-    for _ in range(TRIES):
-        before = stamp(paths)
-        try:
-            result = read()
-        except DataError:
-            if stamp(paths) == before:
-                raise
-        else:
-            if stamp(paths) == before:
-                return result
-    raise DataError(f'{paths[0]} is replaced all the time; wait for the program that writes it')
-
-
-def _journal(folder):
-    """The journal of a save that is not finished -> (what tells it from others, the names of its files); None
-    and no names where there is none."""
+def _journal(folder: str) -> tuple[tuple | None, list[str]]:
+    """(identity of the journal, names of its files); (None, []) where no save is unfinished."""
     journal = os.path.join(folder, JOURNAL)
     try:
         with open(journal, encoding='utf-8') as file:
             status = os.fstat(file.fileno())
             names = [os.path.basename(name) for name in json.load(file)]
         if b'\0' in os.fsencode(''.join(names)):
-            raise ValueError('a name that no file has')
+            raise ValueError('a file name with a zero byte')
         return (status.st_ino, status.st_mtime_ns), names
     except (FileNotFoundError, NotADirectoryError):
         return None, []
     except (ValueError, TypeError, RecursionError, IsADirectoryError) as error:
-        raise DataError(f'{journal} is not the list of files that a save leaves ({error}); remove it, '
+        raise DataError(f'{journal} is not the list of files that a save writes ({error}); remove it, '
                         f'and *{NEW} with it') from None

@@ -1,37 +1,43 @@
-"""Reading HDF5 files that may be damaged, or a stranger's."""
+"""Reading HDF5 files that may be damaged or come from strangers."""
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 import h5py
 import numpy as np
 
 from misc.cli import DataError
 
-TIGHTEST = 1032  # times that the best packing makes zeros smaller
+MAX_COMPRESSION = 1032  # the ratio that deflate reaches on zeros
 
 
 @contextlib.contextmanager
-def reading(path, said, way_out):
-    """The HDF5 file `path`, open.  Whatever reading it raises is a `DataError`: what is `said` of the file, the
-    reason, and the `way_out`."""
+def reading(path: str, description: str, way_out: str) -> Iterator[h5py.File]:
+    """The open HDF5 file `path`.
+
+    Whatever is raised while it is open becomes a `DataError`: '`description` (reason); `way_out`'.
+    """
     try:
         with open_file(path) as file:
             yield file
     except DataError:
         raise
-    except Exception as error:  # a damaged file makes h5py raise a dozen kinds of it
+    except Exception as error:  # on a damaged file h5py raises a dozen kinds of exception
         reason = (str(error).splitlines() or [''])[0][:150] or type(error).__name__
-        raise DataError(f'{said} ({reason}); {way_out}') from None
+        raise DataError(f'{description} ({reason}); {way_out}') from None
 
 
-def open_file(path):
+def open_file(path: str) -> h5py.File:
     """The HDF5 file `path`, for a process that keeps it open."""
     return h5py.File(path, 'r')
 
 
-def dataset(file, name):
-    """The data set `name`, one of numbers that lie in `file` itself; raises `ValueError` for any other."""
+def dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """The data set `name` of numbers stored in `file` itself.
+
+    Raises `ValueError` for anything else: links into other files, other types, and sizes that the file cannot hold.
+    """
     link = file.get(name, getlink=True) if name in file else None
     if link is None or not isinstance(file[name], h5py.Dataset):
         raise ValueError(f'it has no data set {name}')
@@ -40,13 +46,16 @@ def dataset(file, name):
         raise ValueError(f'{name} is in another file')
     if found.dtype.kind not in 'fiub' or found.shape is None:
         raise ValueError(f'{name} does not hold numbers')
-    if found.nbytes > TIGHTEST * os.path.getsize(file.filename):
-        raise ValueError(f'{name} is said to have {found.nbytes} bytes, more than such a file can hold')
+    if found.nbytes > MAX_COMPRESSION * os.path.getsize(file.filename):
+        raise ValueError(f'{name} claims {found.nbytes} bytes, more than a file of this size can hold')
     return found
 
 
-def array(file, name, kinds='fiub', axes=None):
-    """The numbers of a data set: of NumPy's `kinds`, with so many axes where that is said."""
+def array(file: h5py.File, name: str, kinds: str = 'fiub', axes: int | None = None) -> np.ndarray:
+    """The numbers of a data set.
+
+    Raises `ValueError` where its type is not one of NumPy's `kinds`, or it does not have `axes` dimensions.
+    """
     found = dataset(file, name)
     if found.dtype.kind not in kinds or axes not in (None, found.ndim):
         raise ValueError(f'{name} is {found.dtype} of shape {found.shape}')

@@ -1,71 +1,84 @@
-"""Locks that end with the process that holds them, however it ends."""
+"""Locks that end with the process that holds them, however it ends.
+
+The filelock package (4.3.1) does not serve: it cannot lock a folder, and it leaves its lock file behind.
+"""
 
 import contextlib
 import functools
 import os
 import time
+from collections.abc import Iterator
 
 from misc.cli import UsageError
+from misc.disk.files import StrPath
 
-PATIENCE = 10.0  # seconds that a lock is waited for: what a killed process left takes a while to end
+PATIENCE = 10.0  # seconds to wait for a lock: the workers of a killed process take a while to end
 
-_private = set()  # handles of locks that processes forked from this one let go of at once
+_private: set[int] = set()  # descriptors that forked processes close at once
 
 
 @contextlib.contextmanager
-def held_folder(folder, refusal):
-    """Hold `folder` alone, together with the processes that are forked in the block: those of a killed
-    command hold it on until they have ended.  Raises `UsageError` with the text `refusal`."""
-    handle = _taken(folder, os.O_RDONLY, refusal)
+def held_folder(folder: StrPath, refusal: str) -> Iterator[None]:
+    """Hold the lock of `folder`, shared with processes that are forked in the block.
+
+    If the process is killed, its workers go on holding the lock until they end.  Raises `UsageError(refusal)`
+    where another process holds it.
+    """
+    descriptor = _lock(folder, os.O_RDONLY, refusal)
     try:
         yield
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
-def held_file(path, refusal):
-    """Hold the file `path` alone, made for that and removed at the end; a killed process leaves it, free.
-    Processes forked in the block have no part in it.  Raises `UsageError` with the text `refusal`."""
-    handle = _taken(path, os.O_RDWR | os.O_CREAT, refusal)
-    _watch_forks()
-    _private.add(handle)
+def held_file(path: StrPath, refusal: str) -> Iterator[None]:
+    """Hold the lock file `path`, created here and removed at the end; forked processes do not share the lock.
+
+    A killed process leaves the file, unlocked.  Raises `UsageError(refusal)` where another process holds it.
+    """
+    descriptor = _lock(path, os.O_RDWR | os.O_CREAT, refusal)
+    _close_private_after_forks()
+    _private.add(descriptor)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
             os.unlink(path)
-        _private.discard(handle)
-        os.close(handle)
+        _private.discard(descriptor)
+        os.close(descriptor)
 
 
 @functools.cache
-def _watch_forks():
-    os.register_at_fork(after_in_child=_let_go)
+def _close_private_after_forks() -> None:
+    os.register_at_fork(after_in_child=_close_private)
 
 
-def _let_go():
+def _close_private() -> None:
     while _private:
         os.close(_private.pop())
 
 
-def _taken(path, flags, refusal):
-    """A handle of `path` that holds its lock."""
-    end = time.monotonic() + PATIENCE
+def _lock(path: StrPath, flags: int, refusal: str) -> int:
+    """A descriptor of `path` that holds its lock."""
+    deadline = time.monotonic() + PATIENCE
     while True:
-        handle = os.open(path, flags, 0o666)
-        if _is_taken(handle) and _is_there(path, handle):
-            return handle
-        os.close(handle)
-        if time.monotonic() > end:
+        descriptor = os.open(path, flags, 0o666)
+        # The holder before may have removed the file between opening and locking: then this is the lock of
+        # nothing, and others may hold that of a new file.
+        if _try_lock(descriptor) and _is_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)
+        if time.monotonic() > deadline:
             raise UsageError(refusal)
         time.sleep(0.05)
 
 
-def _is_taken(handle):
+def _try_lock(descriptor: int) -> bool:
+    """Whether the lock is free; it is then taken.  True where the system has no locks."""
     try:
         import fcntl
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except (ImportError, OSError):
@@ -73,8 +86,8 @@ def _is_taken(handle):
     return True
 
 
-def _is_there(path, handle):
-    """Whether `path` is what the handle was opened on, and was not removed by the process before."""
+def _is_at(path: StrPath, descriptor: int) -> bool:
+    """Whether `path` is still the file that the descriptor was opened on."""
     with contextlib.suppress(OSError):
-        return os.path.samestat(os.stat(path), os.fstat(handle))
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
     return False

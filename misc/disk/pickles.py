@@ -1,9 +1,9 @@
-"""Reading pickles without running what is in them, and writing them whole.
+"""Reading pickles without running what is in them, and writing them atomically.
 
-An ordinary unpickler calls whatever the file names.  This one calls nothing but plain
-containers and the stand-ins below: `argparse.Namespace`, and NumPy arrays and scalars of plain
-numbers or strings, rebuilt here from their bytes and never by NumPy's own `__setstate__` (which
-believes what a file says about memory).  Files of Python 2 are read too, byte strings as Latin-1.
+An ordinary unpickler calls whatever the file names.  This one calls only what `ADMITTED` lists: plain containers,
+and the stand-ins below for `argparse.Namespace` and for NumPy arrays and scalars of plain numbers or strings.
+Arrays are rebuilt here from their bytes, never by NumPy's `__setstate__`, which trusts the file about memory.
+Files of Python 2 are read too, their byte strings as Latin-1.
 """
 
 import argparse
@@ -12,97 +12,102 @@ import math
 import os
 import pickle
 import re
+from collections.abc import Callable
+from typing import IO, Any
 
 import numpy as np
 
 from misc.cli import DataError
 from misc.disk import nesting
-from misc.disk.files import replacing
+from misc.disk.files import StrPath, replacing
 
 PLAIN_DTYPE = re.compile('[<>|=]?[?biufcSU][0-9]{0,9}')  # no objects, no records, no sub-arrays
 
 
-def load(path, made_by='', opened=open):
-    """The object pickled in the file `path`; nothing that the file names is run.
+def load(path: StrPath, made_by: str = '', opened: Callable[..., IO[bytes]] = open) -> Any:
+    """The value pickled in `path`; nothing that the file names is run.
 
-    `made_by` is the command (or the source) a message names when the file is missing or broken; `opened`
-    opens the file, where its content may lie elsewhere.
-    Raises `DataError`, naming the file and, where something is refused, what it asked for.
+    `made_by`, the command that makes the file (or its source), ends the message about a missing or damaged file.
+    `opened` replaces `open`, for files whose content may be elsewhere.  Raises `DataError`, which names the file
+    and, where something is refused, what the file asks for.
     """
     path = os.fspath(path)
-    again = f'; make it with: {made_by}' if made_by else ''
+    make_it = f'; make it with: {made_by}' if made_by else ''
     try:
         with opened(path, 'rb') as file:
-            nesting.check(file)
+            nesting.check_pickle(file)
             file.seek(0)
             unpickler = PlainUnpickler(file, encoding='latin-1')
             value = unpickler.load()
-            return settled(value, {}) if unpickler.asked_for_numpy else value
+            return resolved(value) if unpickler.met_numpy else value
     except FileNotFoundError:
-        raise DataError(f'there is no file {path}{again}') from None
+        raise DataError(f'there is no file {path}{make_it}') from None
     except IsADirectoryError:
-        raise DataError(f'{path} is a folder, not a pickle file{again}') from None
+        raise DataError(f'{path} is a folder, not a pickle file{make_it}') from None
     except OSError as error:
-        raise DataError(f'{path} cannot be read ({error.strerror}){again}') from None
+        raise DataError(f'{path} cannot be read ({error.strerror}){make_it}') from None
     except Refused as error:
         raise DataError(f'{path} asks for {error}, which was refused and not run: only plain containers, '
                         'numbers, strings, NumPy arrays and argparse.Namespace are read') from None
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError,
             OverflowError, MemoryError, RecursionError) as error:
-        raise DataError(f'{path} is not a whole pickle file '
-                        f'({str(error)[:120] or type(error).__name__}){again}') from None
+        raise DataError(f'{path} is not a valid pickle file '
+                        f'({str(error)[:120] or type(error).__name__}){make_it}') from None
 
 
-def dump(path, value):
-    """Pickle `value` into the file `path`, whole or not at all, so that older readers take it too."""
+def dump(path: StrPath, value: Any) -> None:
+    """Pickle `value` into `path`, atomically, in protocol 2, which Python 2 and older programs read."""
     with replacing(path) as file:
         pickle.dump(value, file, protocol=2)
 
 
 class Refused(Exception):
-    """The file asks for something that plain values have no need of; the text names it."""
+    """The file asks for something that plain values do not need; the text names it."""
 
 
 class PlainUnpickler(pickle.Unpickler):
     """An unpickler that knows the names in `ADMITTED` and no others."""
 
-    asked_for_numpy = False
+    met_numpy = False  # whether the value may hold stand-ins, which `resolved` replaces
 
-    def find_class(self, module, name):
-        """The stand-in for `module.name`; raises `Refused` where there is none."""
+    def find_class(self, module: str, name: str) -> Any:
+        """What is called for `module.name`.  Raises `Refused` where it is not admitted."""
         if (module, name) not in ADMITTED:
             raise Refused(f'{module}.{name}'[:200])
         found = ADMITTED[module, name]
-        self.asked_for_numpy |= found in (Dtype, Reconstruct, FromBuffer)
+        self.met_numpy |= found in (Dtype, Reconstruct, FromBuffer)
         return found
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: Any) -> Any:
+        """Always `Refused`: plain values have no persistent ids."""
         raise Refused('an object outside the file (a persistent id)')
 
 
+# ---- stand-ins: what is called in place of what a file names ----
+
 class Sealed(type):
-    """The type of the stand-ins: a file can set attributes on what it loads, but not on these."""
+    """The metaclass of the stand-ins.  A pickle can set attributes on whatever it loads, classes included."""
 
     def __setattr__(cls, name, value):
         raise Refused(f'a new attribute of {cls.__name__}')
 
 
 class Namespace(argparse.Namespace, metaclass=Sealed):
-    """Stands in for `argparse.Namespace`, and makes a real one."""
+    """For `argparse.Namespace`: makes an empty one, whose attributes the file then sets."""
 
     def __new__(cls):
         return argparse.Namespace()
 
 
 class Base(metaclass=Sealed):
-    """Stands in for `object`, which Python 2 names as the base of what it rebuilds."""
+    """For `object`, which Python 2 names as the base of what it rebuilds; never made."""
 
     def __new__(cls, *args):
         raise Refused('a bare object')
 
 
 class Rebuild(metaclass=Sealed):
-    """Stands in for `copy_reg._reconstructor`, for Namespace alone."""
+    """For `copy_reg._reconstructor`: makes an `argparse.Namespace`, and nothing else."""
 
     def __new__(cls, kind, base, state):
         if kind is not Namespace or base is not Base or state is not None:
@@ -111,7 +116,7 @@ class Rebuild(metaclass=Sealed):
 
 
 class Encode(metaclass=Sealed):
-    """Stands in for `_codecs.encode`, by which Python 3 writes bytes in old protocols."""
+    """For `_codecs.encode`, with which Python 3 writes bytes in protocols 0 to 2."""
 
     def __new__(cls, text, encoding):
         if not isinstance(text, str) or encoding not in ('latin1', 'latin-1'):
@@ -120,24 +125,24 @@ class Encode(metaclass=Sealed):
 
 
 class EmptyBytes(metaclass=Sealed):
-    """Stands in for `bytes`, by which Python 3 writes b'' in old protocols."""
+    """For `bytes`, with which Python 3 writes b'' in protocols 0 to 2."""
 
     def __new__(cls):
         return b''
 
 
 class NdArray(metaclass=Sealed):
-    """Stands in for the type `numpy.ndarray`, which is named but never called."""
+    """For the type `numpy.ndarray`, which files pass to `_reconstruct`; never made."""
 
     def __new__(cls, *args):
         raise Refused('numpy.ndarray called outside its reconstructor')
 
 
 class Dtype(metaclass=Sealed):
-    """Stands in for `numpy.dtype`; `value` is the real one."""
+    """For `numpy.dtype`; the real one is `value`."""
 
     __slots__ = ('value',)
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # a stand-in as a key would stay in place
 
     def __init__(self, name, align=False, copy=False):
         if not isinstance(name, str) or not PLAIN_DTYPE.fullmatch(name):
@@ -153,10 +158,10 @@ class Dtype(metaclass=Sealed):
 
 
 class Reconstruct(metaclass=Sealed):
-    """Stands in for NumPy's `_reconstruct`; after loading, `settled` puts `value` in its place."""
+    """For NumPy's `_reconstruct`: an array that `__setstate__` fills; the real one is `value`."""
 
     __slots__ = ('value',)
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, kind, shape, code):
         if kind is not NdArray:
@@ -165,27 +170,27 @@ class Reconstruct(metaclass=Sealed):
 
     def __setstate__(self, state):
         version, shape, dtype, fortran, content = state
-        self.value = array_of(content, dtype, shape, 'F' if fortran else 'C')
+        self.value = _array(content, dtype, shape, 'F' if fortran else 'C')
 
 
 class FromBuffer(Reconstruct):
-    """Stands in for NumPy's `_frombuffer`, which protocol 5 uses."""
+    """For NumPy's `_frombuffer`, which protocol 5 uses."""
 
     __slots__ = ()
 
     def __init__(self, content, dtype, shape, order):
-        self.value = array_of(content, dtype, shape, order)
+        self.value = _array(content, dtype, shape, order)
 
 
 class Scalar(metaclass=Sealed):
-    """Stands in for NumPy's `scalar`."""
+    """For NumPy's `scalar`: makes the real one."""
 
     def __new__(cls, dtype, content=b''):
-        return array_of(content, dtype, (), 'C')[()]
+        return _array(content, dtype, (), 'C')[()]
 
 
-def array_of(content, dtype, shape, order):
-    """A NumPy array of its own memory from bytes (or a Latin-1 string, as Python 2 has them)."""
+def _array(content, dtype, shape, order):
+    """A NumPy array with memory of its own from bytes (a Latin-1 string in files of Python 2)."""
     if not isinstance(dtype, Dtype):
         raise Refused('a NumPy array without a type')
     if isinstance(content, str):
@@ -197,12 +202,13 @@ def array_of(content, dtype, shape, order):
     return np.ndarray(shape, dtype.value, content, order=order).copy(order='K')
 
 
-def settled(value, seen):
-    """`value` with every stand-in for an array, at any depth, replaced by its array.
+def resolved(value: Any, seen: dict[int, Any] | None = None) -> Any:
+    """`value` with its real arrays in place of the stand-ins, at any depth.
 
-    Containers that can change are changed in place; tuples are made anew.  `seen` keeps what was
-    visited, by id, for values that are held in several places or that hold themselves.
+    Lists, dicts and namespaces are changed in place, tuples are made anew.  `seen` maps ids of visited values to
+    their results: values may be held in several places, or hold themselves.
     """
+    seen = {} if seen is None else seen
     if isinstance(value, (Reconstruct, Dtype)):
         return value.value
     if not isinstance(value, (list, tuple, dict, argparse.Namespace)):
@@ -211,25 +217,26 @@ def settled(value, seen):
         return seen[id(value)]
     seen[id(value)] = value
     if isinstance(value, list):
-        value[:] = [settled(item, seen) for item in value]
+        value[:] = [resolved(item, seen) for item in value]
     elif isinstance(value, dict):
         for key in value:
-            value[key] = settled(value[key], seen)
+            value[key] = resolved(value[key], seen)
     elif isinstance(value, argparse.Namespace):
-        settled(vars(value), seen)
+        resolved(vars(value), seen)
     else:
-        seen[id(value)] = tuple(settled(item, seen) for item in value)
+        seen[id(value)] = tuple(resolved(item, seen) for item in value)
     return seen[id(value)]
 
 
-def admitted():
-    """{(module, name): what an unpickler may call under that name}."""
-    names = {('collections', 'OrderedDict'): collections.OrderedDict,
-             ('collections', 'defaultdict'): collections.defaultdict,
-             ('argparse', 'Namespace'): Namespace,
-             ('_codecs', 'encode'): Encode,
-             ('numpy', 'ndarray'): NdArray,
-             ('numpy', 'dtype'): Dtype}
+def _admitted() -> dict[tuple[str, str], Any]:
+    """{(module, name): what the unpickler calls under that name}."""
+    names: dict[tuple[str, str], Any] = {
+        ('collections', 'OrderedDict'): collections.OrderedDict,
+        ('collections', 'defaultdict'): collections.defaultdict,
+        ('argparse', 'Namespace'): Namespace,
+        ('_codecs', 'encode'): Encode,
+        ('numpy', 'ndarray'): NdArray,
+        ('numpy', 'dtype'): Dtype}
     for module in ('__builtin__', 'builtins'):
         for kind in (int, float, complex, list, dict, set, frozenset):
             names[module, kind.__name__] = kind
@@ -243,4 +250,4 @@ def admitted():
     return names
 
 
-ADMITTED = admitted()
+ADMITTED = _admitted()

@@ -137,7 +137,7 @@ def emptied(root):
 
 
 @pytest.mark.parametrize('damage, place, says', [
-    (cut, 'run', r'run/histories_a.pkl is not a whole pickle file.*train.py'),
+    (cut, 'run', r'run/histories_a.pkl is not a valid pickle file.*train.py'),
     (half_a_line, 'run', r'run/validations.jsonl: line 2 .*remove the line'),
     (an_iteration_too_far, 'run', r'run/validations.jsonl: line 2 .*an iteration is from 0 to .*remove'),
     (endless, 'run', r'run/validations.jsonl: line 2 .*infinity.*remove the line'),

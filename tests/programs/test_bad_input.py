@@ -212,7 +212,7 @@ WRONG_LABELS = {
     'captions in one text': (
         talk('images', 5, 'captions', value='a dog'), ('talk.json', r'captions of images\[5\]')),
     'a number of more digits than are read': (
-        lambda root: (root / 'talk.json').write_text('9' * 5000), ('talk.json', 'not a whole JSON file')),
+        lambda root: (root / 'talk.json').write_text('9' * 5000), ('talk.json', 'not a valid JSON file')),
     'a list': (lambda root: (root / 'talk.json').write_text('[1]'), ('talk.json', 'no list of images')),
 }
 

@@ -126,7 +126,7 @@ def test_pickles_of_plain_values_are_moderate_however_large(protocol):
              'none': (None, True, 1.5, -3, 10 ** 40)}
     value['itself'] = value
     file = io.BytesIO(pickle.dumps(value, protocol=protocol))
-    nesting.check(file)
+    nesting.check_pickle(file)
     assert file.tell() == len(file.getvalue())
 
 
@@ -135,6 +135,6 @@ def test_a_checkpoint_of_weights_for_other_numbers_is_refused(root):
     weights = checkpoint.read_tensors(str(path))
     torch.save({**weights, 'output.bias': weights['output.bias'].to(torch.int64)}, path)
     expect(complaint(root, train, *RESUMED), 'model.pth', 'infos_tiny.pkl', 'output.bias is of torch.int64')
-    with pytest.raises(DataError, match='model.pth is not a whole file'):
+    with pytest.raises(DataError, match='model.pth is not a valid file'):
         torch.save({**weights, 'output.bias': weights['output.bias'].to(torch.complex64)}, path)
         checkpoint.read_tensors(str(path))

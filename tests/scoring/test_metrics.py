@@ -298,7 +298,7 @@ def test_a_file_that_is_no_coco_annotation_file_is_refused(tmp_path, content, sa
     ({'a': 1}, 'does not hold a list'), ([], 'holds no captions'),
     ([{'image_id': 1}], 'entry 0'), ([3], 'entry 0'),
     ([{'image_id': 1, 'caption': 'a'}, {'image_id': '1', 'caption': 'b'}], 'more than one caption'),
-    ('[{"image_id": 1,', 'not a whole JSON file')])
+    ('[{"image_id": 1,', 'not a valid JSON file')])
 def test_predictions_that_will_not_do_are_refused(tmp_path, content, said):
     with pytest.raises(DataError, match=said):
         load_predictions(write(tmp_path / 'mine.json', content))

@@ -165,7 +165,7 @@ def pickled_value(random, content):
             argparse.Namespace(a=1), 3 + 4j, np.array('a'), np.bool_(True))
     path = io.BytesIO(content)
     unpickler = pickles.PlainUnpickler(path, encoding='latin-1')
-    value = pickles.settled(unpickler.load(), {})
+    value = pickles.resolved(unpickler.load())
     return pickle.dumps(changed(random, value, more), protocol=random.choice([0, 2, 2, 4]))
 
 
