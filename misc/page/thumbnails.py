@@ -1,10 +1,12 @@
-"""Small pictures for a page: each made once, and made again only when its source changed."""
+"""Scaled-down pictures for a page: each is made once, and again only when its source changes."""
 
 import contextlib
 import functools
 import os
 import re
+from collections.abc import Callable, Collection, Iterable
 
+import numpy as np
 from PIL import Image
 
 from misc.cli import DataError, Progress
@@ -13,59 +15,63 @@ from misc.pictures.images import read_rgb, read_size, read_upright
 from misc.prepare.made import digest
 from misc.prepare.workers import Workers
 
-SIDES = {'thumbs': 384, 'imgs': 1000}  # folder: the longer side of its pictures, at most, in pixels
-QUALITY = {'thumbs': 78, 'imgs': 90}
+SIDES = {'thumbs': 384, 'imgs': 1000}  # folder: the most pixels of the longer side of its pictures
+QUALITY = {'thumbs': 78, 'imgs': 90}   # of JPEG
 NAME = re.compile(r'[0-9a-f]{24}\.jpg')
 
+Read = Callable[[str], np.ndarray]     # path -> uint8 (height, width, 3)
+Made = tuple[str, int, int]            # file name in both folders; width and height of the larger picture
 
-def make_pictures(folder, paths, workers=1, read=read_rgb):
-    """Make `folder`/thumbs/NAME and `folder`/imgs/NAME of every picture of `paths`, where they are not there.
 
-    `read(path)` gives an array (height, width, 3); pictures stand as it gives them, the way the regions were
-    found, and nothing else of their files, such as where a photograph was taken, goes along.  Returns {path:
-    (NAME, width, height)}, the size that of the larger one, without the pictures that cannot be read; and a
-    list of what is wrong with those.
+def make_pictures(folder: str | os.PathLike[str], paths: Iterable[str], workers: int = 1,
+                  read: Read = read_rgb) -> tuple[dict[str, Made], list[str]]:
+    """Make `folder`/thumbs/NAME and `folder`/imgs/NAME of the pictures at `paths`, unless they are there.
+
+    The pictures hold the pixels that `read(path)` returns, so that they match the regions, and no metadata, such as
+    where a photo was taken.  Returns {path: (NAME, width, height)} of those that can be read, and a message for
+    each that cannot.
     """
-    for name in SIDES:
-        os.makedirs(os.path.join(folder, name), exist_ok=True)
-    paths, found, broken = list(dict.fromkeys(paths)), {}, []
+    for kind in SIDES:
+        os.makedirs(os.path.join(folder, kind), exist_ok=True)
+    paths = list(dict.fromkeys(paths))
+    found: dict[str, Made] = {}
+    broken: list[str] = []
     work = functools.partial(make_picture, folder, read)
     with Workers(work, workers, len(paths)) as pool, Progress(len(paths), 'pictures') as display:
-        for path, (made, wrong) in zip(paths, pool.map(paths)):
-            if wrong:
-                broken.append(wrong)
+        for path, made in zip(paths, pool.map(paths)):
+            if isinstance(made, str):
+                broken.append(made)
             else:
                 found[path] = made
             display.update()
     return found, broken
 
 
-def as_seen(path):
-    """A picture as people see it, for `make_pictures` where regions were found in such: turned by its EXIF
-    orientation, (height, width, 3)."""
+def as_seen(path: str) -> np.ndarray:
+    """Read a picture with its EXIF orientation applied: `read` where the regions were found in such pictures."""
     return read_upright(path, SIDES['imgs'])[0]
 
 
-def make_picture(folder, read, path):
-    """((name, width, height), '') of one picture, made if need be, or (None, what is wrong with it)."""
+def make_picture(folder: str | os.PathLike[str], read: Read, path: str) -> Made | str:
+    """Make the pictures of `path` unless they are there; a message where it cannot be read."""
     try:
         name = picture_name(path, read)
         places = {kind: os.path.join(folder, kind, name) for kind in SIDES}
         if all(map(os.path.isfile, places.values())):
-            with contextlib.suppress(DataError):
+            with contextlib.suppress(DataError):   # broken ones are made again
                 read_size(places['thumbs'])
-                return (name, *read_size(places['imgs'])), ''
+                return (name, *read_size(places['imgs']))
         image = Image.fromarray(read(path))
     except DataError as error:
-        return None, str(error)
+        return str(error)
     for kind, place in places.items():
         with replacing(place, durable=False) as file:
             scaled(image, SIDES[kind]).save(file, 'JPEG', quality=QUALITY[kind])
-    return (name, *read_size(places['imgs'])), ''
+    return (name, *read_size(places['imgs']))
 
 
-def picture_name(path, read):
-    """The name of a picture's smaller ones: another one when the file changes, or the way it is made."""
+def picture_name(path: str, read: Read) -> str:
+    """The name of the pictures of `path`, which changes with the file and with how they are made."""
     try:
         state = os.stat(path)
     except OSError as error:
@@ -74,16 +80,16 @@ def picture_name(path, read):
     return f'{digest(repr(made).encode("utf-8", "surrogateescape"))}.jpg'
 
 
-def scaled(image, side):
-    """`image`, its longer side at most `side` pixels."""
+def scaled(image: Image.Image, side: int) -> Image.Image:
+    """`image`, its longer side scaled down to `side` pixels if it has more."""
     factor = min(1.0, side / max(image.size))
-    size = [max(1, round(length * factor)) for length in image.size]
-    return image if factor == 1 else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    width, height = (max(1, round(length * factor)) for length in image.size)
+    return image if factor == 1 else image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
 
 
-def remove_others(folder, names):
-    """Remove the pictures that `make_pictures` made in `folder` and whose names are not in `names`, and what
-    killed writers left there."""
+def remove_others(folder: str | os.PathLike[str], names: Collection[str]) -> None:
+    """Remove the pictures of `make_pictures` whose names are not in `names`, and the temporary files of writers
+    that were killed."""
     for kind in SIDES:
         for entry in os.scandir(os.path.join(folder, kind)):
             if entry.name.endswith(TEMPORARY) or NAME.fullmatch(entry.name) and entry.name not in names:

@@ -75,8 +75,8 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
                 'poor captions')
     if not same:
         recipes = '; '.join(recipe.describe(infos['regions']) for _, infos in runs)
-        raise UsageError(f'the models of the ensemble were trained on regions found in different ways ({recipes}); give '
-                         'models trained on the same kind of regions')
+        raise UsageError('the models of the ensemble were trained on regions found in different ways '
+                         f'({recipes}); give models trained on the same kind of regions')
     for name in ('cnn_model', 'cnn_layout'):
         if getattr(flags, name) not in (None, trained[name]):
             raise UsageError(f'--{name} {getattr(flags, name)} contradicts {first_path}, whose features come from '

@@ -120,7 +120,7 @@ def test_a_caption_without_words_was_looked_at_for_nothing(visit, tmp_path):
     page.locator('.region').first.wait_for()
     text = page.locator('#side').inner_text()
     assert page.locator('.sentence').inner_text() == '(no words)' and 'NaN' not in text
-    assert page.locator('.region').count() == 8 and '8 regions' in text and 'Move along the words' not in text
+    assert page.locator('.region').count() == 8 and '8 regions' in text and 'Point at a word' not in text
 
 
 def test_an_image_has_an_address_and_neighbours(sample, visit):
@@ -157,10 +157,10 @@ def test_boxes_light_up_for_a_word_by_mouse_and_by_keyboard(page, sample):
         assert np.allclose(found, [*best[:2], *(best[2:] - best[:2])], atol=1e-4)
         assert page.locator('.word.lit').inner_text() == entries[2].words[word]
         share = 100 * weights.max()
-        told = f'{share:.0f} %' if share >= 9.95 else f'{share:.1f} %'
-        assert told in page.locator('.legend').inner_text()
+        percent = f'{share:.0f}\u00a0%' if share >= 9.95 else f'{share:.1f}\u00a0%'
+        assert percent in page.locator('.legend').inner_text()
         assert page.locator('[aria-live]').inner_text().startswith(
-            f'{entries[2].words[word]}: region {np.argmax(weights) + 1}, {told}')
+            f'{entries[2].words[word]}: region {np.argmax(weights) + 1}, {percent}')
 
     words.first.wait_for()
     assert page.locator('.box.plain').count() == len(boxes)
@@ -258,7 +258,7 @@ def test_text_of_strangers_stays_text(visit, tmp_path):
         assert page.locator('.file').text_content().endswith(f'image {image_id}')
         page.reload()  # by its address
         page.locator('.word').first.wait_for()
-        assert page.evaluate('side.place') == number
+        assert page.evaluate('side.entry') == number
         wide = page.evaluate('[...document.querySelectorAll("#side, #scroller, html")].filter('
                              'node => node.scrollWidth > node.clientWidth).map(node => node.id)')
         assert wide == []
@@ -288,7 +288,7 @@ def test_it_does_without_what_is_not_known(visit, tmp_path, missing):
         assert page.locator('.picture .covered').count() and page.locator('.coverage').is_visible()
     elif missing == 'places':
         page.locator('.word').nth(1).hover()
-        assert 'Nothing says where' in page.locator('#side').inner_text() and not lit_boxes(page)
+        assert 'positions of the regions are unknown' in page.locator('#side').inner_text() and not lit_boxes(page)
         assert page.locator('.region').count() == 8
     elif missing == 'attention':
         page.get_by_text(FACTS.attention).wait_for()
@@ -297,7 +297,7 @@ def test_it_does_without_what_is_not_known(visit, tmp_path, missing):
     else:
         page.get_by_text('This picture could not be read.').wait_for()
         text = page.locator('#side').inner_text()
-        assert 'no references' in text and 'No regions are known' in text and '(no words)' in text
+        assert 'no references' in text and 'The regions of this image are unknown' in text and '(no words)' in text
         assert not page.locator('#score').is_visible() and not page.locator('#range').is_visible()
 
 
@@ -309,7 +309,7 @@ def test_a_page_that_was_made_anew_says_so_to_whom_it_was_open(browser, tmp_path
         entries[0].words = ['other']
         write_page(folder, FACTS, entries, places)
         page.locator('.card a').first.click()
-        page.get_by_text('load it again').wait_for()
+        page.get_by_text('reload it').wait_for()
 
 
 def test_a_small_window_shows_the_list_or_the_image(sample, visit):

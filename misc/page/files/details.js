@@ -1,10 +1,10 @@
-/* The side of the page: what is known of the chosen image, or of the whole page where none is chosen. */
+/* The right-hand side: the details of the open image, or a description of the page where none is open. */
 'use strict';
 
 const TITLES = new Map(Object.entries({Bleu_1: 'BLEU-1', Bleu_2: 'BLEU-2', Bleu_3: 'BLEU-3', Bleu_4: 'BLEU-4',
                                        ROUGE_L: 'ROUGE-L', log_prob: 'log-probability'}));
 const LAYERS = {mean: 'all layers', last: 'last layer'};
-const STRONGEST = 8;  // regions that are listed for a word
+const LISTED = 8;  // regions that are listed for a word, those with the largest weights
 
 function scoreTitle(name) { return TITLES.get(name) || name; }
 
@@ -13,7 +13,7 @@ function scoreText(value) {
   return value.toFixed(Math.abs(value) >= 100 ? 1 : Math.abs(value) >= 10 ? 2 : 3);
 }
 
-/* Keeps one of `items` (elements) within reach of Tab; arrow keys move to the others. */
+/* Let Tab stop at only one of the buttons in `node`; arrow keys move to the others. */
 function roving(node, back, forth) {
   const items = () => [...node.querySelectorAll('button')];
   node.addEventListener('keydown', (event) => {
@@ -30,13 +30,13 @@ function roving(node, back, forth) {
 }
 
 class Details {
-  /* `step(by)` goes to another image, `leave()` to none; `where(place)` says which of how many an entry is. */
-  constructor(node, {step, leave, where}) {
+  /* `step(by)` opens another image, `leave()` closes it; `positionOf(entry)` is its position in the list, a text. */
+  constructor(node, {step, leave, positionOf}) {
     this.node = node;
-    this.where = where;
+    this.positionOf = positionOf;
     this.layer = 'mean';
     this.asCells = false;
-    this.said = element('p', {class: 'unseen', 'aria-live': 'polite'});
+    this.spoken = element('p', {class: 'unseen', 'aria-live': 'polite'});  // for screen readers
     this.position = element('span', {class: 'position'});
     const button = (text, title, act) => {
       const made = element('button', {type: 'button', title}, text);
@@ -48,66 +48,66 @@ class Details {
                        button('Next →', 'next image (n)', () => step(1)), this.position,
                        button('Close', 'back to the list (Escape)', leave));
     this.body = element('div', {class: 'body'});
-    node.append(this.bar, this.body, this.said);
-    this.place = -1;
+    node.append(this.bar, this.body, this.spoken);
+    this.entry = -1;
   }
 
-  /* Tell of the whole page. */
+  /* Describe the page. */
   about() {
-    this.place = -1;
+    this.entry = -1;
     this.bar.hidden = true;
-    this.said.textContent = '';
+    this.spoken.textContent = '';
     const facts = element('dl', {class: 'facts'});
     for (const [what, text] of PAGE.about) facts.append(element('dt', {}, what), element('dd', {}, text));
     this.body.replaceChildren(element('div', {class: 'about'},
       element('h2', {}, 'Choose an image'),
-      element('p', {class: 'lead'}, 'Its regions, references and scores appear here. Move along the words of ' +
-              'its caption, and the regions light up that the model looked at when it chose each word.'),
-      ...this.scoreList(PAGE.overall, 'Scores of all images'),
+      element('p', {class: 'lead'}, 'Its regions, references and scores appear here. Point at a word of its ' +
+              'caption to highlight the regions that the model attended to when it chose that word.'),
+      ...this.scoreList(PAGE.overall, 'Scores over all images'),
       element('h3', {}, 'How the captions were made'), facts,
-      element('h3', {}, 'What lights up'), element('p', {}, PAGE.attention), element('p', {}, PAGE.places),
+      element('h3', {}, 'What the highlights show'), element('p', {}, PAGE.attention), element('p', {}, PAGE.places),
       element('h3', {}, 'Keys'),
       element('p', {class: 'keys'}, ...keyHelp(
-        [['←', '→', '↑', '↓'], 'between images, and along words and regions'], [['Enter'], 'opens an image'],
-        [['n', 'p'], 'next, previous'], [['Esc'], 'lets go of a word, then of the image'], [['/'], 'finds']))));
+        [['←', '→', '↑', '↓'], 'move between images, words or regions'], [['Enter'], 'open an image'],
+        [['n', 'p'], 'next, previous image'], [['Esc'], 'deselect the word, then close the image'], [['/'], 'search']))));
   }
 
-  /* Tell of the entry at a place; `focus`: go to the first word. */
-  async show(place, focus) {
-    this.place = place;
+  /* Show an entry; `focus`: focus its first word. */
+  async show(entry, focus) {
+    this.entry = entry;
     this.word = {pinned: -1, over: -1};
     this.region = {pinned: -1, over: -1};
     this.bar.hidden = false;
-    this.position.textContent = this.where(place);
-    this.said.textContent = '';
+    this.position.textContent = this.positionOf(entry);
+    this.spoken.textContent = '';
     this.regions = this.words = null;
-    this.build(place);
+    this.build(entry);
     this.node.scrollTop = 0;
     try {
-      const details = (await shardOf(place))[place % PAGE.shard];
-      if (this.place !== place) return;
+      const details = (await shardOf(entry))[entry % PAGE.shard];
+      if (this.entry !== entry) return;
       this.regions = new Regions(details);
       this.fillIn(details);
       if (focus) (this.sentence.querySelector('button') || this.node).focus();
     } catch (error) {
-      if (this.place !== place) return;
-      this.hint.textContent = `The details of this image could not be read (${error.message}). ` +
-        'If the page was made anew since it was opened, load it again.';
+      if (this.entry !== entry) return;
+      this.hint.textContent = `The details of this image could not be loaded (${error.message}). ` +
+        'If the page was rewritten after you opened it, reload it.';
     }
   }
 
-  build(place) {
-    const name = PAGE.pictures[place];
+  build(entry) {
+    const name = PAGE.pictures[entry];
     this.picture = null;
     let frame = element('p', {class: 'picture missing'}, 'This picture could not be read.');
     if (name) {
       this.picture = new Picture(
-        `imgs/${name}`, PAGE.sizes[place], `The picture: ${PAGE.captions[place]}`,
+        `imgs/${name}`, PAGE.sizes[entry], `The picture: ${PAGE.captions[entry]}`,
         (region) => { this.region.over = region; this.draw(); },
         (region) => { this.region.pinned = region === this.region.pinned ? -1 : region; this.draw(); });
       frame = this.picture.node;
     }
-    this.sentence = element('p', {class: 'sentence'}, PAGE.captions[place] || '(no words)');
+    this.sentence = element('p', {class: 'sentence'}, PAGE.captions[entry] || '(no words)');
     this.hint = element('p', {class: 'hint'});
     this.legend = element('div', {class: 'legend'});
     this.switches = element('div', {class: 'switches'});
@@ -115,14 +115,14 @@ class Details {
     this.coverage = element('div', {class: 'cover'});
     this.more = element('div', {});
     const scores = {};
-    for (const [score, values] of Object.entries(PAGE.scores)) scores[score] = values[place];
+    for (const [score, values] of Object.entries(PAGE.scores)) scores[score] = values[entry];
     this.body.replaceChildren(frame, this.sentence, this.hint, this.legend, this.switches,
       element('div', {class: 'two'}, this.strong, this.coverage), this.more,
-      ...this.references(place), ...this.scoreList(scores, 'Scores of this image'),
-      element('p', {class: 'file'}, element('span', {}, PAGE.names[place]), ` · image ${PAGE.ids[place]}`));
+      ...this.references(entry), ...this.scoreList(scores, 'Scores of this image'),
+      element('p', {class: 'file'}, element('span', {}, PAGE.names[entry]), ` · image ${PAGE.ids[entry]}`));
   }
 
-  /* Make buttons of the words, and all that hangs on the regions. */
+  /* Turn the words into buttons and add what depends on the regions. */
   fillIn(details) {
     const {regions} = this, attention = Object.keys(regions.attention);
     this.words = details.words;
@@ -138,7 +138,7 @@ class Details {
       this.hint.textContent = PAGE.attention;
     }
     if (!regions.rectangles && attention.length) {
-      this.hint.textContent = 'Nothing says where the regions of this image are: their weights are listed alone.';
+      this.hint.textContent = 'The positions of the regions are unknown, so only their weights are listed.';
     }
     if (attention.length > 1) {
       this.switches.append(this.toggle('Attention of', LAYERS,
@@ -149,7 +149,7 @@ class Details {
         () => (this.asCells ? 'cells' : 'boxes'), (value) => { this.asCells = value === 'cells'; }));
     }
     if (details.others.length) {
-      this.more.append(element('h3', {}, 'Other captions of the model'),
+      this.more.append(element('h3', {}, 'Other captions by the model'),
                        element('ol', {class: 'others'}, ...details.others.map((text) => element('li', {}, text))));
     }
     if (!regions.side) this.coverage.remove();
@@ -166,7 +166,7 @@ class Details {
     return made;
   }
 
-  /* A choice of one of several, as radio buttons. */
+  /* A choice between `choices`, {value: text}, as radio buttons. */
   toggle(label, choices, get, set) {
     const name = `choice-${label}`;
     const set_ = element('fieldset', {class: 'toggle'}, element('legend', {}, label));
@@ -179,7 +179,7 @@ class Details {
     return set_;
   }
 
-  /* The weights (of the word that is lit; null where there is none) of all regions. */
+  /* The weights of all regions for a word, or null. */
   weights(word) {
     const layers = this.regions.attention, layer = layers[this.layer] || layers.mean;
     return layer && word >= 0 ? layer[word] : null;
@@ -209,31 +209,32 @@ class Details {
     if (!Object.keys(this.regions.attention).length || !this.regions.count) return;
     if (!weights) {
       this.legend.append(element('p', {class: 'hint'},
-        'Move along the words, with the mouse or with ← and →, to see where the model looked.'));
-      this.said.textContent = '';
+        'Point at a word, or use ← and →, to see which regions the model attended to.'));
+      this.spoken.textContent = '';
       return;
     }
     const most = Math.max(...weights), even = 1 / this.regions.count;
     const ramp = element('span', {class: 'ramp'});
     ramp.style.background = rampGradient;
     if (even < most) {
-      const tick = element('i', {title: 'what each region would have if all had the same'});
+      const tick = element('i', {title: 'the weight of each region if all were equal'});
       tick.style.left = `${100 * even / most}%`;
       ramp.append(tick);
     }
     this.legend.append(element('span', {}, '0 %'), ramp, element('span', {}, percent(most)),
-                       element('span', {class: 'even'}, `│ even share ${percent(even)}`));
+                       element('span', {class: 'even'}, `│ uniform ${percent(even)}`));
     const order = [...weights.keys()].sort((p, q) => weights[q] - weights[p]).slice(0, 3);
-    const strongest = order.map((p) => `region ${p + 1}, ${percent(weights[p])}`).join('; ');
-    this.said.textContent = `${this.words[word]}: ${strongest}`;
+    const largest = order.map((p) => `region ${p + 1}, ${percent(weights[p])}`).join('; ');
+    this.spoken.textContent = `${this.words[word]}: ${largest}`;
   }
 
-  /* List the regions: those of most weight for the word, or over all words; or all, without weights. */
+  /* List the regions with the largest weights for the word, or on average over all words; without attention, all
+     regions. */
   list(word, weights) {
     const {regions} = this, layer = regions.attention[this.layer] || regions.attention.mean;
     this.strong.replaceChildren();
     if (!regions.count) {
-      this.strong.append(element('p', {class: 'hint'}, 'No regions are known of this image.'));
+      this.strong.append(element('p', {class: 'hint'}, 'The regions of this image are unknown.'));
       return;
     }
     const buttons = element('div', {class: 'buttons', role: 'group', 'aria-label': 'Regions'});
@@ -241,14 +242,14 @@ class Details {
     if (layer) {
       const shown = weights || Array.from({length: regions.count}, (_, p) =>
         layer.reduce((sum, one) => sum + one[p], 0) / layer.length);
-      const order = [...shown.keys()].sort((p, q) => shown[q] - shown[p]).slice(0, STRONGEST);
-      title = weights ? `Looked at for “${this.words[word]}”` : 'Looked at, over all words';
+      const order = [...shown.keys()].sort((p, q) => shown[q] - shown[p]).slice(0, LISTED);
+      title = weights ? `Attention for “${this.words[word]}”` : 'Attention, mean over all words';
       buttons.append(...order.map((p) => this.regionButton(p, shown[p], shown[order[0]])));
       const rest = order.reduce((left, p) => left - shown[p], 1);
       this.strong.append(element('h3', {}, title), buttons);
-      if (regions.count > STRONGEST) {
+      if (regions.count > LISTED) {
         this.strong.append(element('p', {class: 'hint'},
-          `${regions.count - STRONGEST} more regions have ${percent(Math.max(0, rest))} together.`));
+          `The other ${regions.count - LISTED} regions share ${percent(Math.max(0, rest))}.`));
       }
     } else {
       buttons.classList.add('chips');
@@ -284,20 +285,20 @@ class Details {
       region < 0 ? 'Grid coverage' : `Grid coverage of region ${region + 1}`));
     if (region < 0) {
       this.coverage.append(element('p', {class: 'hint'},
-        'Point at a region, in the picture or in its list, to see which cells of the grid it covers.'));
+        'Point at a region, in the picture or in the list, to see which grid cells it covers.'));
       return;
     }
     this.coverage.append(coverageDrawing(regions, region));
   }
 
-  references(place) {
-    const texts = PAGE.references[place];
-    if (!texts.length) return [element('p', {class: 'hint'}, 'There are no references for this image.')];
-    const said = new Set(PAGE.captions[place].toLowerCase().split(/\s+/));
+  references(entry) {
+    const texts = PAGE.references[entry];
+    if (!texts.length) return [element('p', {class: 'hint'}, 'This image has no references.')];
+    const words = new Set(PAGE.captions[entry].toLowerCase().split(/\s+/));
     const lines = texts.map((text) => element('li', {}, ...text.split(/([\p{L}\p{N}]+)/u).map((piece) =>
-      (said.has(piece.toLowerCase()) ? element('span', {class: 'shared'}, piece) : piece))));
+      (words.has(piece.toLowerCase()) ? element('span', {class: 'shared'}, piece) : piece))));
     return [element('h3', {}, 'References'), element('ol', {class: 'references'}, ...lines),
-            element('p', {class: 'hint'}, 'Words that the caption has too stand out.')];
+            element('p', {class: 'hint'}, 'Words that also occur in the caption are emphasised.')];
   }
 
   scoreList(scores, title) {
@@ -307,9 +308,9 @@ class Details {
       element('div', {}, element('dt', {}, scoreTitle(name)), element('dd', {}, scoreText(value)))))];
   }
 
-  /* Escape: let go of the word; false where there was none. */
-  letGo() {
-    if (this.place < 0 || !this.word || this.word.pinned < 0) return false;
+  /* Deselect the word; false where none was selected. */
+  deselect() {
+    if (this.entry < 0 || !this.word || this.word.pinned < 0) return false;
     this.word = {pinned: -1, over: -1};
     this.draw();
     return true;
@@ -321,11 +322,11 @@ function keyHelp(...rows) {
     element('span', {}, ...keys.flatMap((key) => [element('kbd', {}, key), ' ']), text));
 }
 
-/* The details of the images that lie in the same file as those of the entry at a place. */
+/* The details of the images whose file also holds those of `entry`, loaded when first needed. */
 const shards = new Map();
 
-function shardOf(place) {
-  const number = Math.floor(place / PAGE.shard);
+function shardOf(entry) {
+  const number = Math.floor(entry / PAGE.shard);
   if (!shards.has(number)) {
     shards.set(number, new Promise((resolve, reject) => {
       const base = document.querySelector('script[src$="entries.js"]').getAttribute('src');
@@ -333,7 +334,7 @@ function shardOf(place) {
       script.addEventListener('load', () => resolve(PAGE.details[number]));
       script.addEventListener('error', () => {
         shards.delete(number);
-        reject(new Error(`${number}.js is not there`));
+        reject(new Error(`${number}.js is missing`));
       });
       document.head.append(script);
     }));

@@ -1,42 +1,44 @@
-/* The list of images: cards in rows, of which only those in sight exist. */
+/* The list of images: cards in rows, of which only the visible ones are in the document. */
 'use strict';
 
 class CardList {
-  /* `scroller` scrolls, `list` (a ul) holds the cards; `fill(card, place)` writes an entry's into one. */
+  /* `scroller` is the scrolling element, `list` the ul of cards; `fill(card, entry)` writes an entry into a card. */
   constructor(scroller, list, fill) {
     this.scroller = scroller;
     this.list = list;
     this.fill = fill;
-    this.places = [];
-    this.cards = new Map();   // index in `places` -> its card
-    this.spare = [];
-    this.active = 0;          // the index whose card Tab leads to
-    this.chosen = -1;         // the place of the chosen entry
+    this.entries = [];
+    this.cards = new Map();   // index in `entries` -> its card
+    this.spare = [];          // hidden cards to use again
+    this.active = 0;          // index of the card that Tab moves to
+    this.chosen = -1;         // the open entry, or -1
     this.columns = 1;
-    this.asked = false;
-    scroller.addEventListener('scroll', () => this.ask(), {passive: true});
+    this.scheduled = false;
+    scroller.addEventListener('scroll', () => this.schedule(), {passive: true});
     list.addEventListener('keydown', (event) => this.key(event));
     list.addEventListener('focusin', (event) => this.focused(event));
     new ResizeObserver(() => this.measure()).observe(scroller);
     this.measure();
   }
 
-  /* Show the entries at `places`, from the top. */
-  show(places) {
-    this.places = places;
-    this.active = Math.max(0, places.indexOf(this.chosen));
+  /* Show `entries` (indices in the lists of PAGE), from the top. */
+  show(entries) {
+    this.entries = entries;
+    this.active = Math.max(0, entries.indexOf(this.chosen));
     for (const index of [...this.cards.keys()]) this.release(index);
     this.scroller.scrollTop = 0;
     this.measure();
   }
 
-  choose(place) {
-    this.chosen = place;
-    const index = this.places.indexOf(place);
+  /* Mark an entry as the open one; -1 for none. */
+  choose(entry) {
+    this.chosen = entry;
+    const index = this.entries.indexOf(entry);
     if (index >= 0) this.activate(index, false);
     for (const [at, card] of this.cards) this.mark(card, at);
   }
 
+  /* Fit columns and cards to the width, and keep the first visible row in its place. */
   measure() {
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const narrow = this.scroller.clientWidth < 36 * rem, margin = (narrow ? 1 : 1.5) * rem;
@@ -49,7 +51,7 @@ class CardList {
     this.gap = gap;
     this.left = margin;
     this.height = Math.round(this.width * 0.75 + 5.75 * rem);
-    this.list.style.height = `${Math.ceil(this.places.length / this.columns) * this.height}px`;
+    this.list.style.height = `${Math.ceil(this.entries.length / this.columns) * this.height}px`;
     const within = this.scroller.scrollTop % this.height;
     this.scroller.scrollTop = Math.floor(first / this.columns) * this.height + within;
     const held = this.list.contains(document.activeElement);
@@ -58,26 +60,26 @@ class CardList {
     if (held && this.cards.has(this.active)) this.cards.get(this.active).link.focus({preventScroll: true});
   }
 
-  ask() {
-    if (this.asked) return;
-    this.asked = true;
-    requestAnimationFrame(() => { this.asked = false; this.draw(); });
+  schedule() {
+    if (this.scheduled) return;
+    this.scheduled = true;
+    requestAnimationFrame(() => { this.scheduled = false; this.draw(); });
   }
 
-  /* Make the cards in sight, and a row beyond on either side. */
+  /* Show the cards of the visible rows, and of one more row on either side. */
   draw() {
     if (!this.height) return;
     const top = this.scroller.scrollTop, seen = this.scroller.clientHeight;
     const from = Math.max(0, Math.floor(top / this.height) - 1) * this.columns;
-    const to = Math.min(this.places.length, (Math.ceil((top + seen) / this.height) + 1) * this.columns);
+    const to = Math.min(this.entries.length, (Math.ceil((top + seen) / this.height) + 1) * this.columns);
     for (const [index, card] of [...this.cards]) {
       if ((index < from || index >= to) && !card.contains(document.activeElement)) this.release(index);
     }
-    for (let index = from; index < to; index++) if (!this.cards.has(index)) this.place(index);
+    for (let index = from; index < to; index++) if (!this.cards.has(index)) this.add(index);
     this.sort(from, to);
   }
 
-  /* Cards stand in the document as they are read, but that one with the focus keeps it by not being moved. */
+  /* Bring the cards into reading order; the focused card is not moved, since moving it would take the focus. */
   sort(from, to) {
     let next = null;
     for (let index = to - 1; index >= from; index--) {
@@ -88,15 +90,15 @@ class CardList {
     }
   }
 
-  place(index) {
+  add(index) {
     const card = this.spare.pop() || this.make();
     const row = Math.floor(index / this.columns), column = index % this.columns;
     card.style.transform = `translate(${this.left + column * (this.width + this.gap)}px, ${row * this.height}px)`;
     card.style.width = `${this.width}px`;
     card.index = index;
     card.setAttribute('aria-posinset', index + 1);
-    card.setAttribute('aria-setsize', this.places.length);
-    this.fill(card, this.places[index]);
+    card.setAttribute('aria-setsize', this.entries.length);
+    this.fill(card, this.entries[index]);
     this.mark(card, index);
     card.hidden = false;
     this.cards.set(index, card);
@@ -134,13 +136,13 @@ class CardList {
 
   mark(card, index) {
     card.link.tabIndex = index === this.active ? 0 : -1;
-    const chosen = this.places[index] === this.chosen;
+    const chosen = this.entries[index] === this.chosen;
     card.classList.toggle('chosen', chosen);
     if (chosen) card.link.setAttribute('aria-current', 'true');
     else card.link.removeAttribute('aria-current');
   }
 
-  /* Make a card the one that Tab leads to, in sight, and with `focus` go there. */
+  /* Scroll to a card and make it the one that Tab moves to; with `focus`, focus it. */
   activate(index, focus) {
     const before = this.cards.get(this.active);
     this.active = index;
@@ -164,7 +166,7 @@ class CardList {
   key(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     const page = Math.max(1, Math.floor(this.scroller.clientHeight / this.height)) * this.columns;
-    const last = this.places.length - 1;
+    const last = this.entries.length - 1;
     const steps = {ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns, ArrowDown: this.columns,
                    PageUp: -page, PageDown: page, Home: -last, End: last};
     if (!(event.key in steps)) return;

@@ -1,42 +1,42 @@
-/* What ties the page together: finding, ordering, the address of an image. */
+/* The page as a whole: search, order, the URL of an image, keys. */
 'use strict';
 
 PAGE.details = [];
 const byId = (id) => document.getElementById(id);
-const everything = PAGE.ids.map((_, place) => place);
-const placeOf = new Map(PAGE.ids.map((id, place) => [id, place]));
+const allEntries = PAGE.ids.map((_, entry) => entry);
+const entryOf = new Map(PAGE.ids.map((id, entry) => [id, entry]));
 const scoreNames = Object.keys(PAGE.scores);
 const STEPS = 100, BINS = 50;
-let shown = everything, ends = [0, 1], texts = null;
+let shown = allEntries, ends = [0, 1], texts = null;
 
-const list = new CardList(byId('scroller'), byId('list'), (card, place) => {
-  const picture = PAGE.pictures[place];
-  card.link.href = `#${encodeURIComponent(PAGE.ids[place])}`;
+const list = new CardList(byId('scroller'), byId('list'), (card, entry) => {
+  const picture = PAGE.pictures[entry];
+  card.link.href = `#${encodeURIComponent(PAGE.ids[entry])}`;
   card.picture.hidden = !picture;
   card.blank.hidden = Boolean(picture);
   if (picture) card.picture.src = `thumbs/${picture}`;
-  card.caption.textContent = PAGE.captions[place] || '(no words)';
+  card.caption.textContent = PAGE.captions[entry] || '(no words)';
   const score = byId('score').value;
-  card.score.textContent = score ? `${scoreTitle(score)} ${scoreText(PAGE.scores[score][place])}` : '';
+  card.score.textContent = score ? `${scoreTitle(score)} ${scoreText(PAGE.scores[score][entry])}` : '';
 });
 const side = new Details(byId('side'), {
   step: (by) => step(by), leave: () => leave(),
-  where: (place) => {
-    const at = shown.indexOf(place);
-    if (at < 0) return 'not among those shown';
+  positionOf: (entry) => {
+    const at = shown.indexOf(entry);
+    if (at < 0) return 'not in the list';
     return `${(at + 1).toLocaleString('en')} of ${shown.length.toLocaleString('en')}`;
   }});
 
 function values() { return PAGE.scores[byId('score').value] || []; }
 
-/* The text of each entry that is searched, in lower case: made when it is wanted first. */
-function haystack(place) {
-  texts = texts || everything.map((at) =>
+/* The text of an entry that is searched, in lower case; computed for all entries when first needed. */
+function searchText(entry) {
+  texts = texts || allEntries.map((at) =>
     [PAGE.captions[at], ...PAGE.references[at], PAGE.names[at], PAGE.ids[at]].join('\n').toLowerCase());
-  return texts[place];
+  return texts[entry];
 }
 
-/* Set the ends of the range of scores anew. */
+/* Reset the range of scores to that of the selected score. */
 function resetRange() {
   const known = values().filter((value) => value !== null);
   ends = known.length ? [Math.min(...known), Math.max(...known)] : [0, 0];
@@ -48,7 +48,7 @@ function resetRange() {
   byId('most').setAttribute('aria-label', `Highest ${title} to show`);
 }
 
-/* At its end a slider stands for the end itself: rounding may lead past it. */
+/* A slider at its end means the end itself, which rounding might miss. */
 function bounds() {
   const [least, most] = ['least', 'most'].map((input) => Number(byId(input).value));
   const at = (steps) => (steps === STEPS ? ends[1] : ends[0] + (ends[1] - ends[0]) * steps / STEPS);
@@ -81,75 +81,75 @@ const ORDERS = {
   long: (one, other) => words(other) - words(one),
 };
 
-function words(place) { return PAGE.captions[place].split(' ').length; }
+function words(entry) { return PAGE.captions[entry].split(' ').length; }
 
-/* Entries without the score come last, whatever the order; `sign` -1 puts the highest first. */
+/* Order by scores, the highest first where `sign` is -1; entries without a score come last in both cases. */
 function compare(one, other, sign = 1) {
   if (one === null || other === null) return (one === null) - (other === null);
   return sign * (one - other);
 }
 
-/* Find and order anew. */
+/* Search and sort again. */
 function refresh() {
   const wanted = byId('query').value.toLowerCase().split(/\s+/).filter(Boolean);
   const range = bounds(), [least, most] = range, scores = values();
   const bounded = least > -Infinity || most < Infinity;
-  shown = everything.filter((place) => wanted.every((word) => haystack(place).includes(word))
-    && (!bounded || scores[place] !== null && scores[place] >= least && scores[place] <= most));
+  shown = allEntries.filter((entry) => wanted.every((word) => searchText(entry).includes(word))
+    && (!bounded || scores[entry] !== null && scores[entry] >= least && scores[entry] <= most));
   const order = ORDERS[byId('order').value];
   if (order) shown.sort(order);
   list.show(shown);
   if (!byId('range').hidden) drawHistogram(range);
-  const all = everything.length.toLocaleString('en');
-  byId('count').textContent = shown.length === everything.length
+  const all = allEntries.length.toLocaleString('en');
+  byId('count').textContent = shown.length === allEntries.length
     ? `${all} ${all === '1' ? 'image' : 'images'}` : `${shown.length.toLocaleString('en')} of ${all} images`;
-  byId('reset').hidden = shown.length === everything.length;
+  byId('reset').hidden = shown.length === allEntries.length;
   byId('nothing').hidden = shown.length > 0;
-  if (side.place >= 0) side.position.textContent = side.where(side.place);
+  if (side.entry >= 0) side.position.textContent = side.positionOf(side.entry);
 }
 
-function later(act, milliseconds) {
+function debounced(act, milliseconds) {
   let timer = 0;
   return () => { clearTimeout(timer); timer = setTimeout(act, milliseconds); };
 }
 
-/* Show the image that the address names, or none. */
+/* Show the image that the URL names, or none. */
 let focusNext = false, followed = null;
 
 function follow() {
   let id = location.hash.slice(1);
-  try { id = decodeURIComponent(id); } catch { /* a stray per cent sign: taken as it is */ }
-  const place = placeOf.has(id) ? placeOf.get(id) : -1;
-  if (place === followed) return;  // an address that changes is told of twice
-  followed = place;
-  document.body.classList.toggle('open', place >= 0);
-  document.title = place >= 0 ? `${PAGE.captions[place]} · ${PAGE.title}` : PAGE.title;
-  list.choose(place);
-  if (place >= 0) side.show(place, focusNext);
+  try { id = decodeURIComponent(id); } catch { /* a stray percent sign: take it literally */ }
+  const entry = entryOf.has(id) ? entryOf.get(id) : -1;
+  if (entry === followed) return;  // a change fires both hashchange and popstate
+  followed = entry;
+  document.body.classList.toggle('open', entry >= 0);
+  document.title = entry >= 0 ? `${PAGE.captions[entry]} · ${PAGE.title}` : PAGE.title;
+  list.choose(entry);
+  if (entry >= 0) side.show(entry, focusNext);
   else side.about();
   focusNext = false;
-  cover();
+  disableCovered();
 }
 
-/* Where the chosen image covers the list, the list is out of reach. */
+/* Where the open image covers the list, the list cannot be focused. */
 const narrow = matchMedia('(max-width: 62rem)');
 
-function cover() { byId('browse').inert = narrow.matches && side.place >= 0; }
+function disableCovered() { byId('browse').inert = narrow.matches && side.entry >= 0; }
 
-function go(place) {
-  const address = place >= 0 ? `#${encodeURIComponent(PAGE.ids[place])}` : location.pathname + location.search;
-  history.pushState(null, '', address);
+function go(entry) {
+  const url = entry >= 0 ? `#${encodeURIComponent(PAGE.ids[entry])}` : location.pathname + location.search;
+  history.pushState(null, '', url);
   follow();
 }
 
 function step(by) {
-  const at = shown.indexOf(side.place), to = at + by;
+  const at = shown.indexOf(side.entry), to = at + by;
   if (at >= 0 && to >= 0 && to < shown.length) go(shown[to]);
   else if (at < 0 && shown.length) go(shown[0]);
 }
 
 function leave() {
-  const at = shown.indexOf(side.place);
+  const at = shown.indexOf(side.entry);
   go(-1);
   if (at >= 0) list.activate(at, true);
 }
@@ -164,12 +164,12 @@ function start() {
     byId('order').querySelectorAll('[value=low], [value=high]').forEach((option) => option.remove());
   }
   byId('least').max = byId('most').max = STEPS;
-  byId('query').addEventListener('input', later(refresh, 120));
+  byId('query').addEventListener('input', debounced(refresh, 120));
   byId('order').addEventListener('change', refresh);
   byId('score').addEventListener('change', () => { resetRange(); refresh(); });
-  const soon = later(refresh, 60);
-  byId('least').addEventListener('input', () => { cross('least', 'most', Math.min); soon(); });
-  byId('most').addEventListener('input', () => { cross('most', 'least', Math.max); soon(); });
+  const soon = debounced(refresh, 60);
+  byId('least').addEventListener('input', () => { keepOrder('least', 'most', Math.min); soon(); });
+  byId('most').addEventListener('input', () => { keepOrder('most', 'least', Math.max); soon(); });
   byId('reset').addEventListener('click', () => {
     byId('query').value = '';
     resetRange();
@@ -181,7 +181,7 @@ function start() {
   });
   byId('to-about').addEventListener('click', (event) => { event.preventDefault(); go(-1); byId('side').focus(); });
   document.addEventListener('keydown', keys);
-  narrow.addEventListener('change', cover);
+  narrow.addEventListener('change', disableCovered);
   window.addEventListener('hashchange', follow);
   window.addEventListener('popstate', follow);
   resetRange();
@@ -190,15 +190,15 @@ function start() {
 }
 
 /* Keep one end of the range from passing the other. */
-function cross(moved, other, pick) {
+function keepOrder(moved, other, pick) {
   byId(moved).value = pick(Number(byId(moved).value), Number(byId(other).value));
 }
 
 function keys(event) {
   if (event.altKey || event.ctrlKey || event.metaKey) return;
   const typing = event.target.closest('input:not([type=range]):not([type=radio]), select');
-  if (event.key === 'Escape' && side.place >= 0 && !typing) {
-    if (!side.letGo()) leave();
+  if (event.key === 'Escape' && side.entry >= 0 && !typing) {
+    if (!side.deselect()) leave();
   } else if (!typing && event.key === 'n') step(1);
   else if (!typing && event.key === 'p') step(-1);
   else if (!typing && event.key === '/') { event.preventDefault(); byId('query').focus(); }

@@ -1,4 +1,4 @@
-/* A picture with its regions: boxes or grid cells, lit by how much a word looked at them. */
+/* A picture with its regions: boxes or grid cells, highlighted by the attention of a word. */
 'use strict';
 
 const SVG = 'http://www.w3.org/2000/svg';
@@ -21,7 +21,7 @@ function element(name, attributes = {}, ...children) {
   return node;
 }
 
-/* The colour of a share from 0 to 1 of the largest weight: violet, rose, orange, light. */
+/* The colour of a weight, as its share (0 to 1) of the largest: violet, rose, orange, yellow. */
 const RAMP = [[0, 88, 70, 160], [0.35, 188, 66, 140], [0.65, 240, 116, 72], [1, 255, 222, 105]];
 
 function colour(share) {
@@ -38,7 +38,10 @@ function bytes(text) {
   return Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
 }
 
-/* What an image's details say, unpacked: boxes [[x1, y1, x2, y2], ...] from 0 to 1 or null, and functions. */
+/* The regions of an image, unpacked from its details (see misc/page/data.py):
+   boxes      [[x1, y1, x2, y2], ...] from 0 to 1, or null
+   side       rows and columns of the grid, 0 without grid vectors
+   attention  {layer: weights of each word, one per region} */
 class Regions {
   constructor(details) {
     this.count = details.regions;
@@ -68,7 +71,7 @@ class Regions {
     return this.rows[p * this.side + row] * this.columns[p * this.side + column] / 65025;
   }
 
-  /* How many cells region p covers, by row or by column: what `gxg` is given. */
+  /* How many cells region p covers in each row and in each column: the input of enc_pos_type gxg. */
   profiles(p) {
     const line = (array) => Array.from(array.subarray(p * this.side, (p + 1) * this.side), (share) => share / 255);
     const [rows, columns] = [line(this.rows), line(this.columns)];
@@ -76,7 +79,7 @@ class Regions {
     return [rows.map((value) => value * sum(columns)), columns.map((value) => value * sum(rows))];
   }
 
-  /* Without boxes, the rectangle of the covered cells stands for a region. */
+  /* Without boxes, a region is drawn as the rectangle of the cells that it covers. */
   hulls() {
     const ends = (shares) => {
       const there = [...shares.keys()].filter((i) => shares[i] > 0.004);
@@ -88,10 +91,10 @@ class Regions {
     });
   }
 
-  /* The rectangles of the regions, or null where nothing says where they are. */
+  /* The rectangles of the regions, or null where their positions are unknown. */
   get rectangles() { return this.boxes || this.hull || null; }
 
-  /* The smallest region at a point of the picture, or -1. */
+  /* The smallest region at a point of the picture, -1 for none. */
   at(x, y) {
     let found = -1, least = Infinity;
     (this.rectangles || []).forEach(([x1, y1, x2, y2], p) => {
@@ -101,7 +104,7 @@ class Regions {
     return found;
   }
 
-  /* For each cell, row by row, the sum over the regions of weight times share covered. */
+  /* For each cell, row by row, the sum over the regions of weight times covered share. */
   cells(weights) {
     const out = [];
     for (let row = 0; row < this.side; row++) {
@@ -113,12 +116,12 @@ class Regions {
   }
 }
 
-const OUTLINED = 6;  // regions that get an outline while a word is lit
+const OUTLINED = 6;  // regions that are outlined while a word is highlighted
 
 class Picture {
-  /* `point(region)` hears which region the mouse is over (-1: none), `pick(region)` which was clicked. */
-  constructor(address, size, alt, point, pick) {
-    this.image = element('img', {alt, src: address});
+  /* `point(region)` is called with the region under the pointer (-1: none), `pick(region)` with a clicked one. */
+  constructor(url, size, alt, point, pick) {
+    this.image = element('img', {alt, src: url});
     if (size) [this.image.width, this.image.height] = size;
     this.layer = svg('svg', {viewBox: '0 0 1 1', preserveAspectRatio: 'none', 'aria-hidden': 'true'});
     this.labels = element('div', {class: 'labels', 'aria-hidden': 'true'});
@@ -126,9 +129,9 @@ class Picture {
     if (size) this.node.style.setProperty('--ratio', size[0] / size[1]);
     this.regions = null;
     let over = -1;
-    const tell = (region) => { if (region !== over) { over = region; point(region); } };
-    this.node.addEventListener('pointermove', (event) => tell(this.under(event)));
-    this.node.addEventListener('pointerleave', () => tell(-1));
+    const report = (region) => { if (region !== over) { over = region; point(region); } };
+    this.node.addEventListener('pointermove', (event) => report(this.under(event)));
+    this.node.addEventListener('pointerleave', () => report(-1));
     this.node.addEventListener('click', (event) => pick(this.under(event)));
   }
 
@@ -138,8 +141,8 @@ class Picture {
                                           (event.clientY - frame.top) / frame.height) : -1;
   }
 
-  /* Draw: `weights` of the regions or null, `asCells` the grid in place of boxes, `region` the one that
-     stands out or -1. */
+  /* Draw the regions; `weights`: of each region, or null; `asCells`: the grid instead of boxes; `region`: the
+     selected one, or -1. */
   draw(weights, asCells, region) {
     this.layer.replaceChildren();
     this.labels.replaceChildren();
@@ -170,29 +173,30 @@ class Picture {
     }).filter(([share]) => share > 0.02);
   }
 
-  /* Darken the picture but for [share, rectangle] pairs, the more the larger their share, and tint those. */
+  /* Darken the picture, less so in the rectangles of [share, rectangle] pairs the larger their share, and tint
+     these. */
   light(shares) {
     const mask = svg('mask', {id: 'dark', maskUnits: 'userSpaceOnUse', x: 0, y: 0, width: 1, height: 1},
                      svg('rect', {width: 1, height: 1, fill: 'white'}));
     const tints = [];
     for (const [share, [x1, y1, x2, y2]] of shares) {
-      const place = {x: x1, y: y1, width: x2 - x1, height: y2 - y1};
-      mask.append(svg('rect', {...place, fill: 'black', 'fill-opacity': share}));
-      tints.push(svg('rect', {...place, fill: colour(share), 'fill-opacity': 0.18 * share}));
+      const area = {x: x1, y: y1, width: x2 - x1, height: y2 - y1};
+      mask.append(svg('rect', {...area, fill: 'black', 'fill-opacity': share}));
+      tints.push(svg('rect', {...area, fill: colour(share), 'fill-opacity': 0.18 * share}));
     }
     this.layer.append(mask, svg('rect', {class: 'dark', width: 1, height: 1, mask: 'url(#dark)'}), ...tints);
   }
 
   outline(p, kind, share) {
     const [x1, y1, x2, y2] = this.regions.rectangles[p];
-    const place = {x: x1, y: y1, width: x2 - x1, height: y2 - y1, 'data-region': p};
-    if (kind !== 'plain') this.layer.append(svg('rect', {...place, class: 'halo'}));
-    const line = svg('rect', {...place, class: `box ${kind}`});
+    const area = {x: x1, y: y1, width: x2 - x1, height: y2 - y1, 'data-region': p};
+    if (kind !== 'plain') this.layer.append(svg('rect', {...area, class: 'halo'}));
+    const line = svg('rect', {...area, class: `box ${kind}`});
     if (share !== undefined) line.style.stroke = colour(share);
     this.layer.append(line);
   }
 
-  /* Outline the regions of most weight, the most of all last, and label the first three. */
+  /* Outline the regions with the largest weights, the largest on top, and label the first three. */
   strongest(weights) {
     const most = Math.max(...weights);
     const order = [...weights.keys()].sort((p, q) => weights[q] - weights[p])
@@ -201,12 +205,13 @@ class Picture {
     const labelled = [];
     for (const p of order.slice(0, 3)) {
       const [x1, y1] = this.regions.rectangles[p];
-      if (labelled.some(([x, y]) => Math.abs(x - x1) < 0.12 && Math.abs(y - y1) < 0.08)) continue;  // no room
+      if (labelled.some(([x, y]) => Math.abs(x - x1) < 0.12 && Math.abs(y - y1) < 0.08)) continue;  // would overlap
       labelled.push([x1, y1]);
       const label = element('span', {}, percent(weights[p]));
       label.style.left = `${100 * x1}%`;
       label.style.top = `${100 * y1}%`;
       label.style.background = colour(weights[p] / most);
+      label.classList.toggle('pale', weights[p] < 0.5 * most);  // pale text on a dark colour
       if (y1 < 0.07) label.classList.add('inside');
       this.labels.append(label);
     }
@@ -235,15 +240,15 @@ class Picture {
 
 function percent(share) {
   const value = 100 * share;
-  return `${value >= 9.95 ? value.toFixed(0) : value.toFixed(1)} %`;
+  return `${value >= 9.95 ? value.toFixed(0) : value.toFixed(1)}\u00a0%`;  // no line break before the sign
 }
 
-/* A drawing of what region p covers of the grid, with its profiles beside and above. */
+/* A drawing of the cells that region p covers, with its row and column profiles at the left and the top. */
 function coverageDrawing(regions, p) {
   const side = regions.side, [down, across] = regions.profiles(p), bar = side / 3;
   const from = -bar - 0.6, length = side + bar + 0.8;
   const drawing = svg('svg', {class: 'coverage', viewBox: `${from} ${from} ${length} ${length}`, role: 'img',
-                              'aria-label': `What region ${p + 1} covers of a grid of ${side} by ${side} cells`});
+                              'aria-label': `Coverage of a ${side} by ${side} grid by region ${p + 1}`});
   for (let row = 0; row < side; row++) {
     for (let column = 0; column < side; column++) {
       const cell = {x: column + 0.05, y: row + 0.05, width: 0.9, height: 0.9};
