@@ -54,7 +54,7 @@ class State(Generic[M]):
     recurrent cell), or None before the first word.  `length` counts the words so far.
     """
 
-    def __init__(self, memory: M, images: Groups, caches: Sequence[Cache | None], length: int) -> None:
+    def __init__(self, memory: M, images: Groups, caches: Sequence[Any], length: int) -> None:
         self.memory, self.images, self.caches, self.length = memory, images, caches, length
 
     @property

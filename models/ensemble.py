@@ -21,7 +21,7 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: Sequence[CaptionModel]) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members: Sequence[CaptionModel] = nn.ModuleList(members)  # type: ignore[assignment]
         self.needs = tuple(dict.fromkeys(need for member in members for need in member.needs))
 
     def encode(self, batch: Batch) -> EnsembleMemory:

@@ -2,6 +2,7 @@
 (Herdade et al. 2019, after the relation networks of Hu et al. 2018)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,8 @@ class RelationBias(nn.Module):
         super().__init__()
         self.heads, self.trigonometric = heads, trigonometric
         inputs = 8 * FREQUENCIES if trigonometric else 4
-        self.layers = nn.ModuleList(nn.Linear(inputs, heads) for _ in range(layers))
+        self.layers: Sequence[nn.Linear] = nn.ModuleList(  # type: ignore[assignment]
+            nn.Linear(inputs, heads) for _ in range(layers))
 
     def init_weights(self) -> None:
         """Initialise each head's weights as a matrix of its own, (1, 64), Xavier uniform."""

@@ -7,6 +7,7 @@ all words of a batch.  Captions that have ended drop out of the computation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,24 +79,25 @@ class RecurrentCaptioner(CaptionModel[RecurrentMemory]):
         I, S, T = captions.shape
         lengths = caption_lengths(captions) if lengths is None else lengths
         # The captions that take part in each step: those with a word or their end there.
-        steps = [[row for row in range(I * S) if lengths[row] >= t]
+        steps = [[row for row, words in enumerate(lengths) if words >= t]
                  for t in range(max(lengths, default=-1) + 1)]
-        rows = index_tensor([row for live in steps for row in live], captions.device)  # (N,), by step
+        rows = index_tensor([row for live in steps for row in live], captions.device)  # (N,), step by step
         by_step = Groups([len(live) for live in steps], captions.device)
         times = by_step.group_ids
-        all_words = inputs_of(captions)[rows, times]  # (N,)
+        words = inputs_of(captions)[rows, times]  # (N,)
         weights = self.input_weights()
         # Words that are all known beforehand are projected all at once.
-        inputs = None if self._is_sampling() else self.word_inputs(all_words, weights).split(by_step.counts)
-        words = all_words.split(by_step.counts)
-        before, hidden = list(range(I * S)), None
-        cells, states = self.first_caches(memory, Groups([S] * I, captions.device)), []
+        inputs = None if self._is_sampling() else self.word_inputs(words, weights).split(by_step.counts)
+        words_of_step = words.split(by_step.counts)
+        cells = self.first_caches(memory, Groups([S] * I, captions.device))
+        hidden: Any = None  # after the step before, (R, r)
+        before, states = list(range(I * S)), []
         for t, live in enumerate(steps):
             if len(live) < len(before):
                 kept = index_tensor(indices_in(before, live), captions.device)
                 cells = [tuple(part.index_select(0, kept) for part in cell) for cell in cells]
                 hidden = hidden.index_select(0, kept)
-            now = inputs[t] if inputs else self.word_inputs(self._with_sampled(words[t], hidden), weights)
+            now = inputs[t] if inputs else self.word_inputs(self._with_sampled(words_of_step[t], hidden), weights)
             images = Groups(counts_by_image(live, I, S), captions.device)
             hidden, cells = self.advance(now, cells, images, memory, weights)
             hidden, before = self.dropout(hidden), live
@@ -274,7 +276,7 @@ class LSTMCell(nn.Module):
     def forward(self, inputs: Tensor, state: Cache) -> Cache:
         """The sum of the projected parts (R, 4 r), and (hidden, cell), (R, r) each -> the new two."""
         hidden, cell = state
-        bias = None if self.bias_ih is None else self.bias_ih + self.bias_hh
+        bias = None if self.bias_ih is None or self.bias_hh is None else self.bias_ih + self.bias_hh
         gates = inputs + F.linear(hidden, self.weight_hh, bias)
         input_gate, forget_gate, new, output_gate = gates.chunk(4, 1)
         cell = forget_gate.sigmoid() * cell + input_gate.sigmoid() * new.tanh()

@@ -66,7 +66,7 @@ class TransformerCaptioner(CaptionModel[TransformerMemory]):
         self.feature_dropout = Dropout(feature_dropout)
         self.place, self.relations = place, relations
         self.needs = ('features', *[part.needs for part in (place, relations) if part is not None])
-        self.encoder = nn.ModuleList(
+        self.encoder: Sequence[EncoderLayer] = nn.ModuleList(  # type: ignore[assignment]
             EncoderLayer(size, heads, hidden, dropout, norm, activation, extra_skip)
             for _ in range(layers))
         self.encoder_norm = NORMS[norm](size)
@@ -74,7 +74,7 @@ class TransformerCaptioner(CaptionModel[TransformerMemory]):
         self.word_positions: Tensor
         self.register_buffer('word_positions', sinusoid(longest + 1, size), persistent=False)
         self.word_dropout = Dropout(dropout)
-        self.decoder = nn.ModuleList(
+        self.decoder: Sequence[DecoderLayer] = nn.ModuleList(  # type: ignore[assignment]
             DecoderLayer(size, heads, hidden, dropout, norm, activation, cross)
             for _ in range(layers))
         self.decoder_norm = NORMS[norm](size)
