@@ -1,8 +1,8 @@
 """Captioning models.  `build` makes one from the options: nothing below this file reads them.
 
-base.py says what a model does.  transformer.py and recurrent.py hold the models, attention.py, xlinear.py,
-position.py, geometry.py, norms.py and dropout.py their layers.  decoding.py writes captions with any of them,
-ensemble.py joins several.  kernels/ holds hand-written gradients; read it last.
+base.py says what a model does.  transformer.py and recurrent.py hold the models; attention.py, xlinear.py,
+position.py, geometry.py, norms.py, dropout.py and cells.py their layers.  decoding.py writes captions with any
+model, ensemble.py joins several.  kernels/ holds hand-written gradients; read it last.
 
 Dimension letters, for the whole project:
 

@@ -1,4 +1,4 @@
-"""Multi-head dot-product attention on packed rows: words to words, regions to regions, words to regions."""
+"""Attention on packed rows: multi-head dot-product attention, and additive attention for the recurrent models."""
 
 from __future__ import annotations
 
@@ -95,6 +95,32 @@ class PaddedKeyValue:
         """Those of the chosen images; `rows` and `groups` as for `XLinearCross`, not needed here."""
         index = index_tensor(images, self.key.device)
         return PaddedKeyValue(self.key[index], self.value[index], self.mask[index])
+
+
+class AdditiveAttention(nn.Module):
+    """A weighted mean of an image's regions: the softmax of w . tanh(Wk region + Wq query) over them
+    (Bahdanau et al. 2015; Xu et al. 2015)."""
+
+    attention_record: list[Tensor] | None = None  # takes the weights (R, P) of each call
+
+    def __init__(self, size: int, inner: int) -> None:
+        super().__init__()
+        self.key, self.query = nn.Linear(size, inner), nn.Linear(size, inner)
+        self.score = nn.Linear(inner, 1)
+
+    def precompute(self, regions: Tensor, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
+        """Regions (M, r) in `groups` by image -> regions (I, P, r), keys (I, P, a), and the mask (I, P), True
+        for real regions."""
+        return groups.pad(regions), groups.pad(self.key(regions)), groups.mask
+
+    def forward(self, rows: Tensor, images: Groups, regions: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """Queries (R, r), grouped by image, and what `precompute` returned -> (R, r)."""
+        queries = images.pad(self.query(rows))  # (I, L, a)
+        logits = self.score(torch.tanh(keys[:, None] + queries[:, :, None]))[..., 0]  # (I, L, P)
+        weights = logits.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
+        if self.attention_record is not None:
+            self.attention_record.append(images.pack(weights))
+        return images.pack(weights @ regions)
 
 
 def split_heads(rows: Tensor, heads: int) -> Tensor:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 @contextlib.contextmanager
@@ -38,8 +37,3 @@ def mean_over_models(weights: Sequence[dict[str, Tensor] | None]) -> dict[str, T
     # In a model with a single layer, the mean over its layers is also its last one.
     names = dict.fromkeys(name for one in found for name in one)
     return {name: torch.stack([one.get(name, one['mean']) for one in found]).mean(0) for name in names}
-
-
-def pad_regions(weights: Tensor, regions: int) -> Tensor:
-    """(rows, P') -> (rows, `regions`), zeros appended."""
-    return F.pad(weights, (0, regions - weights.shape[1]))

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.attention import AdditiveAttention
 from models.base import Batch, Cache, CaptionModel, State, caption_lengths, inputs_of
+from models.cells import CELLS, LSTMCell
 from models.decoding import draw
 from models.dropout import Dropout
 from models.norms import feature_norms
@@ -244,90 +246,6 @@ class TopDown(RecurrentCaptioner):
         inputs = F.linear(torch.cat((attended, first[0]), 1), self.language_cell.weight_ih)
         second = self.language_cell(inputs, cells[1])
         return second[0], [first, second]
-
-
-class LSTMCell(nn.Module):
-    """A long short-term memory cell whose input consists of parts of the given `sizes`, concatenated.
-
-    Each part is projected on its own, by its columns of `weight_ih` (`input_weights`), so that a part that does
-    not change from word to word is projected once.  The weights are those of `nn.LSTMCell`, gates in the order
-    input, forget, cell, output.
-    """
-
-    gates, parts = 4, 2  # the state is (hidden, cell)
-
-    def __init__(self, sizes: Sequence[int], size: int, bias: bool = True) -> None:
-        super().__init__()
-        self.sizes, self.size = list(sizes), size
-        self.weight_ih = nn.Parameter(torch.empty(self.gates * size, sum(sizes)))
-        self.weight_hh = nn.Parameter(torch.empty(self.gates * size, size))
-        self.bias_ih: nn.Parameter | None
-        self.bias_hh: nn.Parameter | None
-        for name in ('bias_ih', 'bias_hh'):
-            self.register_parameter(name, nn.Parameter(torch.zeros(self.gates * size)) if bias else None)
-
-    def input_weights(self) -> Sequence[Tensor]:
-        """For each part of the input, its columns of `weight_ih`, (gates * r, its size).
-
-        Take them once for all words: the gradient of each call is as large as all columns.
-        """
-        return self.weight_ih.split(self.sizes, 1)
-
-    def forward(self, inputs: Tensor, state: Cache) -> Cache:
-        """The sum of the projected parts (R, 4 r), and (hidden, cell), (R, r) each -> the new two."""
-        hidden, cell = state
-        bias = None if self.bias_ih is None or self.bias_hh is None else self.bias_ih + self.bias_hh
-        gates = inputs + F.linear(hidden, self.weight_hh, bias)
-        input_gate, forget_gate, new, output_gate = gates.chunk(4, 1)
-        cell = forget_gate.sigmoid() * cell + input_gate.sigmoid() * new.tanh()
-        return output_gate.sigmoid() * cell.tanh(), cell
-
-
-class GRUCell(LSTMCell):
-    """A gated recurrent unit (Cho et al. 2014) with the same interface; the weights are those of `nn.GRUCell`,
-    gates in the order reset, update, new."""
-
-    gates, parts = 3, 1  # the state is (hidden,)
-
-    def forward(self, inputs: Tensor, state: Cache) -> Cache:
-        """The sum of the projected parts (R, 3 r), and (hidden,), (R, r) -> the new one."""
-        hidden, = state
-        if self.bias_ih is not None:
-            inputs = inputs + self.bias_ih
-        reset, update, new = inputs.chunk(3, 1)
-        hidden_reset, hidden_update, hidden_new = F.linear(hidden, self.weight_hh, self.bias_hh).chunk(3, 1)
-        reset, update = (reset + hidden_reset).sigmoid(), (update + hidden_update).sigmoid()
-        new = (new + reset * hidden_new).tanh()
-        return new + update * (hidden - new),
-
-
-CELLS = {'lstm': LSTMCell, 'gru': GRUCell}
-
-
-class AdditiveAttention(nn.Module):
-    """A weighted mean of an image's regions: the softmax of w . tanh(Wk region + Wq query) over them
-    (Bahdanau et al. 2015; Xu et al. 2015)."""
-
-    attention_record: list[Tensor] | None = None  # takes the weights (R, P) of each call
-
-    def __init__(self, size: int, inner: int) -> None:
-        super().__init__()
-        self.key, self.query = nn.Linear(size, inner), nn.Linear(size, inner)
-        self.score = nn.Linear(inner, 1)
-
-    def precompute(self, regions: Tensor, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
-        """Regions (M, r) in `groups` by image -> regions (I, P, r), keys (I, P, a), and the mask (I, P), True
-        for real regions."""
-        return groups.pad(regions), groups.pad(self.key(regions)), groups.mask
-
-    def forward(self, rows: Tensor, images: Groups, regions: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """Queries (R, r), grouped by image, and what `precompute` returned -> (R, r)."""
-        queries = images.pad(self.query(rows))  # (I, L, a)
-        logits = self.score(torch.tanh(keys[:, None] + queries[:, :, None]))[..., 0]  # (I, L, P)
-        weights = logits.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
-        if self.attention_record is not None:
-            self.attention_record.append(images.pack(weights))
-        return images.pack(weights @ regions)
 
 
 def indices_in(before: Sequence[int], chosen: Sequence[int]) -> list[int]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from models.attention_weights import pad_regions
 from models.kernels.elementwise import keep_factor, keep_mask
 from models.packing import Groups
 
@@ -48,7 +48,8 @@ class XLinearMix(torch.autograd.Function):
             torch.mean(e.view(words, regions, -1), 1, out=mean_e[n0:n1])
             all_weights.append(a)
         if record is not None:
-            record.append(torch.cat([pad_regions(a, region_groups.longest) for a in all_weights]))
+            P = region_groups.longest
+            record.append(torch.cat([F.pad(a, (0, P - a.shape[1])) for a in all_weights]))  # (N, P)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(query, key, value, weight, spatial, all_e, *all_weights)
             ctx.groups, ctx.factor = (word_groups, region_groups), factor
