@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from misc.cli import DataError, Parser, UsageError, boolean, number_in, perfect_square
 from misc.dataset.sources import Sources
@@ -42,6 +42,10 @@ ASIDE = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_di
          'input_box_dir', 'input_rel_box_dir', 'cached_tokens', 'start_from', 'checkpoint_path', 'id', 'device',
          'num_workers', 'losses_log_every', 'save_checkpoint_every', 'max_epochs', 'load_best_score',
          'keeps_rates', 'vocab_size', 'seq_length')
+# The options of eval.py that say how captions are decoded.
+DECODING_OPTIONS = ('beam_size', 'sample_max', 'temperature', 'top_k', 'top_p', 'max_ppl', 'length_penalty',
+                    'decoding_constraint', 'block_trigrams', 'suppress_UNK', 'group_size', 'diversity_lambda',
+                    'sample_n', 'seed')
 OPTIMISERS = ('adam', 'adamw', 'rmsprop', 'adagrad', 'sgd', 'sgdm', 'sgdmom')
 
 
@@ -402,9 +406,9 @@ def train_parser():
     return parser
 
 
-def eval_parser():
+def eval_parser(parser_class: type[Parser] = Parser) -> Parser:
     """The parser of `eval.py`."""
-    parser = Parser(prog='eval.py', description=(
+    parser = parser_class(prog='eval.py', description=(
         'Caption a split with a trained model, and score the captions.  The model options come from\n'
         'the infos file; they need not be given again, and may not contradict it.\n\n'
         'example: python eval.py --model checkpoints/first/model.pth \\\n'
@@ -435,6 +439,41 @@ def train_options(arguments: Sequence[str] | None = None) -> tuple[Options, set[
     return options, given
 
 
+def eval_options(arguments: Sequence[str] | None = None) -> tuple[Options, set[str]]:
+    """The options of `eval.py` and the names of those given on the command line (default: `sys.argv`), checked as
+    far as they can be before any file is read."""
+    return checked_eval_options(*parse(eval_parser(), arguments))
+
+
+def eval_options_from(**values: Any) -> tuple[Options, set[str]]:
+    """As `eval_options`, from Python values in place of a command line; None stands for an option not given.
+
+    Raises `UsageError` for a value that is not allowed.
+    """
+    arguments = []
+    for name, value in values.items():
+        if value is not None:
+            arguments += [f'--{name}', *map(show, value if isinstance(value, (list, tuple)) else [value])]
+    return checked_eval_options(*parse(eval_parser(RaisingParser), arguments))
+
+
+def checked_eval_options(options: Options, given: set[str]) -> tuple[Options, set[str]]:
+    """Both arguments, if they can be; raises `UsageError` otherwise."""
+    check_decoding(options, options.sample_n)
+    check_image_folder(options, given)
+    if options.dump_images and not (options.image_root or options.image_folder):
+        raise UsageError('--dump_images 1 needs --image_root, the folder that holds train2014/ and val2014/')
+    return options, given
+
+
+class RaisingParser(Parser):
+    """A parser that raises `UsageError` where others end the program."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse what was given."""
+        raise UsageError(message)
+
+
 def parse(parser, arguments=None):
     """Parse `arguments` (default: the command line) -> (options, names given on the command line)."""
     options = parser.parse_args(arguments)
@@ -463,6 +502,36 @@ def with_model_options(options: Options, given: set[str], saved_options: Mapping
             raise UsageError(f'--{name} {show(getattr(options, name))} contradicts {infos_path}, which '
                              f'has {name} {show(value)}; leave the flag out, or start another run')
     return replaced(options, **saved)
+
+
+def member_options(options: Options, given: set[str],
+                   saved: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Options]:
+    """The options of each model of an ensemble, or of a single model: copies with the model's own options.
+
+    saved: for each model, the path of its infos file and the options in it.  Raises as `with_model_options` and
+    `checked_model` do, and `UsageError` where two models would read the same inputs in different ways.
+    """
+    members: list[Options] = []
+    for path, saved_options in saved:
+        member = checked_model(with_model_options(options, given, saved_options, path), given, path)
+        members.append(member)
+        shared = shared_inputs(members)
+        for name in INPUT_OPTIONS:
+            if matters(name, member) and getattr(member, name) != getattr(shared, name):
+                raise UsageError(f'{path} has {name} {show(getattr(member, name))}, a model before it '
+                                 f'{show(getattr(shared, name))}; models of an ensemble read the same inputs')
+    return members
+
+
+def shared_inputs(members: Sequence[Options]) -> Options:
+    """The options by which the models of an ensemble read their inputs: each from the first of the `members` for
+    which it matters."""
+    found: dict[str, Any] = {}
+    for member in members:
+        for name in INPUT_OPTIONS:
+            if matters(name, member):
+                found.setdefault(name, getattr(member, name))
+    return replaced(members[0], **found)
 
 
 def with_dropout_rates(options: Options, given: set[str], saved_options: Mapping[str, Any],

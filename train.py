@@ -26,7 +26,7 @@ from misc.cli import DataError, UsageError, note, run_command
 from misc.dataset.corpus import Corpus
 from misc.dataset.labels import caption_width
 from misc.disk import filesets
-from misc.evaluation.captioning import caption_images, evaluating, mean_loss, sentence
+from misc.evaluation.captioning import caption_images, evaluating, mean_loss, words_of
 from misc.machine import memory_errors, pick_device, precision
 from misc.run import checkpoint, record
 from misc.run.events import EventWriter
@@ -152,7 +152,7 @@ class Training:
             note(f'note: {len(bare)} of {len(self.val_rows)} validation images have no captions in '
                  f'{self.options.input_json}; those of the labels, with their UNK, are scored against')
         return {corpus.ids[row]: corpus.images[row].get('captions') or [
-            sentence(words, corpus.vocabulary) for words in corpus.captions(row).tolist()]
+            ' '.join(words_of(words, corpus.vocabulary)) for words in corpus.captions(row).tolist()]
             for row in self.val_rows}
 
     def _resume(self, run):
@@ -491,7 +491,7 @@ class Training:
     def _score(self, results):
         """The scores of captions of the validation images."""
         from misc.scoring.metrics import score
-        overall, _, notes = score({entry['image_id']: entry['caption'] for entry in results},
+        overall, _, notes = score({image.image_id: image.first.text for image in results},
                                   self.references)
         for line in notes:
             note(f'note: {line}')

@@ -38,6 +38,7 @@ import contextlib
 import io
 import os
 import zipfile
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -182,6 +183,21 @@ class Folder:
     def read(self, image_id):
         """float32 array of one image."""
         return read_array(self.where(image_id))
+
+
+class Arrays:
+    """Arrays in memory, {image id: array}, read like those of a `Folder`; `name` is theirs in messages."""
+
+    def __init__(self, arrays: Mapping[int, np.ndarray], name: str) -> None:
+        self.arrays, self.name = arrays, name
+
+    def where(self, image_id: int) -> str:
+        """The array of an image, for messages."""
+        return f'{self.name} {image_id}'
+
+    def read(self, image_id: int) -> np.ndarray:
+        """float32 array of one image.  Raises `DataError` unless it holds finite numbers."""
+        return checked(np.asarray(self.arrays[image_id]), self.where(image_id))
 
 
 class Packed:

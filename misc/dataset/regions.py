@@ -1,13 +1,13 @@
 """The regions of images: features, mean features, grid vectors and boxes, checked against each other."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from misc import commands
 from misc.cli import DataError
-from misc.dataset.features import Folder, Packed, open_source
+from misc.dataset.features import Arrays, Folder, Packed, open_source
 from misc.dataset.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_place
 from misc.dataset.recipe import read_recipe
 from misc.dataset.sources import Sources
@@ -50,6 +50,19 @@ class Regions:
             self.grids = self._open_grids()
         if sources.input_rel_box_dir or sources.input_box_dir:
             self._open_boxes()
+
+    def open_arrays(self, needs: Iterable[str], features: Mapping[int, np.ndarray],
+                    boxes: Mapping[int, np.ndarray], sizes: Mapping[int, tuple[float, float]] | None) -> None:
+        """As `open_for`, from arrays in memory, {image id: array}, in place of files.
+
+        sizes: {image id: (width, height)} of the images if the boxes are in pixels, None if they are relative.
+        """
+        self.needs, self.features = tuple(needs), Arrays(features, 'the features of image')
+        if sizes is None:
+            self.relative = Arrays(boxes, 'the boxes of image')
+        else:
+            self.boxes = Arrays(boxes, 'the boxes of image')
+            self.sizes = {str(image_id): size for image_id, size in sizes.items()}
 
     def _open_grids(self) -> Folder | Packed:
         return open_source(self.sources.input_grid_vec_dir, 'grid', 'input_grid_vec_dir', self._areas_command())

@@ -1,9 +1,13 @@
-"""Captioning images with a model, and the loss on their captions."""
+"""Captions of images, where their words looked, and the loss on reference captions."""
 
 import contextlib
 import functools
 import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from misc import parallel
@@ -12,10 +16,45 @@ from misc.training.draws import chances
 from misc.training.finite import refusal
 from misc.training.losses import caption_targets, mean_surprise
 
+Result = TypeVar('Result')
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption, and the sum of the log-probabilities of its words and end token."""
+
+    words: list[str]
+    log_prob: float
+
+    @property
+    def text(self) -> str:
+        """The words, separated by spaces."""
+        return ' '.join(self.words)
+
+
+@dataclass(frozen=True)
+class ImageCaptions:
+    """The captions of an image, in the order of the decoding method: the best beam, or the first sample, first.
+
+    attention  {'mean': over the layers, 'last': the last layer alone, where there are several}: arrays (words,
+               regions) of how much each word of the first caption looked at each region; rows sum to 1.  None if
+               it was not asked for, or the model attends to no regions
+    """
+
+    image_id: int
+    file_path: str
+    captions: list[Caption]
+    attention: dict[str, np.ndarray] | None = None
+
+    @property
+    def first(self) -> Caption:
+        """The caption that is scored and shown."""
+        return self.captions[0]
+
 
 @contextlib.contextmanager
-def evaluating(model):
-    """Borrow the model with dropout off and no graph; its mode is restored at the end."""
+def evaluating(model: Any) -> Iterator[Any]:
+    """Put the model into evaluation mode, without gradients; its mode is restored at the end."""
     mode = model.training
     model.eval()
     try:
@@ -25,82 +64,94 @@ def evaluating(model):
         model.train(mode)
 
 
-def sentence(words, vocabulary):
-    """Word indices, zero padded -> the caption as text."""
-    return ' '.join(vocabulary[str(index)] for index in words if index)
+def words_of(indices: Iterable[int], vocabulary: Mapping[str, str]) -> list[str]:
+    """Zero padded word indices -> the words; `vocabulary` is {index as text: word}."""
+    return [vocabulary[str(index)] for index in indices if index]
 
 
-def caption_images(model, batches, decode, images, vocabulary, device, total, seed=0, looks=False):
-    """Caption `total` images -> a list of results in COCO's form, one per image.
+def caption_images(model: Any, batches: Iterable[Any], decode: Callable[..., Any],
+                   images: Sequence[Mapping[str, Any]], vocabulary: Mapping[str, str], device: torch.device,
+                   total: int, seed: int = 0, with_attention: bool = False,
+                   show_progress: bool = True) -> list[ImageCaptions]:
+    """Caption all images, in order; with several processes each does its share, and all get all results.
 
-    `batches` yields `Batch`es, `decode(model, memory, chances)` gives `Decoded`, `images` are the entries
-    that the batches' row numbers point at.  Words that are drawn depend on `seed` and their image.  Each
-    result has `image_id`, `caption`, `log_prob`, `file_path`, and `beams`, all captions of the image with
-    their log-probabilities; with `looks` also `words`, those of the caption, and `attention`, as of
-    `looks_of`.  Raises `DataError` where the model says nothing of an image that is a number.
+    batches         this process's `Batch`es
+    decode          (model, memory, chances) -> `Decoded`, see `models.build_decoder`
+    images          the data set's entries, which the batches' row numbers index
+    total           images in all processes' batches, for the progress display
+    seed            samples depend on it and their image, not on batches or processes
+    with_attention  also keep the attention of each image's first caption
+
+    Raises `DataError` if the model computes no probability that is a number for an image.
     """
     def caption(batch):
-        keys = [(seed, image) for image in batch.images]
+        keys = [(seed, row) for row in batch.images]
         memory = model.encode(batch.to(device))
         decoded = decode(model, memory, functools.partial(chances, keys, device=device))
-        rows = zip(batch.image_ids, batch.images, decoded.captions.tolist(), decoded.log_probs.tolist())
-        found = [result(*row) for row in rows]
-        if looks:
-            seen = looks_of(model, memory, decoded.captions[:, :1], batch.counts)
-            for entry, words, attention in zip(found, decoded.captions[:, 0].tolist(), seen):
-                entry['words'] = [vocabulary[str(index)] for index in words if index]
-                entry['attention'] = attention
-        return found
+        looks = word_attention(model, memory, decoded.captions[:, :1], batch.counts) if with_attention \
+            else [None] * len(batch.images)
+        return [ImageCaptions(image_id, images[row].get('file_path', ''), captions_of(image_id, indices, log_probs),
+                              attention)
+                for image_id, row, indices, log_probs, attention in zip(
+                    batch.image_ids, batch.images, decoded.captions.tolist(), decoded.log_probs.tolist(), looks)]
 
-    def result(image_id, row, captions, log_probs):
-        beams = [{'caption': sentence(words, vocabulary), 'log_prob': log_prob}
-                 for words, log_prob in zip(captions, log_probs) if log_prob > -float('inf')]
-        if not beams:
+    def captions_of(image_id, indices, log_probs):
+        captions = [Caption(words_of(words, vocabulary), log_prob)
+                    for words, log_prob in zip(indices, log_probs) if log_prob > -float('inf')]
+        if not captions:
             raise refusal('', 'the probability of any caption is', [image_id])
-        return {'image_id': image_id, **beams[0], 'file_path': images[row].get('file_path', ''), 'beams': beams}
+        return captions
 
-    return sum(of_all_batches(model, caption, batches, 'captioning', total), [])
+    return sum(for_all_batches(model, caption, batches, 'captioning', total, show_progress), [])
 
 
-def looks_of(model, memory, captions, counts):
-    """What the words of `captions` (I, 1, T) looked at: for each image a dict of arrays (words, P), as of
-    `word_attention`, with only its own words and regions (`counts` of them); or None."""
+def word_attention(model: Any, memory: Any, captions: torch.Tensor,
+                   counts: Sequence[int]) -> list[dict[str, np.ndarray] | None]:
+    """The attention of captions (I, 1, T), zero padded, to their images' regions, `counts` (I) of them: for each
+    image as in `ImageCaptions`."""
     attention = model.word_attention(memory, captions)
     if attention is None:
         return [None] * len(counts)
     lengths = (captions[:, 0] > 0).sum(1).tolist()
-    attention = {name: weights[:, 0].float().cpu().numpy() for name, weights in attention.items()}
-    return [{name: weights[image, :length, :regions].copy() for name, weights in attention.items()}
+    arrays = {name: weights[:, 0].float().cpu().numpy() for name, weights in attention.items()}  # (I, T + 1, P)
+    return [{name: weights[image, :length, :regions].copy() for name, weights in arrays.items()}
             for image, (length, regions) in enumerate(zip(lengths, counts))]
 
 
-def mean_loss(model, batches, device, images, where='', folder=None):
-    """The cross-entropy per token, without label smoothing, over all `batches` of `images` images.
+def mean_loss(model: Any, batches: Iterable[Any], device: torch.device, total: int, context: str = '',
+              folder: str | None = None) -> float:
+    """The cross-entropy per token, without label smoothing, over the batches of all processes.
 
-    Raises `DataError` where it is not finite: with `where` and `folder` as of `refusal`.
+    `total` images are in them.  Raises `DataError` if it is not finite; its message begins with `context` and
+    says what is left in the `folder` of a run.
     """
     def loss(batch):
         batch = batch.to(device)
         log_probs, places = model.word_log_probs(model.encode(batch), batch.captions, batch.lengths)
         mean = float(mean_surprise(log_probs, caption_targets(batch.captions, places)))
         if not math.isfinite(mean):
-            raise refusal(where, 'the loss is', batch.image_ids, folder)
+            raise refusal(context, 'the loss is', batch.image_ids, folder)
         return mean * len(places), len(places)
 
-    totals, tokens = zip(*of_all_batches(model, loss, batches, 'loss', images))
+    totals, tokens = zip(*for_all_batches(model, loss, batches, 'loss', total))
     return sum(totals) / max(sum(tokens), 1)
 
 
-def of_all_batches(model, work, batches, label, images):
-    """What `work(batch)` returns of every batch, in order: of this process's `batches`, and of those of
-    the others.  `images` in all are shown as progress."""
+def for_all_batches(model: Any, work: Callable[[Any], Result], batches: Iterable[Any], label: str,
+                    total: int, show_progress: bool = True) -> list[Result]:
+    """The results of `work(batch)` for the batches of all processes, in order, with the model in evaluation mode.
+
+    Each process has every n-th batch; progress out of `total` images is shown under `label`.
+    """
     def share():
-        found = []
-        with evaluating(model), Progress(images, label) as display:
+        results: list[Result] = []
+        nothing: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        with evaluating(model), Progress(total, label) if show_progress else nothing as display:
             for batch in batches:
-                found.append(work(batch))
-                # The others keep step with this process, but for the last few images.
-                display.update(min(len(batch) * parallel.count(), images - display.done))
-        return found
+                results.append(work(batch))
+                if display is not None:
+                    # The other processes are about as far; the last batches may be smaller.
+                    display.update(min(len(batch) * parallel.count(), total - display.done))
+        return results
 
     return parallel.put_together(parallel.gathered(share))

@@ -9,7 +9,7 @@ import torch
 
 from misc import parallel
 from misc.cli import note
-from misc.evaluation.captioning import caption_images, mean_loss, sentence
+from misc.evaluation.captioning import ImageCaptions, caption_images, mean_loss, words_of
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Validation:
                                  self.total, self.seed)
         return parallel.on_main(lambda: self._score(results))
 
-    def _score(self, results: list[dict[str, Any]]) -> dict[str, float]:
+    def _score(self, results: list[ImageCaptions]) -> dict[str, float]:
         from misc.scoring.metrics import score
-        overall, _, notes = score({entry['image_id']: entry['caption'] for entry in results}, self.references)
+        overall, _, notes = score({image.image_id: image.first.text for image in results}, self.references)
         for line in notes:
             note(f'note: {line}')
         return overall
@@ -120,4 +120,4 @@ def reference_captions(corpus_images: Sequence[Mapping[str, Any]], rows: Sequenc
         note(f'note: {bare} of {len(rows)} validation images have no captions in {source}; their labels, in which '
              'rare words are UNK, are used as references')
     return {corpus_images[row]['id']: corpus_images[row].get('captions') or [
-        sentence(words, vocabulary) for words in label_captions(row).tolist()] for row in rows}
+        ' '.join(words_of(words, vocabulary)) for words in label_captions(row).tolist()] for row in rows}

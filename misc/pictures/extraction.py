@@ -18,7 +18,7 @@ from misc.dataset.grids import image_sizes
 from misc.dataset.recipe import recipe_path
 from misc.disk.files import write_json
 from misc.pictures import cnn
-from misc.pictures.finder import Finder
+from misc.pictures.finder import Finder, full_size
 from misc.pictures.images import read_size, read_upright, shrunk
 from misc.pictures.sources import PictureSource
 from misc.prepare.broken import Broken
@@ -179,12 +179,11 @@ class Extraction:
     def _scaled(self, image: Image, picture: np.ndarray, boxes: np.ndarray,
                 features: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """(boxes, features) of a picture, boxes in the pixels of the file; None where they are not finite."""
-        (image_id, path), (height, width) = image, picture.shape[:2]
+        image_id, path = image
         if not (np.isfinite(features).all() and np.isfinite(boxes).all()):
             self.broken.add(f'{path}: its features are not finite')
             return None
-        size = np.array(self.sizes[image_id] * 2, dtype=np.float64)
-        return boxes * (size / (width, height, width, height)), features
+        return full_size(boxes, picture, self.sizes[image_id]), features
 
     def _write(self, image_id: str, boxes: np.ndarray, features: np.ndarray) -> None:
         # The box file comes last: where it is, the others are.

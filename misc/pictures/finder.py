@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from misc.cli import DataError
 from misc.dataset.networks import DETECTOR
 from misc.dataset.recipe import seed_of
 from misc.pictures import cnn, weights
+from misc.pictures.images import read_upright
 
 BINS, SAMPLES = 7, 2   # RoI align: bins per side of a box, and samples per side of a bin
 
@@ -52,6 +54,16 @@ class Finder:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self._find(pictures)
 
+    def find_in_file(self, path: str) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+        """The regions of the picture at `path`: (boxes (P, 4) in pixels of the upright picture, features (P, D),
+        (width, height)).  Raises `DataError` where it cannot be read."""
+        pixels, size = read_upright(path, self.recipe['longest_side'])
+        try:
+            (boxes, features), = self(pixels[None])
+        except cnn.TooSmall as error:
+            raise DataError(f'{path}: {error}') from None
+        return full_size(boxes, pixels, size).astype(np.float32), features, size
+
     def _find(self, pictures):
         height, width = pictures.shape[1:3]
         images = cnn.as_floats(pictures, self.device)
@@ -67,6 +79,13 @@ class Finder:
                                  self.recipe['min_confidence'], width, height)
             found.append((boxes.cpu().numpy(), roi_features(one_map, boxes, width, height).cpu().numpy()))
         return found
+
+
+def full_size(boxes: np.ndarray, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Boxes (P, 4) on `pixels` (h, w, 3), shrunk from a picture of `size` (width, height) -> float64 boxes on that
+    picture."""
+    height, width = pixels.shape[:2]
+    return boxes * (np.array(size * 2, dtype=np.float64) / (width, height, width, height))
 
 
 def grid_boxes(side: int, width: int, height: int) -> np.ndarray:

@@ -78,12 +78,12 @@ class ImageFolder:
             return self.pictures.corpus(found, extraction.sizes, vocabulary)
         return parallel.on_main(find, may_take_days=True)
 
-    def write_results(self, results: Sequence[Mapping[str, Any]], run_id: str) -> None:
-        """Write the captions in the file, and in the format, that COCO's test server expects."""
+    def write_results(self, captions: Mapping[int, str], run_id: str) -> None:
+        """Write `captions`, {image id: caption}, in the file, and in the format, that COCO's test server expects."""
         path = results_path(self.coco_json, run_id)
-        write_vis(path, [{'image_id': entry['image_id'], 'caption': entry['caption']} for entry in results])
-        note(f"wrote {path}, in the format of COCO's test server: {len(results)} captions")
-        if len(results) < self.pictures.wanted:
+        write_vis(path, [{'image_id': image_id, 'caption': caption} for image_id, caption in captions.items()])
+        note(f"wrote {path}, in the format of COCO's test server: {len(captions)} captions")
+        if len(captions) < self.pictures.wanted:
             note(f'note: {self.coco_json} lists {self.pictures.wanted} images, and the server expects a caption of '
                  'each')
 

@@ -84,6 +84,19 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
     return trained
 
 
+def warn_of_other_recipe(found: Mapping[str, Any] | None, runs: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Warn where features are read whose recipe, `found`, is not that of a model's training; None: not recorded.
+
+    runs: the path and the content of each model's infos file; those of legacy checkpoints record no recipe.
+    """
+    for path, infos in runs:
+        if 'regions' in infos and infos['regions'] != found:
+            was, now = (recipe.describe(one) if one else 'those of another origin'
+                        for one in (infos['regions'], found))
+            note(f'warning: the model of {path} was trained on these features: {was}; the features given here are '
+                 f'{now}. Expect poor captions from other features; give those that it was trained with')
+
+
 def check_feature_size(path: str, size: int | None, width: int) -> None:
     """Raise `UsageError` for a model of features of another `size` than the `width` that is computed here."""
     if size and size != width:

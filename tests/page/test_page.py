@@ -225,13 +225,13 @@ def test_the_page_has_captions_scores_references_boxes_and_attention_of_every_mo
 
 def test_attention_of_the_page_is_that_of_the_model_on_the_captions_words(look, trained, monkeypatch):
     from misc.evaluation import captioning as room
-    kept, plain = [], room.looks_of
+    kept, plain = [], room.word_attention
 
-    def looks_of(model, memory, captions, counts):
+    def word_attention(model, memory, captions, counts):
         log_probs, _ = model.word_log_probs(memory, captions)
         kept.append((model.word_attention(memory, captions), captions, counts, log_probs))
         return plain(model, memory, captions, counts)
-    monkeypatch.setattr(room, 'looks_of', looks_of)
+    monkeypatch.setattr(room, 'word_attention', word_attention)
     _, images = look('spatial_pe', '--batch_size', 3)
     place = 0
     for attention, captions, counts, _ in kept:

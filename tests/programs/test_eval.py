@@ -11,6 +11,7 @@ from PIL import Image
 import eval as evaluation
 import train
 from misc.cli import DataError, UsageError
+from misc.evaluation import output
 from misc.run import checkpoint
 from misc.scoring import results, scores
 from tests.helpers import tiny
@@ -240,13 +241,13 @@ def test_several_models_are_an_ensemble_and_several_captions_have_a_diversity(tr
 
 def test_the_models_of_an_ensemble_have_one_name_that_a_file_can_have():
     names = ['m' * 80 + str(number) for number in range(5)]
-    joined = [evaluation.joined_name(models) for models in (names, names[:4], names[::-1], ['\u4e00' * 80])]
+    joined = [output.joined_name(models) for models in (names, names[:4], names[::-1], ['\u4e00' * 80])]
     assert len(set(joined)) == 4 and joined[3].startswith('\u4e00' * 60)
     for name in joined:
         path = pathlib.Path(f'eval_results/{name}_restval.json')
         results.write_results(str(path), {}, [], {})
         assert json.loads(path.read_text(encoding='utf-8'))['overall'] == {}
-    assert evaluation.joined_name(['a', 'b']) == 'a+b'
+    assert output.joined_name(['a', 'b']) == 'a+b'
 
 
 def test_tables_line_up(capsys):

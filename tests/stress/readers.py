@@ -373,7 +373,7 @@ def evaluated_weights(path):
 
 def evaluated_words(path):
     with mock.patch.object(sys, 'argv', ['eval.py', *map(str, tiny.eval_flags(HERE, HERE / 'run'))]):
-        return evaluation.set_up(contextlib.ExitStack()).vocabulary
+        return evaluation.set_up(contextlib.ExitStack()).corpus.vocabulary
 
 
 def plain_words(path):
