@@ -1,1 +1,1 @@
-"""What the benchmark measures: its inputs, its workloads, and how their time grows."""
+"""The parts of `scripts/benchmark.py`: synthetic inputs, workloads, the processes that run them, growth of times."""

@@ -1,8 +1,7 @@
-"""A made-up model, images and captions of the sizes of COCO, for timing.
+"""A synthetic model, images and captions to time, of the sizes of training on COCO with the README's model."""
 
-Sizes are those of training on COCO with the README's model.
-"""
-
+import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,49 +11,52 @@ import models
 import opts
 from dataloader import Batch
 from misc.evaluation.captioning import evaluating
+from models.base import CaptionModel
 
 
 @dataclass
 class Sizes:
-    """How large everything is; the model is the README's, or a small one with `--quick`."""
+    """The sizes of all inputs and of the model."""
 
-    flags: str = ''              # of train.py, where they differ from their defaults
-    words: int = 9487            # of the vocabulary
-    longest: int = 16            # words of a caption
+    flags: str = ''              # of train.py, where they differ from the defaults
+    words: int = 9487            # in the vocabulary
+    longest: int = 16            # most words of a caption
     shrink: int = 1              # images have this many times fewer regions
-    matrix: int = 2048           # side of the matrices whose product gives the machine's rate
+    matrix: int = 2048           # side of the matrices whose product measures the machine's best rate
     beam_images: int = 8
     sampled_images: int = 9
-    plain_sampled_images: int = 3   # at 2 GB each; these have as many regions as the mean
+    plain_sampled_images: int = 3   # they take 2 GB each; these have the mean number of regions
     step_images: int = 15
     table_images: int = 20000    # behind the document frequencies of CIDEr-D
     scored: int = 1000           # captions that CIDEr-D scores at a time
-    read_images: int = 50        # whose features are read
+    read_images: int = 50        # images whose features are read
 
 
+# A small model and little work, for `--quick`.
 QUICK = Sizes(flags='--num_layers 1 --input_encoding_size 64 --ff_size 128 --heads 4 --img_feat_size 64 '
                     '--num_grids 16', words=300, longest=8, shrink=8, matrix=256, beam_images=2,
               sampled_images=2, plain_sampled_images=2, step_images=2, table_images=40, scored=200,
               read_images=10)
 
 
-def region_counts(images, sizes, seed=0):
+def region_counts(images: int, sizes: Sizes, seed: int = 0) -> list[int]:
     """Regions of each image: normal with mean 50 and deviation 20, clipped to 10..100."""
     drawn = np.random.default_rng(seed).normal(50, 20, images).clip(10, 100) / sizes.shrink
     return [int(count) for count in drawn.round()]
 
 
-def caption_lengths(captions, sizes, seed):
+def caption_lengths(captions: int, sizes: Sizes, seed: int) -> np.ndarray:
     """Words of each caption: normal with mean 10.5 and deviation 2.4, clipped to 6..16."""
     drawn = np.random.default_rng(seed).normal(10.5, 2.4, captions).round().clip(6, 16)
     return (drawn * sizes.longest / 16).astype(int)
 
 
-def made_up_batch(counts, sizes, options, seed, copies=5):
-    """A `Batch` of random images, with `copies` random captions each.
+def made_up_batch(counts: Sequence[int], sizes: Sizes, options: argparse.Namespace, seed: int,
+                  copies: int = 5) -> Batch:
+    """A batch of random images with `counts` regions and `copies` random captions each.
 
-    Half of a region's feature is its image's: regions of a picture are alike, and captions of
-    different pictures differ.
+    Each feature is half its region's and half its image's: the regions of an image are similar, so the
+    captions of different images differ.
     """
     generator = torch.Generator().manual_seed(seed)
     I, M, D = len(counts), sum(counts), options.img_feat_size
@@ -68,15 +70,15 @@ def made_up_batch(counts, sizes, options, seed, copies=5):
                  captions.view(I, copies, sizes.longest))
 
 
-def made_up_model(sizes, batch):
-    """The model with random weights, changed so that it writes as a trained one does.
+def made_up_model(sizes: Sizes, batch: Batch) -> CaptionModel:
+    """A model with random weights, changed to write captions as a trained one does.
 
-    As they come, random weights give all words about the same probability, and whatever the bias
-    of the end token, captions end at once or never.  So the output layer is scaled until the
-    likeliest word has about half of the probability (logits of deviation 6), and the end token
-    gets weights with which its logit, at the mean state of each position, rises by 1.5 a word and
-    passes the level of the likeliest word near the ninth of sixteen words.  Captions of `batch`
-    then have about 10 words, greedy, sampled or from beams, and are another for each image.
+    Plain random weights give all words about the same probability, and captions end at once or never,
+    whatever the bias of the end token.  So the output layer is scaled until the most probable word has
+    about half of the probability (logits with a standard deviation of 6), and the end token gets
+    weights with which its logit, at the mean state of each position, rises by 1.5 a word and passes
+    that of the most probable word near the ninth of sixteen words.  Captions of `batch`, whether
+    greedy, sampled or from a beam search, then have about 10 words and differ between images.
     """
     torch.manual_seed(1)
     model = models.build(model_options(sizes), sizes.words + 1, sizes.longest)
@@ -93,16 +95,16 @@ def made_up_model(sizes, batch):
     return model
 
 
-def model_options(sizes):
-    """The options of the README's model, or of the small one."""
+def model_options(sizes: Sizes) -> argparse.Namespace:
+    """The options of train.py for a model of these sizes."""
     return opts.parse(opts.train_parser(), ['--cross_attn', 'xlinear', *sizes.flags.split()])[0]
 
 
-def made_up_sentences(images, references, words, width, seed):
-    """Captions of words drawn by rank: a list of int (references, width), zero padded.
+def made_up_sentences(images: int, references: int, words: int, width: int, seed: int) -> list[np.ndarray]:
+    """Captions of `images` images, each (references, width) of int and zero padded; words follow Zipf's law.
 
-    Each image has a topic sentence, and its captions are noisy copies of it, so that they share
-    about as many n-grams as people's captions of one picture do.
+    The captions of an image are noisy copies of one sentence and so share about as many n-grams as
+    captions that people write of one image.
     """
     draw = np.random.default_rng(seed)
     rank = 1.0 / np.arange(1, words + 1)

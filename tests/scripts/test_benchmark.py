@@ -14,7 +14,8 @@ from misc.cli import DataError
 from scripts import benchmark
 from scripts.benchmarking import growth, workloads
 from scripts.benchmarking.made_up import QUICK, Sizes, caption_lengths
-from scripts.benchmarking.workloads import REGIONS, WORDS_SEED, WORKLOADS, Cider, Step, counted_operations
+from scripts.benchmarking.operations import counted_operations
+from scripts.benchmarking.workloads import REGIONS, WORDS_SEED, WORKLOADS, Cider, Step
 from tests.helpers import ROOT
 
 
@@ -70,11 +71,11 @@ def test_growth_is_the_line_through_the_times_of_its_steps(tmp_path, capsys):
             + len(step.model.encoder) + step.batch.counts[0] * 0.1):
         benchmark.main()
     torch.set_num_threads(threads)
-    found, told = json.loads(path.read_text())['growth'], capsys.readouterr().out
+    found, output = json.loads(path.read_text())['growth'], capsys.readouterr().out
     assert list(found) == list(growth.AXES)
     for axis in ('images', 'layers', 'captions of an image'):
         assert found[axis]['each'] == pytest.approx(1) and found[axis]['off'] < 1e-9
-        assert f'| {axis} ' in told
+        assert f'| {axis} ' in output
     assert found['images']['constant'] == pytest.approx(found['images']['seconds'][0] - 5)
     rates = [rate * seconds for rate, seconds in zip(found['layers']['rates'], found['layers']['seconds'])]
     assert rates[0] < rates[1] < rates[2]  # operations
