@@ -17,7 +17,7 @@ from misc.dataset.networks import LAYOUTS, NAMES
 from misc.pictures.images import read_rgb
 from misc.prepare.broken import Broken
 from misc.prepare.made import Files, Sample, claimed, digest, finished
-from misc.prepare.workers import add_workers_flag, ahead
+from misc.prepare.workers import add_workers_flag, submit_ahead
 from opts import device_name
 
 KINDS = ('att', 'fc')
@@ -48,7 +48,7 @@ def convert_all(network, images, folders, att_size, threads, broken, display):
     pool = ThreadPoolExecutor(threads)
     writing = deque()
     try:
-        for (image_id, path), pixels in ahead(lambda image: read_rgb(image[1]), images, pool, 2 * threads):
+        for (image_id, path), pixels in submit_ahead(lambda image: read_rgb(image[1]), images, pool, 2 * threads):
             try:
                 fc, att = extract(network, pixels.result(), att_size)
             except DataError as error:

@@ -23,7 +23,7 @@ from misc.pictures.images import read_size, read_upright, shrunk
 from misc.pictures.sources import PictureSource
 from misc.prepare.broken import Broken
 from misc.prepare.made import claimed, finished
-from misc.prepare.workers import ahead
+from misc.prepare.workers import submit_ahead
 
 KINDS = ('att', 'fc', 'box')
 CHUNK = 256   # pictures whose sizes are written before the regions of the first of them are found
@@ -100,8 +100,8 @@ class Extraction:
         try:
             for start in range(0, len(images), CHUNK):
                 batches = self._batches(images[start:start + CHUNK], done, batch_size, display)
-                read = ahead(lambda image: read_upright(image[1], self.recipe['longest_side']),
-                             itertools.chain.from_iterable(batches), pool, threads + 1)
+                read = submit_ahead(lambda image: read_upright(image[1], self.recipe['longest_side']),
+                                    itertools.chain.from_iterable(batches), pool, threads + 1)
                 for batch in batches:
                     for image_id, boxes, features in self._regions(itertools.islice(read, len(batch)), done, finder):
                         writing.append(pool.submit(self._write, image_id, boxes, features))

@@ -1,34 +1,56 @@
 """`<output_dir>_made.json`: what the outputs of a preparation script were made from.
 
-The record is written before the first output, so that whatever interrupts the script, the same
-command can go on, and a command with other options or inputs is refused and never mixed in.
+The record is written before the first output.  So a command that was interrupted can be repeated and continues,
+and one with other options or inputs is refused instead of mixing its outputs in.
 
-Inputs may have grown since (the step before was itself interrupted), so they are not recorded as a
-whole: of files, size and digests of the beginning and the end; of folders, digests of a few items.
+Inputs may have grown since (the step before was itself interrupted), so they are not recorded as a whole: of files,
+size and digests of the beginning and the end; of folders, digests of a few items.
+
+===========  ====================================================================================
+`made_by`    the script
+`options`    {flag: value} of the options that decide the content of the outputs
+`inputs`     {flag: {file or item: {part: value}}}; see `Files` and `Sample`
+`by_extent`  prepro_areas.py: the images whose size was not known
+===========  ====================================================================================
 """
 
 import contextlib
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from misc.cli import DataError, UsageError
 from misc.disk.files import read_json, remove_leftovers, write_json
 from misc.disk.locks import held_folder
 
+Record = dict[str, Any]   # of outputs, as above
+Parts = dict[str, Any]    # what is recorded of one input file or item: {part: value}
+
 MEGABYTE = 1 << 20
 SAMPLE = 32  # items of a folder that are recorded
 
 
+class Input(Protocol):
+    """An input of a script, of which something is recorded."""
+
+    def compare(self, recorded: Mapping[str, Parts]) -> tuple[dict[str, Parts], str | None]:
+        """What is to be recorded of the input now, and how it contradicts what was `recorded` (None: it does
+        not)."""
+
+
 @contextlib.contextmanager
-def claimed(output_dir, command, options, inputs, folders, files=()):
-    """Claim `folders` (made if need be) for outputs of `command`; yields the record, a dict.
+def claimed(output_dir: str, command: str, options: Mapping[str, Any], inputs: Mapping[str, Input],
+            folders: Sequence[str], files: Sequence[str] = ()) -> Iterator[Record]:
+    """Claim `folders` for outputs of `command` while the block runs; yields their record.
 
-    files: finished outputs that lie elsewhere; where there are any, `output_dir` is a file's name.
+    options, inputs: {flag: value} and {flag: input}, which must agree with what is recorded of the outputs that
+    are there; without outputs a new record begins.  files: finished outputs outside `folders`; where there are
+    any, `output_dir` is the name of a file.
 
-    options: {flag: value}, which must be equal to those of what is there.  inputs: {flag: `Files` or
-    `Sample`}, which must agree with it.  The record lies at `<output_dir>_made.json`; a claim of
-    folders without outputs starts a new one.  One process at a time holds the claim; leftovers of
-    killed writers are removed on both ends of it.  Raises `UsageError` on a refusal.
+    Makes the folders where they are missing.  Only one process at a time holds the claim; files left by killed
+    writers are removed at its beginning and end.  Raises `UsageError` where the outputs were made from something
+    else, `DataError` for a damaged record.
     """
     output_dir = os.path.normpath(output_dir)
     for folder in folders:
@@ -46,57 +68,63 @@ def claimed(output_dir, command, options, inputs, folders, files=()):
                 remove_leftovers(folder)
 
 
-def save(output_dir, record):
+def save(output_dir: str, record: Record) -> None:
     """Write the record of `output_dir`."""
     write_json(record_path(output_dir), record, indent=1)
 
 
-def record_path(output_dir):
+def record_path(output_dir: str) -> str:
     """The path of the record of `output_dir`."""
     return f'{os.path.normpath(output_dir)}_made.json'
 
 
-def finished(folder, suffix):
-    """The ids (as strings) whose file in `folder` is there and not empty."""
+def finished(folder: str, suffix: str) -> set[str]:
+    """The ids whose file ID + `suffix` in `folder` exists and is not empty."""
     return {entry.name[:-len(suffix)] for entry in os.scandir(folder)
             if entry.name.endswith(suffix) and entry.stat().st_size > 0}
 
 
-def _agreed(output_dir, command, options, inputs, folders, files):
-    """The record of what is in `folders` and `files`, extended by what `inputs` hold now; or
-    `UsageError`."""
+def _agreed(output_dir: str, command: str, options: Mapping[str, Any], inputs: Mapping[str, Input],
+            folders: Sequence[str], files: Sequence[str]) -> Record:
+    """The record of the outputs in `folders` and `files`, extended by what `inputs` hold now.
+
+    Raises `UsageError` where they were made from something else.
+    """
     path = record_path(output_dir)
     filled = [folder for folder in folders if any(entry.is_file() for entry in os.scandir(folder))]
     filled += filter(os.path.exists, files)
-    old, flag = {}, '--output_file' if files else '--output_dir'
-    way_out = (f'give another {flag}, or remove {" and ".join(filled)} to make everything anew')
-    if filled:
-        if not os.path.exists(path):
-            raise UsageError(f'{filled[0]} is not empty, but no {path} says what it was made from;\n'
-                             f'{way_out}')
-        old = read_json(path, f'removing it and {" and ".join(filled)} and running the command again')
-        if not is_record(old):
-            raise DataError(f'{path} does not say what {" and ".join(filled)} was made from;\n{way_out}')
-        if old['made_by'] != command:
-            raise UsageError(f'{path} says that what is there was not made by {command};\n{way_out}')
-        for flag in {**old.get('options', {}), **options}:
-            was, now = old.get('options', {}).get(flag), options.get(flag)
-            if was != now:
-                raise UsageError(f'{filled[0]} was made with --{flag} {was}, not {now} (see {path});\n'
-                                 f'give that, or {way_out}')
+    output_flag = '--output_file' if files else '--output_dir'
+    way_out = f'give another {output_flag}, or remove {" and ".join(filled)} to make everything again'
+    old = _read_record(path, filled, command, options, way_out) if filled else {}
     record = {'made_by': command, 'options': options, 'inputs': {}}
     for flag, source in inputs.items():
         recorded = old.get('inputs', {}).get(flag, {})
         now, difference = source.compare(recorded)
         if difference:
-            raise UsageError(f'--{flag}: {difference};\n{filled[0]} was made from another '
-                             f'(see {path}); {way_out}')
+            raise UsageError(f'--{flag}: {difference};\n{filled[0]} was made from another (see {path}); {way_out}')
         record['inputs'][flag] = {**recorded, **now}
     return {**old, **record}
 
 
-def is_record(value):
-    """Whether it has the form of a record: what made the outputs, and {flag: {item: {part: value}}} of inputs."""
+def _read_record(path: str, filled: list[str], command: str, options: Mapping[str, Any], way_out: str) -> Record:
+    """The record at `path` of the outputs `filled`; raises where there is none that fits `command` and `options`."""
+    if not os.path.exists(path):
+        raise UsageError(f'{filled[0]} is not empty, but no {path} says what it was made from;\n{way_out}')
+    old = read_json(path, f'removing it and {" and ".join(filled)} and running the command again')
+    if not is_record(old):
+        raise DataError(f'{path} does not say what {" and ".join(filled)} was made from;\n{way_out}')
+    if old['made_by'] != command:
+        raise UsageError(f'{path} says that what is there was not made by {command};\n{way_out}')
+    for flag in {**old.get('options', {}), **options}:
+        before, now = old.get('options', {}).get(flag), options.get(flag)
+        if before != now:
+            raise UsageError(f'{filled[0]} was made with --{flag} {before}, not {now} (see {path});\n'
+                             f'give that, or {way_out}')
+    return old
+
+
+def is_record(value: Any) -> bool:
+    """Whether a JSON value has the structure of a record."""
     return (isinstance(value, dict) and isinstance(value.get('made_by'), str)
             and isinstance(value.get('options', {}), dict) and isinstance(value.get('inputs', {}), dict)
             and isinstance(value.get('by_extent', []), list)
@@ -106,13 +134,16 @@ def is_record(value):
 
 
 class Files:
-    """Input files, known by their names; each may since have grown at its end, and others may have come."""
+    """Input files, identified by their names; each may have grown at its end since, and others may be new.
 
-    def __init__(self, paths):
+    Recorded are {file name: what `describe_file` returns} of all of them.
+    """
+
+    def __init__(self, paths: Iterable[str]):
         self.paths = list(paths)
 
-    def compare(self, recorded):
-        """(what is known of each file now, what contradicts `recorded` or None)."""
+    def compare(self, recorded: Mapping[str, Parts]) -> tuple[dict[str, Parts], str | None]:
+        """See `Input`."""
         now = {os.path.basename(path): describe_file(path) for path in self.paths}
         for path in self.paths:
             old = recorded.get(os.path.basename(path))
@@ -124,9 +155,9 @@ class Files:
         return now, None
 
 
-def describe_file(path, size=None):
-    """Size of the file, and digests of the megabytes it begins and ends with; of the first `size`
-    bytes alone where that is given (a shorter file is then described as it is)."""
+def describe_file(path: str, size: int | None = None) -> Parts:
+    """Size in bytes, and digests of the first and the last megabyte of a file; of its first `size` bytes alone
+    where that is given (a shorter file is described as it is)."""
     whole = os.path.getsize(path)
     size = whole if size is None else min(size, whole)
     with open(path, 'rb') as file:
@@ -137,28 +168,29 @@ def describe_file(path, size=None):
 
 
 class Sample:
-    """Input items (images of a folder, say), some of which are recorded.
+    """Input items, such as the images of a folder, of which up to SAMPLE are recorded.
 
-    `describe(item)` returns {part: value}, where None is a part that is not known, or None for an
-    item that is not there or is broken: neither says that the input is another one.
+    `describe(item)` returns {part: value}, with None for a part that is not known, or None for an item that is
+    missing or broken; neither contradicts a record.
     """
 
-    def __init__(self, items, describe):
+    def __init__(self, items: Iterable[str], describe: Callable[[str], Parts | None]):
         self.items, self.describe = sorted(items), describe
 
-    def compare(self, recorded):
-        """(what is known of a sample of the items now, what contradicts `recorded` or None)."""
-        now, seen = {}, 0
+    def compare(self, recorded: Mapping[str, Parts]) -> tuple[dict[str, Parts], str | None]:
+        """See `Input`."""
+        now: dict[str, Parts] = {}
+        found = 0
         for item, old in recorded.items():
             new = self.describe(item)
             if new is None:
                 continue
-            seen += 1
+            found += 1
             for part, value in old.items():
                 if value is not None and new.get(part) is not None and new[part] != value:
                     return now, f'the {part} of image {item} is not what it was'
             now[item] = {part: old.get(part) if value is None else value for part, value in new.items()}
-        if recorded and not seen:
+        if recorded and not found:
             return now, f'none of the images read before ({", ".join(list(recorded)[:3])} …) is there'
         step = max(1, len(self.items) // SAMPLE)
         for item in self.items[::step]:
@@ -169,6 +201,6 @@ class Sample:
         return now, None
 
 
-def digest(content):
-    """A short digest of bytes."""
+def digest(content: bytes) -> str:
+    """24 hexadecimal digits of the SHA-256 of `content`."""
     return hashlib.sha256(content).hexdigest()[:24]
