@@ -9,8 +9,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from misc.cli import Parser, UsageError, note, number_in, run_command
 from misc.dataset.networks import DEFAULT_NETWORK, LAYOUTS, NAMES
 from misc.dataset.recipe import DEFAULTS, DETECTORS, RANGES, describe
+from misc.pictures.listing import FolderPictures, SplitPictures
 from misc.pictures.recipes import new_recipe
-from misc.pictures.sources import FolderPictures, SplitPictures
 from misc.prepare.broken import Broken
 from misc.prepare.workers import add_workers_flag
 from opts import device_name

@@ -17,6 +17,7 @@ Weights are 'sha256 ' and a digest of their file, or 'random ' and a seed.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from misc import commands
@@ -80,7 +81,7 @@ def seed_of(weights: str) -> int | None:
     return int(value) if kind == RANDOM else None
 
 
-def describe(recipe: dict[str, Any]) -> str:
+def describe(recipe: Mapping[str, Any]) -> str:
     """A recipe in a few words, for messages."""
     how = (f'{recipe["grid_size"]} x {recipe["grid_size"]} cells' if recipe['detector'] == 'grid' else
            f'{recipe["min_regions"]:g} to {recipe["max_regions"]:g} boxes of {DETECTOR}')

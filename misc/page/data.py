@@ -79,8 +79,9 @@ def listing(facts: Facts, entries: Sequence[Entry], shown: Sequence[tuple[str, i
 def details(entry: Entry, boxes: np.ndarray | None, grids: np.ndarray | None) -> dict[str, Any]:
     """What is loaded when an image is opened; `boxes` (P, 4) from 0 to 1, `grids` (P, g * g)."""
     attention = entry.attention or {}
-    content = {'words': list(entry.words), 'others': list(entry.others),
-               'attention': {name: packed_weights(weights) for name, weights in attention.items()}}
+    content: dict[str, Any] = {
+        'words': list(entry.words), 'others': list(entry.others),
+        'attention': {name: packed_weights(weights) for name, weights in attention.items()}}
     if boxes is not None:
         content['boxes'] = packed(np.round(np.clip(boxes, 0, 1) * 65535).astype('<u2'))
     if grids is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torchvision
 from torch.nn import functional
+from torchvision.models import ResNet
 
 from misc.cli import DataError
 from misc.dataset.networks import DEVIATION, LAYOUTS, MEAN
@@ -23,7 +24,7 @@ class TooSmall(ValueError):
     """An image has fewer than 3 x 3 pixels."""
 
 
-def load_network(name: str, path: str, layout: str, device: torch.device | str) -> torch.nn.Module:
+def load_network(name: str, path: str, layout: str, device: torch.device | str) -> ResNet:
     """The network `name`, a key of `networks.NETWORKS`, with the weights at `path`, in evaluation mode.
 
     layout: 'caffe' or 'torchvision'.  Raises `DataError` naming the weights that are missing or do not fit.
@@ -34,20 +35,20 @@ def load_network(name: str, path: str, layout: str, device: torch.device | str) 
     return lay_out(network, layout).to(device).eval().requires_grad_(False)
 
 
-def random_network(name: str, seed: int, layout: str, device: torch.device | str) -> torch.nn.Module:
+def random_network(name: str, seed: int, layout: str, device: torch.device | str) -> ResNet:
     """The network `name` with random weights, which depend on `seed` alone: see misc/pictures/random_weights.py."""
     network = random_weights.random_network(lambda: lay_out(headless(name), layout), seed, last_maps)
     return network.to(device).requires_grad_(False)
 
 
-def headless(name: str) -> torch.nn.Module:
+def headless(name: str) -> ResNet:
     """The network `name` without its classifier, which is not used and which a weight file may lack."""
     network = getattr(torchvision.models, name)(weights=None)
     network.fc = torch.nn.Identity()
     return network
 
 
-def lay_out(network: torch.nn.Module, layout: str) -> torch.nn.Module:
+def lay_out(network: ResNet, layout: str) -> ResNet:
     """Give a ResNet of torchvision's the strides and the max-pool of `layout`, in place."""
     if layout == 'caffe':
         network.maxpool = torch.nn.MaxPool2d(kernel_size=3, stride=2, padding=0, ceil_mode=True)
@@ -84,7 +85,7 @@ def fitting_weights(network: torch.nn.Module, path: str) -> dict[str, torch.Tens
 
 
 @torch.inference_mode()
-def image_features(network: torch.nn.Module, image: np.ndarray, att_size: int) -> tuple[np.ndarray, np.ndarray]:
+def image_features(network: ResNet, image: np.ndarray, att_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Features of one image, which is not scaled: uint8 (height, width, 3), red, green, blue.
 
     Returns (fc (D,), att (att_size, att_size, D)), float32: the last map averaged to att_size x att_size cells,
@@ -100,7 +101,7 @@ def as_floats(images: np.ndarray, device: torch.device | str) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
 
 
-def last_maps(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+def last_maps(network: ResNet, images: torch.Tensor) -> torch.Tensor:
     """The last feature maps (I, D, h, w) of images (I, 3, height, width), colours from 0 to 1.
 
     Raises `TooSmall` for images of fewer than 3 x 3 pixels, which Caffe's layout cannot take.

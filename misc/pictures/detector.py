@@ -17,19 +17,19 @@ def build_detector(most: int) -> detection.FasterRCNN:
         box_detections_per_img=most)
 
 
-def load_detector(path: str, most: int) -> torch.nn.Module:
+def load_detector(path: str, most: int) -> detection.FasterRCNN:
     """The detector with the weights at `path`, in evaluation mode.  Raises `DataError`."""
     detector = build_detector(most)
     detector.load_state_dict(cnn.fitting_weights(detector, path))
     return detector.eval().requires_grad_(False)
 
 
-def random_detector(seed: int, most: int) -> torch.nn.Module:
+def random_detector(seed: int, most: int) -> detection.FasterRCNN:
     """The detector with random weights, which depend on `seed` alone: see misc/pictures/random_weights.py."""
     return random_weights.random_network(lambda: build_detector(most), seed, forward_unscaled).requires_grad_(False)
 
 
-def forward_unscaled(detector: torch.nn.Module, pictures: torch.Tensor) -> None:
+def forward_unscaled(detector: detection.FasterRCNN, pictures: torch.Tensor) -> None:
     """Run pictures (I, 3, side, side) through a detector without the scaling that it starts with."""
     transform = detector.transform
     least, most = transform.min_size, transform.max_size

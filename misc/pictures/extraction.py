@@ -20,7 +20,7 @@ from misc.disk.files import write_json
 from misc.pictures import cnn
 from misc.pictures.finder import Finder, full_size
 from misc.pictures.images import read_size, read_upright, shrunk
-from misc.pictures.sources import PictureSource
+from misc.pictures.listing import PictureSource
 from misc.prepare.broken import Broken
 from misc.prepare.made import claimed, finished
 from misc.prepare.workers import submit_ahead

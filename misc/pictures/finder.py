@@ -33,16 +33,16 @@ class Finder:
                          if recipe['detector'] == 'fasterrcnn' else None)
 
     def _load(self, name: str, recorded: str, folder: str | None) -> torch.nn.Module:
-        seed = seed_of(recorded)
-        path = None if seed is not None else weights.file_of(recorded, name, folder)
+        seed, layout = seed_of(recorded), self.recipe['cnn_layout']
         if name == DETECTOR:
             from misc.pictures import detector
             most = int(self.recipe['max_regions'])
-            return (detector.random_detector(seed, most) if path is None
-                    else detector.load_detector(path, most)).to(self.device)
-        layout = self.recipe['cnn_layout']
-        return (cnn.random_network(name, seed, layout, self.device) if path is None
-                else cnn.load_network(name, path, layout, self.device))
+            found = (detector.load_detector(weights.file_of(recorded, name, folder), most) if seed is None
+                     else detector.random_detector(seed, most))
+            return found.to(self.device)
+        if seed is None:
+            return cnn.load_network(name, weights.file_of(recorded, name, folder), layout, self.device)
+        return cnn.random_network(name, seed, layout, self.device)
 
     def __call__(self, pictures: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """The regions of `pictures`, which share one size: uint8 (I, height, width, 3), red, green, blue.
@@ -64,16 +64,15 @@ class Finder:
             raise DataError(f'{path}: {error}') from None
         return full_size(boxes, pixels, size).astype(np.float32), features, size
 
-    def _find(self, pictures):
+    def _find(self, pictures: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         height, width = pictures.shape[1:3]
         images = cnn.as_floats(pictures, self.device)
         maps = cnn.last_maps(self.network, images)                               # (I, D, h, w)
         if self.detector is None:
             side = int(self.recipe['grid_size'])
-            boxes = grid_boxes(side, width, height)
-            return [(boxes, features) for features in grid_features(maps, side).cpu().numpy()]
-        proposals = self.detector(list(images))
-        found = []
+            cells = grid_boxes(side, width, height)
+            return [(cells, features) for features in grid_features(maps, side).cpu().numpy()]
+        found, proposals = [], self.detector(list(images))
         for one_map, proposed in zip(maps, proposals):
             boxes = chosen_boxes(proposed['boxes'], proposed['scores'], int(self.recipe['min_regions']),
                                  self.recipe['min_confidence'], width, height)

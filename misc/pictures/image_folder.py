@@ -15,8 +15,8 @@ from misc.cli import DataError, note
 from misc.dataset.recipe import describe
 from misc.machine import memory_errors
 from misc.pictures.coco_list import list_name, results_path
+from misc.pictures.listing import FolderPictures
 from misc.pictures.recipes import RecipeFlags, recipe_for_models
-from misc.pictures.sources import FolderPictures
 from misc.prepare.broken import Broken
 from misc.scoring.results import write_vis
 
@@ -79,7 +79,10 @@ class ImageFolder:
         return parallel.on_main(find, may_take_days=True)
 
     def write_results(self, captions: Mapping[int, str], run_id: str) -> None:
-        """Write `captions`, {image id: caption}, in the file, and in the format, that COCO's test server expects."""
+        """Write `captions`, {image id: caption}, in the file, and in the format, that COCO's test server expects.
+        Without COCO's list, nothing."""
+        if not self.coco_json:
+            return
         path = results_path(self.coco_json, run_id)
         write_vis(path, [{'image_id': image_id, 'caption': caption} for image_id, caption in captions.items()])
         note(f"wrote {path}, in the format of COCO's test server: {len(captions)} captions")

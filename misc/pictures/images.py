@@ -15,8 +15,9 @@ from misc.cli import DataError
 # Exceptions that Pillow's decoders raise on broken files.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError,
            OverflowError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError)
-MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS   # beyond this Pillow raises DecompressionBombError
-ORIENTATION = 0x0112                       # the tag in EXIF
+# Beyond this Pillow raises DecompressionBombError.
+MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS   # type: ignore[operator]  # None only where a program sets it
+ORIENTATION = 0x0112   # the tag in EXIF
 # EXIF orientation: the transposition that turns the stored pixels upright.
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,

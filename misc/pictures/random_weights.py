@@ -1,6 +1,7 @@
 """Networks with random weights whose features still tell pictures apart, for trying things out."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torchvision
@@ -9,9 +10,11 @@ from torch.nn import functional
 # Scale of a random residual branch relative to its shortcut; with more, all pictures look alike to deep networks.
 BRANCH = 0.1
 
+Network = TypeVar('Network', bound=torch.nn.Module)
 
-def random_network(build: Callable[[], torch.nn.Module], seed: int,
-                   forward: Callable[[torch.nn.Module, torch.Tensor], object]) -> torch.nn.Module:
+
+def random_network(build: Callable[[], Network], seed: int,
+                   forward: Callable[[Network, torch.Tensor], object]) -> Network:
     """The network of `build()` in evaluation mode with random weights, which depend on `seed` alone.
 
     Its batch normalisations get the statistics of synthetic pictures, floats (I, 3, side, side) from 0 to 1,

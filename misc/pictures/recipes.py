@@ -43,7 +43,7 @@ def new_recipe(detector: str, settings: Mapping[str, Any], cnn_model: str, layou
                          'the published file of that name was), --cnn_layout torchvision if they are '
                          "torchvision's")
     found.update(cnn_model=cnn_model, cnn_layout=layout)
-    ids = map(weights.weights_id, paths) if paths else [weights.random_weights_id(seed)] * len(networks)
+    ids = (map(weights.weights_id, paths) if seed is None else [weights.random_weights_id(seed)] * len(networks))
     found.update(zip(networks, ids))
     return found
 
@@ -60,11 +60,10 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
             recipe.checked_recipe(regions, path)
         network = flags.cnn_model or (regions['cnn_model'] if regions else DEFAULT_NETWORK)
         check_feature_size(path, infos['opt'].get('img_feat_size'), NETWORKS[network].width)
-    (first_path, first), *others = runs
-    trained = first.get('regions')
-    same = all(infos.get('regions') == trained for _, infos in others)
+    recipes = [infos.get('regions') for _, infos in runs]
+    trained = recipes[0] if all(one == recipes[0] for one in recipes) else None
     if flags.detector:
-        return recipe_of_detector(flags, trained if same else None)
+        return recipe_of_detector(flags.detector, flags, trained)
     for path, infos in runs:
         if infos.get('regions') is None:
             raise UsageError(
@@ -73,13 +72,13 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
                 'train on features of scripts/extract_regions.py, or use other regions all the same with '
                 '--detector grid or fasterrcnn: their features look alike but mean something else, so expect '
                 'poor captions')
-    if not same:
-        recipes = '; '.join(recipe.describe(infos['regions']) for _, infos in runs)
+    if trained is None:
+        described = '; '.join(recipe.describe(one) for one in recipes if one)
         raise UsageError('the models of the ensemble were trained on regions found in different ways '
-                         f'({recipes}); give models trained on the same kind of regions')
+                         f'({described}); give models trained on the same kind of regions')
     for name in ('cnn_model', 'cnn_layout'):
         if getattr(flags, name) not in (None, trained[name]):
-            raise UsageError(f'--{name} {getattr(flags, name)} contradicts {first_path}, whose features come from '
+            raise UsageError(f'--{name} {getattr(flags, name)} contradicts {runs[0][0]}, whose features come from '
                              f'{trained[name]}; leave the flag out')
     return trained
 
@@ -104,15 +103,16 @@ def check_feature_size(path: str, size: int | None, width: int) -> None:
                          'each; train on those of scripts/extract_regions.py')
 
 
-def recipe_of_detector(flags: RecipeFlags, trained: dict[str, Any] | None) -> dict[str, Any]:
-    """The recipe of `flags.detector`, with a warning where it differs from `trained`, the recipe of the training
-    (None: unknown, or not the same for all models)."""
-    same = trained is not None and trained['detector'] == flags.detector
-    if same and not flags.cnn_weight_dir and all(
-            getattr(flags, name) in (None, trained[name]) for name in ('cnn_model', 'cnn_layout')):
-        return trained
-    settings = {**recipe.DEFAULTS, **(trained if same else {})}
-    chosen = new_recipe(flags.detector, settings, flags.cnn_model or DEFAULT_NETWORK, flags.cnn_layout,
+def recipe_of_detector(detector: str, flags: RecipeFlags, trained: dict[str, Any] | None) -> dict[str, Any]:
+    """The recipe of `detector` and the other `flags`, with a warning where it differs from `trained`, the recipe of
+    the training (None: unknown, or not the same for all models)."""
+    settings = recipe.DEFAULTS
+    if trained is not None and trained['detector'] == detector:
+        if not flags.cnn_weight_dir and all(
+                getattr(flags, name) in (None, trained[name]) for name in ('cnn_model', 'cnn_layout')):
+            return trained
+        settings = {**recipe.DEFAULTS, **trained}
+    chosen = new_recipe(detector, settings, flags.cnn_model or DEFAULT_NETWORK, flags.cnn_layout,
                         flags.cnn_weight_dir)
     if chosen != trained:
         was = recipe.describe(trained) if trained else 'features of another origin'

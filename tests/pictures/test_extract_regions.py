@@ -15,11 +15,11 @@ from misc.dataset.features import read_array
 from misc.dataset.grids import grid_vectors
 from misc.dataset.networks import DETECTOR
 from misc.dataset.recipe import DEFAULTS, read_recipe, recipe_path
-from misc.pictures import cnn, detector, recipes, sources, weights
+from misc.pictures import cnn, detector, listing, recipes, weights
 from misc.pictures import finder as finder_module
 from misc.pictures.extraction import Extraction, batches_of_one_shape
 from misc.pictures.images import read_size, read_upright, shrunk
-from misc.pictures.sources import numbered
+from misc.pictures.listing import numbered
 from scripts import extract_regions, make_bu_data, pack_features
 from tests import naive
 from tests.helpers.networks import photo, save_weights
@@ -290,7 +290,7 @@ def test_a_picture_is_known_by_its_content_whatever_its_size_and_date(extract, t
 
 def test_files_that_are_what_they_were_are_not_read_again_to_tell(extract, monkeypatch):
     extract(grid_size=2)
-    monkeypatch.setattr(sources, 'digest_of', lambda path: pytest.fail(f'{path} was read'))
+    monkeypatch.setattr(listing, 'digest_of', lambda path: pytest.fail(f'{path} was read'))
     assert extract(grid_size=2)[0] == 0
 
 

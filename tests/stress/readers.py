@@ -26,7 +26,7 @@ from misc.dataset.corpus import Corpus
 from misc.dataset.features import open_boxes, packed_sizes, read_array, read_shape
 from misc.dataset.grids import checked_boxes, image_sizes
 from misc.dataset.karpathy import read_images
-from misc.pictures import cnn, coco_list, images, sources
+from misc.pictures import cnn, coco_list, images, listing
 from misc.prepare import made
 from misc.prepare.broken import Broken
 from misc.run import checkpoint, events, histories
@@ -232,9 +232,9 @@ def plain_sizes(path):
 
 
 def own_pictures(path):
-    pictures = sources.FolderPictures(str(HERE / 'pics'), str(HERE / 'mine'), Broken())
+    pictures = listing.FolderPictures(str(HERE / 'pics'), str(HERE / 'mine'), Broken())
     pictures.changed()
-    return {number: pictures.listed[number]['file'] for number in pictures.files}
+    return {number: pictures.record[number]['file'] for number in pictures.files}
 
 
 def plain_own_pictures(path):
