@@ -1,25 +1,29 @@
-"""One run of something in a process of its own, which may be killed: at a moment, at a change of its files, or
-one of its worker processes.
+"""Run a function in a process of its own and kill that process: at a moment, at a change of its files, or through one
+of its worker processes.
 
-Processes are forks, so that what a run imports is loaded once for all of them.
+Processes are forks, so what they import is loaded once for all of them.
 """
 
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-LIMIT = 90   # seconds after which a run counts as one that never ends
-# Audit event: which of its arguments is the file that changes.
+LIMIT = 90   # seconds after which a process counts as hanging
+# Audit events that change files: the position of the file among their arguments.
 CHANGES = {'open': 0, 'os.rename': 1, 'os.remove': 0, 'os.mkdir': 0, 'os.rmdir': 0, 'os.truncate': 0}
-OF_AN_IMAGE = ('.npz', '.npy', '.jpg')
+IMAGE_SUFFIXES = ('.npz', '.npy', '.jpg')
 KINDS = ('moment', 'change', 'index', 'worker')
 
 
 class Failure(Exception):
-    """A run that did not do what it has to."""
+    """A run did not do what it should."""
 
 
 @dataclass
@@ -27,8 +31,8 @@ class Kill:
     """When a run is killed.
 
     kind    'moment': after `after` seconds; 'change': before the `after`-th change of a file in its folder;
-            'index': before the `after`-th change of a file that is not of one image; 'worker': a process that
-            it started, after `after` seconds
+            'index': before the `after`-th change of a file that does not belong to a single image; 'worker': one of
+            its child processes is killed instead, after `after` seconds
     """
 
     kind: str
@@ -37,21 +41,21 @@ class Kill:
 
 @dataclass
 class Run:
-    """How a run ended: its status (-9 where it was killed), whether a kill struck, its seconds, what it said, and
-    how many changes of files and of index files there were."""
+    """How a run ended."""
 
-    status: int
-    struck: bool
+    status: int      # its exit status, -9 if it was killed
+    struck: bool     # whether the kill came before its end
     seconds: float
-    said: str
-    changes: int
-    index: int
+    output: str      # stdout and stderr
+    changes: int     # changes of files in its folder
+    index: int       # of those, changes of files that do not belong to a single image
 
 
-def run(work, folder, kill=None, random=None):
-    """Call `work()` in a fork whose working folder is `folder` -> `Run`."""
-    counts, said = multiprocessing.RawArray('L', 2), f'{folder}.said'
-    process = multiprocessing.get_context('fork').Process(target=_be, args=(work, folder, said, counts, kill))
+def run(work: Callable[[], object], folder: Path, kill: Kill | None = None,
+        draw: random.Random | None = None) -> Run:
+    """Call `work()` in a fork whose current folder is `folder`; `draw` chooses the worker process to kill."""
+    counts, output = multiprocessing.RawArray('L', 2), f'{folder}.output'
+    process = multiprocessing.get_context('fork').Process(target=_work, args=(work, folder, output, counts, kill))
     started = time.monotonic()
     process.start()
     struck = False
@@ -62,23 +66,24 @@ def run(work, folder, kill=None, random=None):
                 process.kill()
         elif kill is not None and kill.kind == 'worker':
             process.join(kill.after)
-            struck = kill_worker(process, random)
+            struck = kill_worker(process, draw or random.Random(0))
         process.join(LIMIT)
         if process.is_alive():
-            raise Failure(f'it did not end in {LIMIT} seconds; it said:\n{_read(said)}')
+            raise Failure(f'it did not end in {LIMIT} seconds; its output:\n{_read(output)}')
     finally:
-        end_group(process.pid if process.is_alive() else None)
+        if process.is_alive():
+            os.killpg(process.pid, signal.SIGKILL)
     status = process.exitcode
-    return Run(status, struck or status == -signal.SIGKILL, time.monotonic() - started, _read(said), *counts)
+    return Run(status, struck or status == -signal.SIGKILL, time.monotonic() - started, _read(output), *counts)
 
 
-def kill_worker(process, random):
-    """Kill a process that `process` started, as soon as there is one; whether there was."""
+def kill_worker(process: multiprocessing.Process, draw: random.Random) -> bool:
+    """Kill a child process of `process` as soon as there is one; returns whether there was."""
     while process.is_alive():
         workers = children(process.pid)
         if workers:
             try:
-                os.kill(random.choice(workers), signal.SIGKILL)
+                os.kill(draw.choice(workers), signal.SIGKILL)
                 return True
             except ProcessLookupError:
                 pass
@@ -86,35 +91,35 @@ def kill_worker(process, random):
     return False
 
 
-def children(pid):
-    """The processes that a process started, and that have not ended."""
+def children(pid: int) -> list[int]:
+    """The ids of the live child processes of a process."""
     found = []
     try:
         for thread in os.listdir(f'/proc/{pid}/task'):
             with open(f'/proc/{pid}/task/{thread}/children', encoding='ascii') as file:
                 found += map(int, file.read().split())
-    except OSError:   # it, or a thread of it, has ended
+    except OSError:   # the process, or a thread of it, has ended
         pass
     return found
 
 
-def end_group(pid):
-    """Kill a process and all that it started."""
-    if pid is not None:
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _be(work, folder, said, counts, kill):
-    """The fork: say everything into the file `said`, count changes, be killed at one of them, work."""
+def _work(work, folder, output, counts, kill):
+    """The main function of a fork."""
     os.setpgid(0, 0)
     os.chdir(folder)
-    sys.stdout = sys.stderr = open(said, 'w', buffering=1, encoding='utf-8')
-    sys.addaudithook(_counter(os.path.realpath(folder), counts, kill))
-    work()
+    with open(output, 'w', buffering=1, encoding='utf-8') as file:
+        sys.stdout = sys.stderr = file
+        sys.addaudithook(_counter(os.path.realpath(folder), counts, kill))
+        try:
+            work()
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
 
 
 def _counter(folder, counts, kill):
-    """An audit hook that counts changes of files in `folder`, of this process and those that it starts."""
+    """An audit hook that counts changes of files in `folder` by this process and its children, and kills this process
+    when `kill` says so."""
     main = os.getpid()
 
     def hook(event, arguments):
@@ -125,7 +130,7 @@ def _counter(folder, counts, kill):
             return
         if not os.path.join(folder, path).startswith(folder + os.sep):
             return
-        of_all = not any(suffix in os.path.basename(path) for suffix in OF_AN_IMAGE)
+        of_all = not any(suffix in os.path.basename(path) for suffix in IMAGE_SUFFIXES)
         counts[0] += 1
         counts[1] += of_all
         if kill is not None and (kill.kind == 'change' and counts[0] == kill.after

@@ -1,8 +1,9 @@
-"""Every preparation script with small inputs of its own, for tests that disturb them.
+"""Every preparation script with small inputs, for tests that disturb them.
 
-`python -m tests.stress.preparations NAME FLAGS` is the script NAME with small networks in place of torchvision's.
+`python -m tests.stress.preparations MODULE FLAGS` runs a script with small networks in place of torchvision's.
 """
 
+import contextlib
 import importlib
 import os
 import sys
@@ -15,7 +16,7 @@ import torch
 
 from misc.cli import run_command
 from scripts import make_bu_data, prepro_labels
-from tests.helpers import legacy_code
+from tests.helpers import ROOT, legacy_code
 from tests.helpers.legacy_checkpoints import legacy_options, write_legacy
 from tests.helpers.models import make_options
 from tests.helpers.networks import photo, put_in_place, save_weights
@@ -24,31 +25,30 @@ from tests.helpers.tiny import run
 
 IMAGES, PICTURES = 160, 20
 WORDS = [f'word{number}' for number in range(60)]
-PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
 @dataclass
 class Preparation:
-    """A script and its flags: INPUTS in them stands for the folder of `make_inputs`, outputs are relative."""
+    """A script and its flags; INPUTS in them stands for the folder of `make_inputs`, outputs are relative paths."""
 
     module: str
-    flags: dict = field(repr=False)
-    looks: bool = False   # at pictures, by a network
+    flags: dict[str, object] = field(repr=False)
+    uses_networks: bool = False
 
-    def arguments(self, inputs):
-        """The words of its command line."""
+    def arguments(self, inputs: Path) -> list[str]:
+        """The arguments on its command line."""
         return [word for flag, value in self.flags.items()
                 for word in (f'--{flag}', str(value).replace('INPUTS', str(inputs)))]
 
-    def command(self, inputs):
-        """The command as a user gives it, a list; with small networks where it looks at pictures."""
+    def command(self, inputs: Path) -> list[str]:
+        """The command as a user types it, but with small networks."""
         script = f'{self.module.replace(".", "/")}.py'
-        start = ['-m', 'tests.stress.preparations', self.module] if self.looks else [str(PROJECT / script)]
+        start = ['-m', 'tests.stress.preparations', self.module] if self.uses_networks else [str(ROOT / script)]
         return [sys.executable, *start, *self.arguments(inputs)]
 
-    def run(self, inputs):
-        """Run it in this process, which then ends as the command does."""
-        run_main(self.module, self.arguments(inputs), inputs, self.looks)
+    def run(self, inputs: Path) -> None:
+        """Run it in this process, which then exits with the status of the command."""
+        run_main(self.module, self.arguments(inputs), inputs, self.uses_networks)
 
 
 ALL = {one.module.split('.')[-1]: one for one in (
@@ -58,7 +58,7 @@ ALL = {one.module.split('.')[-1]: one for one in (
         'input_json': 'INPUTS/split.json', 'dict_json': 'INPUTS/talk.json', 'output_pkl': 'coco-train'}),
     Preparation('scripts.prepro_feats', {
         'input_json': 'INPUTS/pictures.json', 'images_root': 'INPUTS/root', 'output_dir': 'map',
-        'model_root': 'INPUTS/weights', 'att_size': 4, 'device': 'cpu', 'num_workers': 2}, looks=True),
+        'model_root': 'INPUTS/weights', 'att_size': 4, 'device': 'cpu', 'num_workers': 2}, uses_networks=True),
     Preparation('scripts.make_bu_data', {
         'downloaded_feats': 'INPUTS/archive', 'output_dir': 'bu', 'num_workers': 2}),
     Preparation('scripts.prepro_bbox_relative_coords', {
@@ -71,24 +71,30 @@ ALL = {one.module.split('.')[-1]: one for one in (
     Preparation('scripts.make_demo_data', {'output_dir': 'demo', 'num_images': 72, 'num_workers': 2}),
     Preparation('scripts.extract_regions', {
         'images_root': 'INPUTS/root', 'output_dir': 'mine', 'detector': 'grid', 'grid_size': 3,
-        'random_weights': 1, 'device': 'cpu', 'num_workers': 2}, looks=True),
+        'random_weights': 1, 'device': 'cpu', 'num_workers': 2}, uses_networks=True),
     Preparation('scripts.convert_checkpoint', {'input_dir': 'INPUTS/old', 'output_dir': 'new'}),
 )}
 
 
-def run_main(module, arguments, folder, looks):
-    """Be the script `module` with `arguments`; `looks`: with small networks, and no downloads in `folder`."""
-    if looks:
+def run_main(module: str, arguments: list[str], folder: str | Path, uses_networks: bool) -> None:
+    """Run the script `module` with `arguments` and exit; if it `uses_networks`, with small ones, whose downloads are
+    looked for in `folder`."""
+    if uses_networks:
         put_in_place(pytest.MonkeyPatch(), Path(folder))
-    torch.set_num_threads(1)   # forks of a process whose threads have worked would wait for them
+    torch.set_num_threads(1)   # a fork has none of its parent's threads
     sys.argv = [f'{module}.py', *arguments]
     run_command(importlib.import_module(module).main)
 
 
-def make_inputs(folder):
-    """Write what the scripts read into `folder`, in a process of its own."""
+def make_inputs(folder: Path) -> None:
+    """Write the inputs of all scripts into `folder`; called in a process of its own."""
     torch.set_num_threads(1)
-    sys.stderr = open(os.devnull, 'w', encoding='utf-8')
+    with open(os.devnull, 'w', encoding='utf-8') as nothing, contextlib.redirect_stderr(nothing):
+        write_inputs(folder)
+
+
+def write_inputs(folder: Path) -> None:
+    """Pictures, split files, an archive and a legacy checkpoint, and what scripts make of them for the others."""
     random = np.random.default_rng(0)
     (folder / 'root' / 'val2014').mkdir(parents=True)
     for number in range(1, PICTURES + 1):
@@ -115,4 +121,4 @@ def make_inputs(folder):
 
 
 if __name__ == '__main__':
-    run_main(sys.argv[1], sys.argv[2:], os.getcwd(), looks=True)
+    run_main(sys.argv[1], sys.argv[2:], os.getcwd(), uses_networks=True)

@@ -1,9 +1,8 @@
-"""A little of the stress runs: some preparation scripts killed a few times, and a short training that must not
-hold more and more."""
+"""A few kills of `tests.stress.kill_preparation`, and a short training that must not accumulate memory and files."""
 
 import pytest
 
-from tests.stress.kill_preparation import Torment, prepare
+from tests.stress.kill_preparation import KillTest, prepare
 from tests.stress.killing import Failure, Kill
 from tests.stress.long_run import Held, growth, long_run
 from tests.stress.preparations import ALL
@@ -17,38 +16,38 @@ def inputs(tmp_path_factory):
 
 
 @pytest.mark.parametrize('name', ['prepro_labels', 'prepro_areas', 'convert_checkpoint'])
-def test_a_script_that_is_killed_and_started_again_ends_as_if_it_had_not_been(name, inputs, tmp_path):
-    torment = Torment(ALL[name], inputs, tmp_path)
-    torment.forks(4)
-    assert torment.kills.total() == 4 and torment.ended
+def test_a_script_that_was_killed_and_started_again_makes_the_outputs_of_an_undisturbed_run(name, inputs, tmp_path):
+    test = KillTest(ALL[name], inputs, tmp_path)
+    test.kill_forks(4)
+    assert test.kills.total() == 4 and test.ended
 
 
-def test_a_killed_worker_process_ends_the_command_at_once_and_the_next_one_finishes(inputs, tmp_path):
-    torment = Torment(ALL['prepro_areas'], inputs, tmp_path)
-    folder = torment.start()
+def test_a_killed_worker_process_ends_the_script_at_once_and_the_next_start_finishes(inputs, tmp_path):
+    test = KillTest(ALL['prepro_areas'], inputs, tmp_path)
+    folder = test.new_folder()
     kill = Kill('worker', 0)
-    ended = torment.run(folder, kill)
+    ended = test.run(folder, kill)
     assert ended.struck and ended.status == 1 and ended.seconds < 20
-    assert torment.goes_on(folder, ended, kill)
-    assert torment.run(folder, None).status == 0
-    torment.compare(folder)
+    assert test.must_run_again(folder, ended, kill)
+    assert test.run(folder).status == 0
+    test.compare(folder)
 
 
 def test_a_difference_or_a_leftover_would_be_seen(inputs, tmp_path):
-    torment = Torment(ALL['prepro_labels'], inputs, tmp_path)
-    torment.compare(torment.alone)
-    (torment.alone / 'talk.json.1.part').touch()
+    test = KillTest(ALL['prepro_labels'], inputs, tmp_path)
+    test.compare(test.undisturbed_folder)
+    (test.undisturbed_folder / 'talk.json.1.part').touch()
     with pytest.raises(Failure, match='has talk.json.1.part'):
-        torment.compare(torment.alone)
-    (torment.alone / 'talk.json.1.part').unlink()
-    (torment.alone / 'talk.json').write_bytes(b'{}')
+        test.compare(test.undisturbed_folder)
+    (test.undisturbed_folder / 'talk.json.1.part').unlink()
+    (test.undisturbed_folder / 'talk.json').write_bytes(b'{}')
     with pytest.raises(Failure, match='differs in talk.json'):
-        torment.compare(torment.alone)
+        test.compare(test.undisturbed_folder)
 
 
-def test_a_training_holds_no_more_files_threads_and_processes_the_longer_it_runs(tmp_path):
+def test_a_long_training_does_not_accumulate_files_threads_or_processes(tmp_path):
     found = long_run(tmp_path, 60, every=12, workers=1)
-    assert len(found) == 60 and found[-1].processes >= 1   # the reader, and what other tests keep
+    assert len(found) == 60 and found[-1].processes >= 1   # the loader worker, and processes of other tests
     assert not [line for line in growth(found) if not line.startswith('memory')]
 
 
