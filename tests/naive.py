@@ -1,7 +1,7 @@
 """Plain, slow, obviously right versions of what the project does fast.
 
-One image, one caption, one cell at a time; no cache, no batch, no tricks.  The tests hold the
-fast paths against these, and `scripts/benchmark.py` times them side by side.
+One image, one caption, one cell at a time; no cache, no batch, no tricks.  Tests compare the fast paths with
+these, and `scripts/benchmark.py` times both.  The dimension letters are those of `models/__init__.py`.
 """
 
 import math
@@ -10,7 +10,7 @@ import torch
 
 
 def norm(module, x):
-    """Layer or RMS norm of each row of x (rows, d), or that by the unbiased deviation, by its formula."""
+    """The norm of each row of x (rows, d): layer norm, RMS norm, or that by the unbiased deviation."""
     if hasattr(module, 'scale'):
         return x / (x.pow(2).mean(-1, keepdim=True).sqrt() + 1e-8) * module.scale
     mean = x.mean(-1, keepdim=True)
@@ -22,8 +22,8 @@ def norm(module, x):
 
 
 def embed_features(model, x):
-    """An image's features (P, D) -> (P, d), by ReLU(x W^T + b) between the batch normalisations that the
-    model has, with what they remember of training."""
+    """An image's features (P, D) -> (P, d), by ReLU(x W^T + b) between the batch normalisations that the model
+    has, which use their running statistics."""
     def normalised(module, x):
         if not hasattr(module, 'running_mean'):
             return x
@@ -38,10 +38,12 @@ def linear(module, x):
     return x @ module.weight.T + module.bias
 
 
-def dot_attention(module, queries, keys, mask=None, bias=None, looks=None):
-    """Multi-head attention of queries (n, d) to keys (m, d), a head at a time; mask (n, m) True
-    where a query may look; bias (heads, n, m) is added to the logits.  A list `looks` takes the weights
-    (n, m), their mean over the heads."""
+def dot_attention(module, queries, keys, mask=None, bias=None, record=None):
+    """Multi-head attention of queries (n, d) to keys (m, d), a head at a time.
+
+    mask (n, m) is True where a query may attend; bias (heads, n, m) is added to the logits.  A list `record`
+    takes the weights (n, m), their mean over the heads.
+    """
     q, k, v = linear(module.query, queries), linear(module.key, keys), linear(module.value, keys)
     size = q.shape[1] // module.heads
     heads, weights = [], 0
@@ -54,17 +56,17 @@ def dot_attention(module, queries, keys, mask=None, bias=None, looks=None):
             logits = logits + bias[head]
         heads.append(logits.softmax(-1) @ v[:, part])
         weights = weights + logits.softmax(-1) / module.heads
-    if looks is not None:
-        looks.append(weights)
-    seen = torch.cat(heads, 1)
+    if record is not None:
+        record.append(weights)
+    attended = torch.cat(heads, 1)
     if getattr(module, 'extra_skip', False):
-        seen = seen + keys
-    return linear(module.output, seen)
+        attended = attended + keys
+    return linear(module.output, attended)
 
 
 def box_relation(one, other):
-    """The four numbers of Herdade et al. 2019 for two boxes x1, y1, x2, y2: how far the other's centre
-    is, and how large it is, as logarithms."""
+    """The geometry of two boxes x1, y1, x2, y2 (Herdade et al. 2019): the distance of the other's centre and its
+    relative size, as four logarithms."""
     (ax, ay, aw, ah), (bx, by, bw, bh) = [
         ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1 + 1, y2 - y1 + 1) for x1, y1, x2, y2 in (one, other)]
     return [math.log(max(abs(ax - bx) / aw, 1e-3)), math.log(max(abs(ay - by) / ah, 1e-3)),
@@ -72,8 +74,7 @@ def box_relation(one, other):
 
 
 def relation_bias(relations, layer, boxes):
-    """What the geometry of an image's boxes (P, 4) adds to the logits of a layer (heads, P, P), a pair
-    at a time."""
+    """What the geometry of an image's boxes (P, 4) adds to a layer's logits, (heads, P, P), a pair at a time."""
     module, corners, P = relations.layers[layer], boxes.tolist(), len(boxes)
     rows = []
     for m in range(P):
@@ -87,9 +88,11 @@ def relation_bias(relations, layer, boxes):
     return torch.stack([torch.stack(row) for row in rows]).T.reshape(relations.heads, P, P)
 
 
-def xlinear_attention(module, queries, regions, looks=None):
-    """X-linear attention (Pan et al. 2020) of queries (n, d) to regions (P, d), a query at a time.  A list
-    `looks` takes the spatial weights (n, P)."""
+def xlinear_attention(module, queries, regions, record=None):
+    """X-linear attention (Pan et al. 2020) of queries (n, d) to regions (P, d), a query at a time.
+
+    A list `record` takes the spatial weights (n, P).
+    """
     def project(part, x):
         y = linear(part.linear, x)
         y = torch.where(y > 0, y, y.exp() - 1)
@@ -104,20 +107,20 @@ def xlinear_attention(module, queries, regions, looks=None):
         c = torch.sigmoid(linear(module.squeeze, e.mean(0)))
         out.append(c * (a * (q2[n] * v)).sum(0))
         weights.append(a[:, 0])
-    if looks is not None:
-        looks.append(torch.stack(weights))
+    if record is not None:
+        record.append(torch.stack(weights))
     return torch.stack(out)
 
 
-def cross_attention(module, queries, regions, looks=None):
+def cross_attention(module, queries, regions, record=None):
     """Either kind of cross-attention."""
     if hasattr(module, 'squeeze'):
-        return xlinear_attention(module, queries, regions, looks)
-    return dot_attention(module, queries, regions, looks=looks)
+        return xlinear_attention(module, queries, regions, record)
+    return dot_attention(module, queries, regions, record=record)
 
 
 def feed_forward(module, x):
-    """d -> ff -> d."""
+    """d -> ff_size -> d."""
     inner = linear(module.inner, x)
     if module.activation == 'gelu':
         return linear(module.outer, inner * (1 + torch.erf(inner / 2 ** 0.5)) / 2)
@@ -159,8 +162,8 @@ def place_regions(place, x, grids, boxes):
 
 
 def encode(model, features, grids=None, boxes=None):
-    """One image's regions (P, D) -> what the decoder sees of them, dropout off: encoded regions (P, d),
-    or the regions themselves where a model has no encoder."""
+    """One image's regions (P, D) -> what the decoder attends to, dropout off: encoded regions (P, d), or the
+    regions themselves where a model has no encoder."""
     if not hasattr(model, 'encoder'):
         return features
     x = embed_features(model, features)
@@ -185,12 +188,14 @@ def cross_entropy(log_probs, targets, smoothing):
     return total / len(targets)
 
 
-def next_word_log_probs(model, regions, words, looks=None):
-    """Log-probabilities (len(words) + 1, V) of every next word of one caption, `words` given.  A list
-    `looks` takes the weights (len(words) + 1, P) of each layer's looks at the regions; a recurrent
-    model's, a word at a time, (P,)."""
+def next_word_log_probs(model, regions, words, record=None):
+    """Log-probabilities (len(words) + 1, V) of every next word of one caption, given `words`.
+
+    A list `record` takes each layer's attention weights over the regions, (len(words) + 1, P); a recurrent
+    model's, a word at a time, (P,).
+    """
     if not hasattr(model, 'encoder'):
-        return recurrent_log_probs(model, regions, words, looks)
+        return recurrent_log_probs(model, regions, words, record)
     inputs = torch.tensor([0] + list(words), device=regions.device)
     d, T = model.size, len(inputs)
     table = torch.tensor([[(math.sin if c % 2 == 0 else math.cos)(t / 10000 ** (c // 2 * 2 / d))
@@ -200,41 +205,42 @@ def next_word_log_probs(model, regions, words, looks=None):
     for layer in model.decoder:
         y = norm(layer.norms[0], x)
         x = x + dot_attention(layer.attention, y, y, causal)
-        x = x + cross_attention(layer.cross, norm(layer.norms[1], x), regions, looks)
+        x = x + cross_attention(layer.cross, norm(layer.norms[1], x), regions, record)
         x = x + feed_forward(layer.feed_forward, norm(layer.norms[2], x))
     return linear(model.output, norm(model.decoder_norm, x)).log_softmax(-1)
 
 
 def cell_step(cell, parts, state):
-    """One step of an LSTM or GRU cell: the parts of its input, vectors, and its state -> the new state."""
+    """One step of an LSTM or GRU cell: the parts of its input (vectors) and its state -> the new state."""
     x, h, r = torch.cat(parts), state[0], len(state[0])
-    own, inner = cell.weight_ih @ x, cell.weight_hh @ h
+    outer, inner = cell.weight_ih @ x, cell.weight_hh @ h
     if cell.bias_ih is not None:
-        own, inner = own + cell.bias_ih, inner + cell.bias_hh
+        outer, inner = outer + cell.bias_ih, inner + cell.bias_hh
     if len(state) == 1:
-        reset = torch.sigmoid(own[:r] + inner[:r])
-        update = torch.sigmoid(own[r:2 * r] + inner[r:2 * r])
-        new = torch.tanh(own[2 * r:] + reset * inner[2 * r:])
+        reset = torch.sigmoid(outer[:r] + inner[:r])
+        update = torch.sigmoid(outer[r:2 * r] + inner[r:2 * r])
+        new = torch.tanh(outer[2 * r:] + reset * inner[2 * r:])
         return [(1 - update) * new + update * h]
-    take, keep, new, show = ((own + inner)[k * r:(k + 1) * r] for k in range(4))
-    c = torch.sigmoid(keep) * state[1] + torch.sigmoid(take) * torch.tanh(new)
-    return [torch.sigmoid(show) * torch.tanh(c), c]
+    input_gate, forget_gate, new, output_gate = ((outer + inner)[k * r:(k + 1) * r] for k in range(4))
+    c = torch.sigmoid(forget_gate) * state[1] + torch.sigmoid(input_gate) * torch.tanh(new)
+    return [torch.sigmoid(output_gate) * torch.tanh(c), c]
 
 
-def additive_attention(module, query, regions, looks=None):
-    """The mean of regions (P, r), weighted by how well each answers to the query (r,); a list `looks` takes
-    the weights (P,)."""
+def additive_attention(module, query, regions, record=None):
+    """Additive attention (Bahdanau et al. 2015) of a query (r,) to regions (P, r) -> their weighted mean (r,).
+
+    A list `record` takes the weights (P,).
+    """
     logits = torch.stack([linear(module.score, torch.tanh(linear(module.key, region)
                                                           + linear(module.query, query)))[0]
                           for region in regions])
-    if looks is not None:
-        looks.append(logits.softmax(0))
+    if record is not None:
+        record.append(logits.softmax(0))
     return sum(weight * region for weight, region in zip(logits.softmax(0), regions))
 
 
-def recurrent_log_probs(model, features, words, looks=None):
-    """Log-probabilities (len(words) + 1, V) of one caption by a recurrent model that sees an image's
-    features (P, D) and their mean; dropout off."""
+def recurrent_log_probs(model, features, words, record=None):
+    """As `next_word_log_probs`, by a recurrent model that reads an image's features (P, D) and their mean."""
     kind, mean = type(model).__name__, features.mean(0)
     blank, out = torch.zeros(model.size), []
     if kind != 'ShowTell':
@@ -244,25 +250,25 @@ def recurrent_log_probs(model, features, words, looks=None):
     elif kind == 'ShowAttendTell':
         state = [torch.tanh(linear(layer, mean)) for layer in model.initial]
     else:
-        looking, state = [blank, blank], [blank, blank]
+        attention, state = [blank, blank], [blank, blank]
     for word in [0] + list(words):
         x = model.word_embed.weight[word]
         if kind == 'ShowTell':
             state = cell_step(model.cell, [x], state)
         elif kind == 'ShowAttendTell':
-            seen = additive_attention(model.attention, state[0], regions, looks)
-            state = cell_step(model.cell, [x, seen], state)
+            attended = additive_attention(model.attention, state[0], regions, record)
+            state = cell_step(model.cell, [x, attended], state)
         else:
             mean_in = torch.relu(linear(model.mean_embed, mean))
-            looking = cell_step(model.attention_cell, [state[0], mean_in, torch.relu(x)], looking)
-            seen = additive_attention(model.attention, looking[0], regions, looks)
-            state = cell_step(model.language_cell, [seen, looking[0]], state)
+            attention = cell_step(model.attention_cell, [state[0], mean_in, torch.relu(x)], attention)
+            attended = additive_attention(model.attention, attention[0], regions, record)
+            state = cell_step(model.language_cell, [attended, attention[0]], state)
         out.append(linear(model.output, state[0]))
     return torch.stack(out).log_softmax(-1)
 
 
 def allowed_words(log_probs, words, unknown=None, no_repeat=False, no_trigram_repeat=False):
-    """log_probs (V,) of the next word with -inf on what may not be said after `words`."""
+    """log_probs (V,) of the next word, with -inf for words that the constraints forbid after `words`."""
     log_probs = log_probs.clone()
     if unknown is not None:
         log_probs[unknown] = -torch.inf
@@ -270,8 +276,8 @@ def allowed_words(log_probs, words, unknown=None, no_repeat=False, no_trigram_re
         log_probs[words[-1]] = -torch.inf
     if no_trigram_repeat:
         for word in range(1, len(log_probs)):
-            said = list(words) + [word]
-            trigrams = [tuple(said[i:i + 3]) for i in range(len(said) - 2)]
+            caption = list(words) + [word]
+            trigrams = [tuple(caption[i:i + 3]) for i in range(len(caption) - 2)]
             if len(trigrams) != len(set(trigrams)):
                 log_probs[word] = -torch.inf
     return log_probs
@@ -279,7 +285,9 @@ def allowed_words(log_probs, words, unknown=None, no_repeat=False, no_trigram_re
 
 def greedy(next_log_probs, longest, **constraints):
     """The greedy caption of one image: (words, sum of log-probabilities).
-    `next_log_probs(words)` gives the (V,) log-probabilities after `words`."""
+
+    `next_log_probs(words)` returns the log-probabilities (V,) after `words`.
+    """
     words, total = [], 0.0
     while len(words) < longest:
         log_probs = next_log_probs(words)
@@ -293,19 +301,19 @@ def greedy(next_log_probs, longest, **constraints):
 
 def beam_search(next_log_probs, longest, beam_size, groups=1, diversity_lambda=0.5,
                 length_penalty=0.0, max_ppl=False, **constraints):
-    """Beam search and diverse beam search for one image: a list of (words, log-prob) of each
-    group's finished captions, best first, one group after the other."""
+    """Beam search and diverse beam search for one image: a list of (words, log-prob) of each group's finished
+    captions, best first, one group after the other."""
     width = beam_size // groups
     live = [[([], 0.0, 0.0)] for _ in range(groups)]  # (words, penalised sum, sum)
     finished = [[] for _ in range(groups)]
     for position in range(longest):
-        spoken = []  # words that earlier groups' beams took at this position
+        taken = []  # words that earlier groups' beams took at this position
         for group in range(groups):
             offers = []
             for words, score, total in live[group]:
                 log_probs = next_log_probs(words)
                 scores = allowed_words(log_probs, words, **constraints).tolist()
-                for word in spoken:
+                for word in taken:
                     scores[word] -= diversity_lambda
                 best = sorted(range(len(scores)), key=lambda w: -scores[w])[:width]
                 offers += [(words, word, score + scores[word], total + float(log_probs[word]))
@@ -313,7 +321,7 @@ def beam_search(next_log_probs, longest, beam_size, groups=1, diversity_lambda=0
             offers = sorted(offers, key=lambda offer: -offer[2])[:width]
             live[group] = []
             for words, word, score, total in offers:
-                spoken.append(word)
+                taken.append(word)
                 if word == 0 or position + 1 == longest:
                     length = position + 1
                     rank = score / length if max_ppl else score / length ** length_penalty
@@ -325,13 +333,13 @@ def beam_search(next_log_probs, longest, beam_size, groups=1, diversity_lambda=0
 
 
 def words_of(row):
-    """A row of word indices as a tuple of strings, up to and with its first 0."""
+    """A row of word indices as a tuple of strings, up to and including its first 0."""
     row = [int(index) for index in row]
     return tuple(map(str, row[:row.index(0) + 1] if 0 in row else row))
 
 
 def ngram_counts(words, n):
-    """{n-gram: how often} of a tuple of words."""
+    """{n-gram: count} of a tuple of words."""
     counts = {}
     for i in range(len(words) - n + 1):
         counts[words[i:i + n]] = counts.get(words[i:i + n], 0) + 1
@@ -339,7 +347,7 @@ def ngram_counts(words, n):
 
 
 def ngram_frequency(images):
-    """{n-gram of 1 to 4 index strings: number of images that hold it} of lists of caption rows."""
+    """{n-gram of 1 to 4 index strings: number of images that contain it}, from each image's caption rows."""
     table = {}
     for rows in images:
         held = {ngram for row in rows for n in (1, 2, 3, 4) for ngram in ngram_counts(words_of(row), n)}
@@ -349,8 +357,8 @@ def ngram_frequency(images):
 
 
 def cider_d(caption, references, table, images):
-    """CIDEr-D (Vedantam et al. 2015) of one caption row against its reference rows, from the
-    document frequencies `table` of `images` images."""
+    """CIDEr-D (Vedantam et al. 2015) of one caption row against its reference rows; `table` holds the document
+    frequencies of `images` images."""
     def vector(words, n):
         return {ngram: count * (math.log(images) - math.log(max(1, table.get(ngram, 0))))
                 for ngram, count in ngram_counts(words, n).items()}
@@ -386,8 +394,8 @@ def sentence_bleu(words, references, order=4):
 def corpus_bleu(captions, references, order=4):
     """BLEU (Papineni et al. 2002) of a corpus: n-gram matches and lengths summed over the images.
 
-    `captions` are tuples of words, `references` a list of such tuples for each.  A reference's
-    length is that of the one closest in length to the caption, the shorter of two.
+    `captions` are tuples of words, `references` a list of such tuples for each.  The reference length of a
+    caption is the one closest to its own, the shorter of two.
     """
     log_precision = 0.0
     for n in range(1, order + 1):
@@ -406,7 +414,7 @@ def corpus_bleu(captions, references, order=4):
 
 
 def longest_common_subsequence(a, b):
-    """Its length, by the recursive definition; for short tuples only."""
+    """The length of the longest common subsequence, by the recursive definition; for short tuples only."""
     if not a or not b:
         return 0
     if a[-1] == b[-1]:
@@ -423,7 +431,7 @@ def rouge_l(words, references, beta=1.2):
 
 
 def grid_vector(box, width, height, side):
-    """The share of each cell of a side x side grid that a box covers, a cell at a time, row by row."""
+    """The share of each cell of a side x side grid that a box covers, row by row."""
     shares = []
     for row in range(side):
         for column in range(side):
@@ -436,7 +444,7 @@ def grid_vector(box, width, height, side):
 
 
 def split_ngrams(images, split_names, index):
-    """{n-gram of index strings: in how many images of the splits it occurs}, from Karpathy's records."""
+    """{n-gram of index strings: number of images of the splits that contain it}, from Karpathy's records."""
     table = {}
     for image in images:
         if image['split'] not in split_names:
@@ -457,7 +465,7 @@ def split_ngrams(images, split_names, index):
 def resnet_map(weights, image, layout):
     """The last map (D, h, w) of a bottleneck ResNet from its state dict alone; image uint8 (h, w, 3).
 
-    Caffe strides in the 1 x 1 convolution that begins a stage, torchvision in the 3 x 3 one after it.
+    Caffe strides in the 1 x 1 convolution that begins a stage, torchvision in the 3 x 3 convolution after it.
     """
     def convolve(name, x, stride=1, padding=0):
         return torch.nn.functional.conv2d(x, weights[f'{name}.weight'], stride=stride, padding=padding)
@@ -488,8 +496,8 @@ def resnet_map(weights, image, layout):
 
 
 def max_pool(x, layout):
-    """3 x 3 maxima at stride 2 of x (D, h, w): Caffe's from the corner, with a cut window at the far
-    end where one is needed to reach it; torchvision's centred on every second pixel."""
+    """3 x 3 max pooling at stride 2 of x (D, h, w): Caffe's windows start at the corner, with a truncated one at
+    the far end where needed; torchvision's are centred on every second pixel."""
     def windows(length):
         if layout == 'caffe':
             return [(2 * i, 2 * i + 3) for i in range(math.ceil((length - 3) / 2) + 1)]
@@ -501,8 +509,8 @@ def max_pool(x, layout):
 
 
 def roi_feature(one_map, box, width, height, points=14):
-    """The mean of a map (D, h, w), which lies over a picture of width x height, at points x points points that
-    are spread evenly over a box (x1, y1, x2, y2): each between the four middles of cells around it."""
+    """The mean of a feature map (D, h, w) of a width x height picture over points x points points spread evenly
+    over a box (x1, y1, x2, y2), each interpolated bilinearly between the four nearest cell centres."""
     D, h, w = one_map.shape
     total = torch.zeros(D)
     for row in range(points):

@@ -12,24 +12,24 @@ ENDS = {'early': 2.0, 'late': -1.5, 'never': -50.0}
 
 
 def decoder_pair(ends, seed, **changes):
-    """A model whose captions end early, late or never; its memory; and for each image the function
-    that the naive decoders ask."""
+    """A model whose captions end early, late or never; its memory; and for each image the `next_log_probs` that
+    the naive decoders call."""
     model, batch = make_model(seed, **changes).eval(), make_batch(seed)
     with torch.no_grad():
         model.output.weight *= 2
         model.output.bias[0] += ENDS[ends]
     regions = [naive.encode(model, *arrays) for arrays in per_image(batch)]
 
-    def asker(one):
-        known = {}  # the many naive searches of a test ask the same questions
+    def cached(one):
+        known = {}  # the many naive searches of a test need the same distributions
 
-        def ask(words):
+        def next_log_probs(words):
             if tuple(words) not in known:
                 known[tuple(words)] = naive.next_word_log_probs(model, one, words)[-1]
             return known[tuple(words)]
-        return ask
+        return next_log_probs
 
-    return model, model.encode(batch), [asker(one) for one in regions]
+    return model, model.encode(batch), [cached(one) for one in regions]
 
 
 def words_of(row):
@@ -46,11 +46,11 @@ CONSTRAINTS = [dict(), dict(unknown=10), dict(no_repeat=True), dict(no_trigram_r
 @pytest.mark.parametrize('ends', ENDS)
 def test_greedy_equals_the_naive_decoder(ends):
     for seed, changes in enumerate((dict(), dict(), dict(), *FAMILIES)):
-        model, memory, ask = decoder_pair(ends, seed, **changes)
+        model, memory, next_log_probs = decoder_pair(ends, seed, **changes)
         for rules in CONSTRAINTS:
             found = sample(model, memory, LONGEST, greedy=True, constraints=Constraints(**rules))
             for i in range(3):
-                words, total = naive.greedy(ask[i], LONGEST, **rules)
+                words, total = naive.greedy(next_log_probs[i], LONGEST, **rules)
                 assert words_of(found.captions[i, 0]) == words
                 assert float(found.log_probs[i, 0]) == pytest.approx(total, abs=1e-4)
 
@@ -59,15 +59,15 @@ def test_greedy_equals_the_naive_decoder(ends):
 @pytest.mark.parametrize('ends', ENDS)
 @pytest.mark.parametrize('beam_size, groups', [(1, 1), (2, 1), (3, 1), (5, 1), (2, 2), (4, 2), (3, 3), (6, 3)])
 def test_beam_search_equals_the_naive_decoder(ends, beam_size, groups):
-    ways = [dict(), dict(max_ppl=True), dict(length_penalty=0.7), dict(diversity_lambda=1.5)]
+    rankings = [dict(), dict(max_ppl=True), dict(length_penalty=0.7), dict(diversity_lambda=1.5)]
     for seed, changes in enumerate(MODELS):
         rules = CONSTRAINTS[seed % len(CONSTRAINTS)]
-        model, memory, ask = decoder_pair(ends, seed, **changes)
-        for way in ways:
+        model, memory, next_log_probs = decoder_pair(ends, seed, **changes)
+        for ranking in rankings:
             found = beam_search(model, memory, LONGEST, beam_size, groups, results=beam_size,
-                                constraints=Constraints(**rules), **way)
+                                constraints=Constraints(**rules), **ranking)
             for i in range(3):
-                expected = naive.beam_search(ask[i], LONGEST, beam_size, groups, **way, **rules)
+                expected = naive.beam_search(next_log_probs[i], LONGEST, beam_size, groups, **ranking, **rules)
                 rows = [(words_of(row), total) for row, total in
                         zip(found.captions[i], found.log_probs[i].tolist()) if total > -torch.inf]
                 assert [words for words, _ in rows] == [words for words, _ in expected]
@@ -76,18 +76,17 @@ def test_beam_search_equals_the_naive_decoder(ends, beam_size, groups):
 
 
 @torch.no_grad()
-def test_one_beam_is_greedy_and_constraints_bite():
+def test_one_beam_is_greedy_and_constraints_are_obeyed():
     model, memory, _ = decoder_pair('never', 4)
     greedy = sample(model, memory, LONGEST, greedy=True)
     assert torch.equal(beam_search(model, memory, LONGEST, 1).captions, greedy.captions)
-    bound = Constraints(no_repeat=True)
     free = sample(model, memory, LONGEST, copies=200)
-    tied = sample(model, memory, LONGEST, copies=200, constraints=bound)
+    constrained = sample(model, memory, LONGEST, copies=200, constraints=Constraints(no_repeat=True))
 
     def repeats(captions):
         return int(((captions[..., 1:] == captions[..., :-1]) & (captions[..., 1:] > 0)).sum())
 
-    assert repeats(free.captions) > 0 and repeats(tied.captions) == 0
+    assert repeats(free.captions) > 0 and repeats(constrained.captions) == 0
 
 
 def test_draws_follow_the_distribution_and_its_cuts():
@@ -107,19 +106,19 @@ def test_draws_follow_the_distribution_and_its_cuts():
 
 @torch.no_grad()
 def test_log_probs_of_samples_are_those_of_the_model():
-    model, memory, ask = decoder_pair('late', 5)
+    model, memory, next_log_probs = decoder_pair('late', 5)
     found = sample(model, memory, LONGEST, copies=4, temperature=2.0)
     for i in range(3):
         for row, total in zip(found.captions[i], found.log_probs[i].tolist()):
             words, expected = words_of(row), 0.0
             for t in range(min(len(words) + 1, LONGEST)):
-                expected += float(ask[i](words[:t])[(words + [0])[t]])
+                expected += float(next_log_probs[i](words[:t])[(words + [0])[t]])
             assert total == pytest.approx(expected, abs=1e-4)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize('beam_size, groups', [(1, 1), (3, 1), (4, 2)])
-def test_an_ensemble_speaks_with_the_mean_of_its_members_probabilities(beam_size, groups):
+def test_an_ensemble_searches_with_the_mean_of_its_members_probabilities(beam_size, groups):
     from models.ensemble import Ensemble
     pairs = [decoder_pair('late', seed, **changes) for seed, changes in (
         (0, dict()), (1, dict(caption_model='transformer', cross_attn='dot-product', num_layers=1)),
@@ -130,17 +129,17 @@ def test_an_ensemble_speaks_with_the_mean_of_its_members_probabilities(beam_size
     for i, arrays in enumerate(per_image(batch)):
         regions = [naive.encode(model, *arrays) for model, _, _ in pairs]
 
-        def ask(words, regions=regions):
+        def next_log_probs(words, regions=regions):
             parts = [naive.next_word_log_probs(model, one, words)[-1].exp()
                      for (model, _, _), one in zip(pairs, regions)]
             return (sum(parts) / len(parts)).log()
-        expected = naive.beam_search(ask, LONGEST, beam_size, groups)
+        expected = naive.beam_search(next_log_probs, LONGEST, beam_size, groups)
         assert [words_of(row) for row in found.captions[i]] == [words for words, _ in expected]
         assert found.log_probs[i].tolist() == pytest.approx([total for _, total in expected], abs=1e-4)
 
 
 @torch.no_grad()
-def test_an_ensemble_of_all_families_weighs_every_word_of_a_caption_by_the_mean_probability():
+def test_an_ensemble_of_all_families_has_the_mean_probability_of_every_word():
     from models.ensemble import Ensemble
     members = [make_model(**changes).eval() for changes in MODELS]
     batch, captions = make_batch(), make_captions()

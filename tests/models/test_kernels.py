@@ -1,4 +1,4 @@
-"""Operations whose gradients are written by hand: against numerical gradients, and dropout against its formula."""
+"""Hand-written gradients against numerical ones; dropout against its definition."""
 
 import functools
 
@@ -11,19 +11,19 @@ from models.dropout import Dropout
 from models.packing import Groups
 
 
-def mixed_in(query, key, value, *weights):
+def xlinear(query, key, value, *weights):
     return kernels.xlinear_mix(query, key, value, *weights, Groups([3, 2], 'cpu'), Groups([4, 5], 'cpu'), 0.4)
 
 
-def attended(query, key, value, *, causal=False):
+def attention(query, key, value, *, causal=False):
     mask = None if causal else torch.tensor([[True, True, False], [True, True, True]])[:, None, None]
     return kernels.attention(query, key, value, mask, causal, 0.4)
 
 
-HAND_WRITTEN = {  # shapes of the inputs, and a function of them whose gradient is written by hand
-    'x-linear': ([(5, 8), (9, 8), (9, 8), (4, 8), (4,), (4,)], mixed_in),
-    'attention': ([(2, 2, 4, 3), (2, 2, 3, 3), (2, 2, 3, 3)], attended),
-    'causal attention': ([(2, 2, 3, 3)] * 3, functools.partial(attended, causal=True)),
+HAND_WRITTEN = {  # shapes of the inputs, and a function of them with a hand-written gradient
+    'x-linear': ([(5, 8), (9, 8), (9, 8), (4, 8), (4,), (4,)], xlinear),
+    'attention': ([(2, 2, 4, 3), (2, 2, 3, 3), (2, 2, 3, 3)], attention),
+    'causal attention': ([(2, 2, 3, 3)] * 3, functools.partial(attention, causal=True)),
     'dropout': ([(4, 6)], lambda rows: Dropout(0.4)(rows)),
     'dropout of an update': ([(4, 6), (4, 6)], lambda rows, update: Dropout(0.4).add(rows, update)),
     'relu and dropout': ([(4, 6)], lambda rows: kernels.relu_dropout_(rows * 1, 0.4)),
@@ -35,26 +35,26 @@ HAND_WRITTEN = {  # shapes of the inputs, and a function of them whose gradient 
 
 
 @pytest.mark.parametrize('name', HAND_WRITTEN)
-def test_a_gradient_written_by_hand_is_that_of_its_function(name, monkeypatch):
+def test_hand_written_gradients_equal_numerical_ones(name, monkeypatch):
     monkeypatch.setattr('misc.training.losses.BLOCK', 2)
     monkeypatch.setattr('models.kernels.xlinear.PAIRS', 8)
     shapes, function = HAND_WRITTEN[name]
     torch.manual_seed(1)
     inputs = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
 
-    def same_draws(*tensors):
+    def with_fixed_seed(*tensors):
         torch.manual_seed(2)
         return function(*tensors)
 
     if name == 'loss':
         inputs[-1].requires_grad_(False)
-    assert torch.autograd.gradcheck(same_draws, inputs)
+    assert torch.autograd.gradcheck(with_fixed_seed, inputs)
     if name not in ('celu', 'padding', 'loss'):
         first, second = (function(*inputs) for _ in range(2))
         assert any((a != b).any() for a, b in zip(first, second)), 'nothing was dropped'
 
 
-def test_attention_with_dropout_has_the_mean_of_attention_without():
+def test_the_mean_of_attention_with_dropout_is_attention_without():
     torch.manual_seed(1)
     query, key, value = torch.randn(3, 2, 2, 5, 4)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])[:, None, None]

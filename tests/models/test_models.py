@@ -20,7 +20,7 @@ OTHERS = [*FAMILIES, {**RELATIONS, 'box_trignometric_embedding': False},
 
 
 @pytest.mark.parametrize('changes', VARIANTS + OTHERS, ids=name_of)
-def test_a_batch_gives_what_the_formulas_give_for_one_caption_at_a_time(changes):
+def test_a_batch_equals_the_formulas_for_one_caption_at_a_time(changes):
     model, batch, captions = make_model(**changes).eval(), make_batch(), make_captions()
     log_probs = model(model.encode(batch), captions)
     I, S, T = captions.shape
@@ -35,7 +35,7 @@ def test_a_batch_gives_what_the_formulas_give_for_one_caption_at_a_time(changes)
 
 @pytest.fixture
 def doubles():
-    """Double precision: geometry's angles reach 700, where single precision tells 6e-5 apart."""
+    """Double precision: geometry's angles reach 700, where single precision resolves only 6e-5."""
     torch.set_default_dtype(torch.double)
     yield
     torch.set_default_dtype(torch.float)
@@ -65,7 +65,7 @@ def test_gradients_equal_those_of_the_formulas(changes, request):
     slow = gradients(loss)
     for name in slow:
         scale = slow[name].abs().max().clamp(min=1)
-        # A softmax does not feel the bias of its logits; rounding alone differs there.
+        # The bias of a softmax's logits has no effect; its gradients are rounding errors.
         assert torch.allclose(fast.get(name, torch.zeros_like(slow[name])) / scale,
                               slow[name] / scale, atol=1e-5), name
 
@@ -100,12 +100,12 @@ def test_selecting_rows_of_a_state_keeps_each_row_with_its_image():
         words = torch.tensor([1, 2, 3, 4, 5, 6])
         _, state = model.step(torch.zeros(6, dtype=torch.long), model.start(memory, 2))
         expected, _ = model.step(words, state)
-        rows = torch.tensor([1, 0, 0, 5])  # the second image is let go
+        rows = torch.tensor([1, 0, 0, 5])  # the second image is dropped
         found, _ = model.step(words[rows], state.select(rows))
         assert torch.allclose(found, expected[rows], atol=1e-5)
 
 
-def test_spatial_pe_and_relation_transformer_know_places_and_the_others_do_not():
+def test_only_spatial_pe_and_relation_transformer_depend_on_where_regions_are():
     captions = make_captions()
     for changes in (dict(), *FAMILIES, dict(caption_model='transformer')):
         model, batch, moved = make_model(**changes).eval(), make_batch(), make_batch()
@@ -134,21 +134,21 @@ def test_scheduled_sampling_feeds_words_drawn_from_the_models_own_distribution(m
         expected = model(memory, captions)
         model.scheduled_sampling_prob = 1.0
         found = model(memory, captions).view(12, 7, 11)
-        fed = torch.zeros(12, 6, dtype=torch.long)  # what came in after the start token
+        fed = torch.zeros(12, 6, dtype=torch.long)  # inputs after the start token
         for t, (_, words) in enumerate(drawn):
             fed[lengths > t, t] = words
         for row, (features, _, _) in zip(range(0, 12, 4), per_image(batch)):
             for k in range(row, row + 4):
-                own = naive.next_word_log_probs(model, features, fed[k, :lengths[k]].tolist())
-                assert torch.allclose(found[k, :lengths[k] + 1], own, atol=1e-5)
-        for t, (log_probs, _) in enumerate(drawn):  # drawn from what was said one word before
+                plain_log_probs = naive.next_word_log_probs(model, features, fed[k, :lengths[k]].tolist())
+                assert torch.allclose(found[k, :lengths[k] + 1], plain_log_probs, atol=1e-5)
+        for t, (log_probs, _) in enumerate(drawn):  # sampled from the distribution one word before
             assert torch.allclose(log_probs, found[lengths > t, t], atol=1e-5)
         assert torch.equal(model.eval()(memory, captions), expected)
-        model.train().scheduled_sampling_prob, fed_own = 0.3, []
-        monkeypatch.setattr(recurrent, 'draw', lambda p, fed=fed_own: (fed.append(len(p)), plain(p))[1])
+        model.train().scheduled_sampling_prob, sampled = 0.3, []
+        monkeypatch.setattr(recurrent, 'draw', lambda p, fed=sampled: (fed.append(len(p)), plain(p))[1])
         for _ in range(60):
             model(memory, captions)
-        assert sum(fed_own) / (60 * int(lengths.sum())) == pytest.approx(0.3, abs=0.04)
+        assert sum(sampled) / (60 * int(lengths.sum())) == pytest.approx(0.3, abs=0.04)
 
 
 def test_groups_pad_and_pack_are_inverse_and_select_follows_the_rows():

@@ -1,4 +1,4 @@
-"""Training steps in bfloat16 (`--amp bf16`), of every family of models."""
+"""Training steps in bfloat16 (`--amp bf16`) for every family of models; batch normalisation."""
 
 import types
 
@@ -16,7 +16,7 @@ CPU = torch.device('cpu')
 MODELS = [dict(), dict(cross_attn='dot-product', ff_activation='gelu'), *FAMILIES]
 
 
-def still_model(changes):
+def model_without_dropout(changes):
     """A model without dropout, and a batch for it."""
     model, batch = make_model(**{**changes, 'dropout': 0.0, 'drop_prob_lm': 0.0}), make_batch()
     batch.captions, batch.lengths = make_captions(), None
@@ -31,15 +31,15 @@ def gradients(model, loss):
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def angle(one, other):
-    """The cosine between two sets of gradients of the same parameters."""
+def cosine(one, other):
+    """The cosine similarity of two sets of gradients of the same parameters."""
     flat = [torch.cat([found[name].flatten() for name in sorted(one)]) for found in (one, other)]
     return float(torch.cosine_similarity(*flat, 0))
 
 
 @pytest.mark.parametrize('changes', MODELS, ids=str)
-def test_bfloat16_has_the_loss_and_about_the_gradients_of_float32(changes):
-    model, batch = still_model(changes)
+def test_bfloat16_has_nearly_the_loss_and_gradients_of_float32(changes):
+    model, batch = model_without_dropout(changes)
     found = {}
     for amp in ('off', 'bf16'):
         with precision(CPU, amp):
@@ -47,12 +47,12 @@ def test_bfloat16_has_the_loss_and_about_the_gradients_of_float32(changes):
         found[amp] = loss.item(), gradients(model, loss)
     (loss, exact), (low_loss, low) = found['off'], found['bf16']
     assert low_loss == pytest.approx(loss, rel=0.01) and low_loss != loss
-    assert set(low) == set(exact) and angle(low, exact) > 0.99
+    assert set(low) == set(exact) and cosine(low, exact) > 0.99
 
 
 @pytest.mark.parametrize('changes', MODELS, ids=str)
-def test_every_weight_learns_from_rewards_in_bfloat16_too(changes):
-    model, batch = still_model(changes)
+def test_self_critical_gradients_reach_every_weight_in_bfloat16_too(changes):
+    model, batch = model_without_dropout(changes)
     found = {}
     for amp in ('off', 'bf16'):
         options = types.SimpleNamespace(sc_baseline='greedy', sc_samples=4, seed=1, amp=amp)
@@ -64,8 +64,8 @@ def test_every_weight_learns_from_rewards_in_bfloat16_too(changes):
 
 
 @pytest.mark.parametrize('changes', MODELS, ids=str)
-def test_words_are_drawn_from_log_probabilities_in_float32(changes):
-    model, batch = still_model(changes)
+def test_log_probabilities_are_float32(changes):
+    model, batch = model_without_dropout(changes)
     with torch.no_grad(), precision(CPU, 'bf16'):
         memory = model.encode(batch)
         log_probs, state = model.step(torch.zeros(3, dtype=torch.long), model.start(memory))
@@ -77,8 +77,8 @@ def test_words_are_drawn_from_log_probabilities_in_float32(changes):
         assert all(part.dtype == torch.float32 for part in cell)
 
 
-def test_geometry_is_that_of_float32():
-    model, batch = still_model(FAMILIES[0])
+def test_geometry_is_computed_in_float32():
+    model, batch = model_without_dropout(FAMILIES[0])
     from models.packing import Groups
     groups = Groups(batch.counts, 'cpu')
     with precision(CPU, 'bf16'):
@@ -86,14 +86,14 @@ def test_geometry_is_that_of_float32():
     assert all(map(torch.equal, low, model.relations(batch.boxes, groups)))
 
 
-def test_batch_normalisation_remembers_batches_with_gradients_alone_and_takes_a_single_row():
+def test_running_statistics_come_from_passes_with_gradients_and_normalise_single_rows():
     norm = BatchNorm(4).train()
     rows = torch.randn(6, 4) * 3 + 1
     with torch.no_grad():
-        drawn = norm(rows)
+        without_gradients = norm(rows)
     assert torch.equal(norm.running_mean, torch.zeros(4))
-    assert torch.allclose(drawn.mean(0), torch.zeros(4), atol=1e-6)
-    assert torch.allclose(norm(rows), drawn)
+    assert torch.allclose(without_gradients.mean(0), torch.zeros(4), atol=1e-6)
+    assert torch.allclose(norm(rows), without_gradients)
     assert torch.allclose(norm.running_mean, rows.mean(0) * 0.1)
     seen = norm.running_mean.clone()
     norm(rows[:1])
