@@ -14,7 +14,7 @@ from misc import parallel
 from misc.cli import Progress
 from misc.training.draws import chances
 from misc.training.finite import refusal
-from misc.training.losses import caption_targets, mean_surprise
+from misc.training.losses import caption_targets, mean_negative_log_likelihood
 
 Result = TypeVar('Result')
 
@@ -128,7 +128,7 @@ def mean_loss(model: Any, batches: Iterable[Any], device: torch.device, total: i
     def loss(batch):
         batch = batch.to(device)
         log_probs, places = model.word_log_probs(model.encode(batch), batch.captions, batch.lengths)
-        mean = float(mean_surprise(log_probs, caption_targets(batch.captions, places)))
+        mean = float(mean_negative_log_likelihood(log_probs, caption_targets(batch.captions, places)))
         if not math.isfinite(mean):
             raise refusal(context, 'the loss is', batch.image_ids, folder)
         return mean * len(places), len(places)

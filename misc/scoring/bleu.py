@@ -56,7 +56,7 @@ def of_counts(matches, guesses, lengths, closest_lengths):
     return precision * np.exp(np.minimum(0, 1 - 1 / ratio))[..., None]
 
 
-def bleu_of(clipped, lengths, closest_lengths):
+def sentence_bleu(clipped, lengths, closest_lengths):
     """BLEU of sentences from their clipped n-gram matches (B, orders), their lengths (B,) and the
     lengths (B,) of their closest references: float64 (B,)."""
     guesses = np.maximum(lengths[:, None] - np.arange(clipped.shape[1]), 0)

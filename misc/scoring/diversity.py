@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 
-from misc.scoring.bleu import bleu_of, closest
+from misc.scoring.bleu import closest, sentence_bleu
 
 ORDERS = 4
 
@@ -57,4 +57,4 @@ def mutual_bleu(several):
                 for ngram, count in held.items())
     lengths = np.array(list(map(len, several)))
     others = np.stack([np.delete(lengths, place) for place in range(len(several))])
-    return bleu_of(clipped, lengths, closest(lengths, others))
+    return sentence_bleu(clipped, lengths, closest(lengths, others))

@@ -1,26 +1,42 @@
-"""Training losses, as named terms."""
+"""Training losses, as named terms.
+
+Letters: I images, S captions per image, T words, N tokens in all (words and end tokens), V vocabulary + 1, d size of
+the hidden states.
+"""
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Rows whose logits exist at a time: with COCO's vocabulary, 512 of them take 19 MB.  Fewer make the
-# products slower, which pays off for no one.
-BLOCK = 512
+# Tokens whose logits exist at a time: with COCO's vocabulary those of 512 take 19 MB.  Smaller blocks make the
+# matrix products slower and save little.
+TOKENS_AT_ONCE = 512
 
 
-def caption_targets(captions, places):
-    """The word each position should say: (I, S, T) zero padded captions and the `places` (N,) of
-    their real positions -> (N,), the words and then the end token 0."""
-    return F.pad(captions, (0, 1)).reshape(-1)[places]
+class WordModel(Protocol):
+    """What the losses use of a captioning model: `encode`, `word_states` and its last layer, `output`."""
+
+    @property
+    def output(self) -> nn.Linear:
+        """From hidden states (d) to logits (V)."""
+
+    def encode(self, batch: Any) -> Any:
+        """What depends on the images alone."""
+
+    def word_states(self, memory: Any, captions: Tensor,
+                    lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """Hidden states (N, d), and the positions (N,) of their tokens in the flattened (I * S * (T + 1))."""
 
 
-def caption_loss(model, batch, smoothing=0.0):
-    """Cross-entropy of a model on a batch's captions -> {'loss': scalar, 'tokens': int}.
+def caption_loss(model: WordModel, batch: Any, smoothing: float = 0.0) -> dict[str, Any]:
+    """Cross-entropy of a batch's captions -> {'loss': scalar tensor, 'tokens': int}.
 
-    The mean over the words and end tokens of -log p(word).  With `smoothing` s: of the KL divergence
-    to the distribution with 1 - s on the word and s / (V - 1) on every other entry.
+    The mean of -log p over all words and end tokens.  With `smoothing` s, the mean of the KL divergence from p to
+    the distribution with 1 - s on the token and s / (V - 1) on every other entry.
     """
     states, places = model.word_states(model.encode(batch), batch.captions, batch.lengths)
     targets = caption_targets(batch.captions, places)
@@ -28,84 +44,94 @@ def caption_loss(model, batch, smoothing=0.0):
     return {'loss': word_loss(states, model.output, targets, weights, smoothing), 'tokens': len(targets)}
 
 
-def self_critical_loss(model, batch, samples, advantage):
-    """- sum of log p(word) * advantage over the sampled tokens, divided by their number.
+def self_critical_loss(model: WordModel, batch: Any, samples: Tensor, advantage: Tensor) -> dict[str, Any]:
+    """The mean over the sampled tokens of -log p times the caption's advantage.
 
-    samples (I, S, T) zero padded, advantage (I, S).  The end token of a caption is one of its
-    tokens; a caption that was cut at the longest length T has none.  The gradient takes one
-    teacher-forced pass; with dropout off it is that of sampling with the graph kept (Rennie et al.
-    2017, equation 8).  Returns {'loss': scalar, 'tokens': scalar}.
+    Shapes: samples (I, S, T) long, zero padded; advantage (I, S).  A caption's end token is one of its tokens; a
+    caption that was cut at the longest length T has none.  The gradient comes from one teacher-forced pass; with
+    dropout off it is that of sampling with the graph kept (Rennie et al. 2017, equation 8).
+
+    Returns {'loss': scalar tensor, 'tokens': scalar tensor}.
     """
     T = samples.shape[2]
     states, places = model.word_states(model.encode(batch), samples)
-    sampled = places % (T + 1) < T  # the place behind a cut caption was never drawn
+    sampled = places % (T + 1) < T  # the position after a cut caption was never drawn
     tokens = sampled.sum()
     weights = advantage.reshape(-1)[places // (T + 1)] * sampled / tokens
     loss = word_loss(states, model.output, caption_targets(samples, places), weights)
     return {'loss': loss, 'tokens': tokens}
 
 
-def word_loss(states, output, targets, weights, smoothing=0.0):
-    """The sum over N tokens of weight * -log p(target), p the softmax of `output` (a Linear to V) of the
-    states: (N, d), (N,) long, (N,) -> scalar.  `smoothing` as in `caption_loss`."""
+def caption_targets(captions: Tensor, places: Tensor) -> Tensor:
+    """The tokens (N,) to predict at `places` (N,) of captions (I, S, T), zero padded: words, then the end token 0."""
+    return F.pad(captions, (0, 1)).reshape(-1)[places]
+
+
+def mean_negative_log_likelihood(log_probs: Tensor, targets: Tensor) -> Tensor:
+    """The mean over N tokens of -log p(token): log_probs (N, V), targets (N,) -> scalar."""
+    return -log_probs.gather(1, targets[:, None]).mean()
+
+
+def all_finite(loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Whether the loss and every gradient are finite: a bool tensor on their device."""
+    sums = [loss.detach().double()] + [p.grad.sum().double() for p in parameters if p.grad is not None]
+    return torch.isfinite(torch.stack(sums)).all()
+
+
+def word_loss(states: Tensor, output: nn.Linear, targets: Tensor, weights: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The sum over N tokens of weight * -log p(target), where p is the softmax of `output` of the states.
+
+    states (N, d), targets (N,) long, weights (N,) -> scalar.  `smoothing` as in `caption_loss`.
+    """
     return WordLoss.apply(states, output.weight, output.bias, targets, weights, smoothing)
 
 
 class WordLoss(torch.autograd.Function):
-    """`word_loss`, without ever holding the N x V logits.
+    """`word_loss`, without ever holding all N x V logits.
 
-    A token's loss needs its own row of logits alone, and the gradient of the logits is p minus the
-    wanted distribution, times the weight.  So a block of rows is carried to the gradients of states and weights
-    at once, and its logits are let go.  What is kept are gradients as large as states and weights.
+    A token's loss needs its own row of logits alone, and the gradient of those logits is the weight times p minus the
+    wanted distribution.  So the forward pass computes the gradients of states and weights too, a block of
+    tokens at a time, and keeps these in place of the logits: as much memory as states and weights take.
     """
 
     @staticmethod
-    def forward(ctx, states, weight, bias, targets, weights, smoothing):
-        """Shapes as in `word_loss`; weight (V, d), bias (V,)."""
-        wants = any(ctx.needs_input_grad)
-        other = smoothing / (weight.shape[0] - 1)
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor,
+                smoothing: float) -> Tensor:
+        """Shapes as for `word_loss`; weight (V, d), bias (V,)."""
+        needs_gradient = any(ctx.needs_input_grad)
+        other = smoothing / (weight.shape[0] - 1)  # the wanted probability of each wrong entry
         wide = torch.promote_types(states.dtype, torch.float32)
         total = torch.zeros((), dtype=wide, device=states.device)
         d_states, d_weight, d_bias = [], 0.0, 0.0
-        blocks = max(1, -(-len(states) // BLOCK))
-        for rows, said, share in zip(states.chunk(blocks), targets.chunk(blocks), weights.chunk(blocks)):
+        blocks = max(1, -(-len(states) // TOKENS_AT_ONCE))
+        for rows, target, share in zip(states.chunk(blocks), targets.chunk(blocks), weights.chunk(blocks)):
             logits = F.linear(rows, weight, bias).to(wide)  # (B, V)
             log_sum = logits.logsumexp(1)
-            log_said = logits.gather(1, said[:, None])[:, 0] - log_sum
+            log_prob = logits.gather(1, target[:, None])[:, 0] - log_sum
             if smoothing:
-                log_said *= 1 - smoothing - other
-                log_said += other * (logits.sum(1) - logits.shape[1] * log_sum) + entropy(smoothing, other)
-            total -= torch.dot(log_said, share)
-            if not wants:
+                log_prob *= 1 - smoothing - other
+                log_prob += other * (logits.sum(1) - logits.shape[1] * log_sum) + _entropy(smoothing, other)
+            total -= torch.dot(log_prob, share)
+            if not needs_gradient:
                 continue
-            gradient = logits.sub_(log_sum[:, None]).exp_()
+            gradient = logits.sub_(log_sum[:, None]).exp_()  # p
             if smoothing:
                 gradient.sub_(other)
-            gradient.scatter_add_(1, said[:, None], gradient.new_full((len(said), 1), smoothing + other - 1))
+            gradient.scatter_add_(1, target[:, None], gradient.new_full((len(target), 1), smoothing + other - 1))
             gradient.mul_(share[:, None])
             d_states.append(gradient @ weight)
             d_weight = d_weight + (gradient.t() @ rows).to(wide)
             d_bias += gradient.sum(0)
-        if wants:
+        if needs_gradient:
             ctx.save_for_backward(torch.cat(d_states), d_weight, d_bias)
         return total
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The saved gradients, times that of the loss."""
         return (*(gradient * saved for saved in ctx.saved_tensors), None, None, None)
 
 
-def entropy(smoothing, other):
-    """- sum of q log q of the smoothed distribution q."""
+def _entropy(smoothing: float, other: float) -> float:
+    """-sum q log q of the smoothed distribution q, whose wrong entries have the probability `other` each."""
     return -smoothing * math.log(other) - (1 - smoothing) * math.log(1 - smoothing)
-
-
-def mean_surprise(log_probs, targets):
-    """The mean over N tokens of -log p(word): log_probs (N, V), targets (N,) -> scalar."""
-    return -log_probs.gather(1, targets[:, None]).mean()
-
-
-def all_finite(loss, parameters):
-    """Whether the loss and every gradient are finite: a bool tensor, where they are."""
-    sums = [loss.detach().double()] + [p.grad.sum().double() for p in parameters if p.grad is not None]
-    return torch.isfinite(torch.stack(sums)).all()

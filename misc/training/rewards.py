@@ -1,66 +1,62 @@
-"""The reward of sampled captions and the baseline it is held against (Rennie et al., CVPR 2017).
+"""The reward of sampled captions and its baseline (Rennie et al., CVPR 2017), and the table that CIDEr-D needs.
 
-Captions are rows of word indices, as in `misc.training.cider`: a row with a 0 ended there, and its end
-token is part of what is scored; one without was cut.  I images, S samples of each, T words.
+Captions are rows of word indices, as in `misc.training.ngrams`: a row with a 0 ended there, and its end token is
+scored too; one without was cut.  Letters: I images, S samples of each, T words.
 """
 
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from misc import commands
 from misc.cli import DataError, UsageError
-from misc.scoring.bleu import bleu_of, closest
-from misc.training.cider import ORDERS, CiderD, lengths_of, padded
+from misc.scoring.bleu import closest, sentence_bleu
+from misc.training.cider import CiderD, References, ReferencesOf, padded
+from misc.training.ngrams import MAX_N, lengths_of
 
 BASELINES = ('greedy', 'mean')
-LEAST_COVERAGE = 0.95  # of training captions by their table; made from them and their words, it has all
-LEAST_SCORE = 0.05     # of references against each other; people's captions of COCO reach about 0.9
+LEAST_COVERAGE = 0.95  # of the n-grams of training captions by their table; the right table has all of them
+LEAST_SCORE = 0.05     # of references against each other; those of COCO reach about 0.9
 
 
 class Rewards:
-    """The weighted sum of CIDEr-D and BLEU-4, and its advantage over a baseline.
+    """The reward r, a weighted sum of CIDEr-D and BLEU-4, and its advantage r(w) - b over a baseline b.
 
-    Built once and kept, with what it makes of each image's references.
+    Built once and kept, with what it computes from each image's references.
     """
 
-    def __init__(self, cider, references_of, max_length, cider_weight=1.0, bleu_weight=0.0,
-                 baseline='greedy'):
-        """`cider`: a `CiderD`.  `references_of(image_id)`: the image's captions, int
-        (R, max_length), zero padded; called once per image.  `max_length`: words at which
-        decoding stops.  `baseline`: the image's `greedy` caption, or the `mean` of its other samples.
+    def __init__(self, cider: CiderD, references_of: ReferencesOf, max_length: int, cider_weight: float = 1.0,
+                 bleu_weight: float = 0.0, baseline: str = 'greedy') -> None:
+        """`references_of(image_id)`: the image's captions, int (R, max_length), zero padded; called once for each
+        image.  `max_length`: the number of words at which decoding stops.  `baseline`: the reward of the image's
+        `greedy` caption, or the `mean` reward of its other samples.  Raises `UsageError`.
         """
         if baseline not in BASELINES:
             raise UsageError(f'--sc_baseline: {baseline!r} is not known; allowed are {", ".join(BASELINES)}')
         if not cider_weight and not bleu_weight:
             raise UsageError('--cider_reward_weight and --bleu_reward_weight are both 0: '
-                             'there is nothing to reward')
+                             'give at least one of them another value')
         self.cider, self.references_of, self.max_length = cider, references_of, max_length
         self.weights = {'cider': float(cider_weight), 'bleu': float(bleu_weight)}
         self.baseline = baseline
 
-    def describe(self):
-        """What the log and the checkpoint say of the reward: a dict of plain values."""
+    def describe(self) -> dict[str, Any]:
+        """The settings, for the log and the checkpoint."""
         return {'cider_reward_weight': self.weights['cider'], 'bleu_reward_weight': self.weights['bleu'],
                 'sc_baseline': self.baseline, 'end_token_in_reward': True}
 
-    def terms(self, image_ids, captions):
-        """{'cider': float64 (I, S), 'bleu': the same} of captions (I, S, T); those with weight alone."""
-        rows = self.full_width(captions)
-        I, S, T = rows.shape
-        references, owners = self.cider.kept(image_ids, self.references_of), np.repeat(np.arange(I), S)
-        scorers = {'cider': self.cider.scores,
-                   'bleu': lambda *given: bleu_4(self.cider, *given)}
-        return {name: scorers[name](rows.reshape(I * S, T), owners, references).reshape(I, S)
-                for name, weight in self.weights.items() if weight}
+    def __call__(self, image_ids: Sequence[int] | np.ndarray, samples: Any,
+                 greedy: Any = None) -> tuple[np.ndarray, dict[str, float]]:
+        """(advantage, statistics) of samples (I, S, T), an int array or tensor.
 
-    def __call__(self, image_ids, samples, greedy=None):
-        """(advantage, statistics) of samples (I, S, T), int arrays or tensors.
+        The advantage, float32 (I, S), is r(w) - b.  With the baseline `greedy`, b is the reward of the image's
+        greedy caption in `greedy` (I, T) (Rennie et al. 2017, equation 8); with `mean`, the mean reward of its other
+        samples (Luo 2020).
 
-        `greedy` (I, T), the greedy captions, is needed for that baseline alone.  The advantage,
-        float32 (I, S), is reward minus baseline.  `statistics` is a dict of floats, means over the
-        samples: `reward`, `baseline`, `advantage`, each term of the reward unweighted, `ended`
-        (share of samples that end before the longest length) and `words` (without the end token).
+        `statistics` holds means over the samples: `reward`, `baseline`, `advantage`, each term of the reward
+        before weighting, `ended` (the share that end before the longest length), `words` (end token not counted).
         """
         samples = self.full_width(samples)
         S = samples.shape[1]
@@ -71,7 +67,7 @@ class Rewards:
             raise UsageError('--sc_baseline mean compares each sample with the others of its image: '
                              '--sc_samples must be at least 2')
         terms = self.terms(image_ids, captions)
-        total = sum(self.weights[name] * term for name, term in terms.items())
+        total: Any = sum(self.weights[name] * term for name, term in terms.items())
         reward = total[:, :S]
         if self.baseline == 'greedy':
             baseline = total[:, S:].repeat(S, 1)
@@ -83,47 +79,66 @@ class Rewards:
         return (reward - baseline).astype(np.float32), {
             name: float(value.mean()) for name, value in means.items()}
 
-    def full_width(self, captions):
-        """Captions (..., T) as an int array (..., max_length).
+    def terms(self, image_ids: Sequence[int] | np.ndarray, captions: Any) -> dict[str, np.ndarray]:
+        """{'cider': float64 (I, S), 'bleu': the same} of captions (I, S, T), without terms whose weight is 0."""
+        rows = self.full_width(captions)
+        I, S, T = rows.shape
+        references, owners = self.cider.references_for(image_ids, self.references_of), np.repeat(np.arange(I), S)
+        rows = rows.reshape(I * S, T)
+        terms = {}
+        if self.weights['cider']:
+            terms['cider'] = self.cider.scores(rows, owners, references).reshape(I, S)
+        if self.weights['bleu']:
+            terms['bleu'] = bleu_4(self.cider, rows, owners, references).reshape(I, S)
+        return terms
 
-        Decoding may hand over fewer columns where all captions ended early; none was cut then, and
-        each gets the 0 that its last column may lack.
+    def full_width(self, captions: Any) -> np.ndarray:
+        """Captions (..., T), an array or tensor, as an int array (..., max_length).
+
+        Decoding may return fewer columns where all captions ended early.  None was cut then, and the padding gives
+        each the 0 that its last column may lack.
         """
         captions = np.asarray(captions.cpu() if hasattr(captions, 'cpu') else captions)
         missing = self.max_length - captions.shape[-1]
         if missing < 0:
-            raise ValueError(f'captions of {captions.shape[-1]} words where {self.max_length} is the most')
+            raise ValueError(f'captions of {captions.shape[-1]} words where at most {self.max_length} are allowed')
         return np.pad(captions, [(0, 0)] * (captions.ndim - 1) + [(0, missing)])
 
 
-def mean_statistics(parts):
-    """The statistics of a whole batch from those of its parts: a list of (images, dict of floats)."""
+def mean_statistics(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """The statistics of a batch from [(number of images, statistics)] of its parts."""
     images = sum(count for count, _ in parts)
     names = parts[0][1] if parts else ()
     return {name: sum(count * statistics[name] for count, statistics in parts) / images for name in names}
 
 
-def bleu_4(cider, captions, owners, references):
-    """BLEU-4 of each caption, float64 (B,), as coco-caption scores a sentence; arguments as for
-    `CiderD.scores`."""
+def bleu_4(cider: CiderD, captions: np.ndarray, owners: np.ndarray, references: Sequence[References]) -> np.ndarray:
+    """BLEU-4 of each caption, float64 (B,), as coco-caption scores a sentence; arguments as for `CiderD.scores`."""
     owners, scores = np.asarray(owners), np.zeros(len(captions))
     if not len(captions):
         return scores
-    # Where an image has fewer references, its first one again changes no closest length.
+    # An image with fewer references gets its first one again, which changes no closest length.
     lengths = padded([image.lengths for image in references])
     lengths = np.where(lengths > 0, lengths, lengths[:, :1])  # (I, R)
     for block, matches in cider.matches(captions, owners, references):
-        own = matches.ngrams.counts[matches.hits]
-        shares = np.minimum(own, matches.counts.max(1)) / own
+        own = matches.ngrams.counts[matches.hits]  # (H,)
+        shares = np.minimum(own, matches.counts.max(1)) / own  # each n-gram has as many entries as its count
         clipped = np.bincount(matches.ngrams.cells[matches.hits], shares,
-                              minlength=len(matches.lengths) * ORDERS).round().reshape(-1, ORDERS)
-        scores[block] = bleu_of(clipped, matches.lengths, closest(matches.lengths, lengths[owners[block]]))
+                              minlength=len(matches.lengths) * MAX_N).round().reshape(-1, MAX_N)
+        scores[block] = sentence_bleu(clipped, matches.lengths, closest(matches.lengths, lengths[owners[block]]))
     return scores
 
 
-def table_path(name, folder='data'):
-    """The document-frequency file that `--cached_tokens NAME` means: a path, or a bare name looked
-    up in `folder`, with or without `.p`.  Raises `DataError` with the command that makes one."""
+# ---- the document-frequency table ----
+
+def load_cider(name: str, folder: str = 'data') -> CiderD:
+    """The `CiderD` with the table of `--cached_tokens NAME`.  Raises `DataError`."""
+    return CiderD.from_pickle(table_path(name, folder), commands.NGRAMS)
+
+
+def table_path(name: str, folder: str = 'data') -> str:
+    """The document-frequency file of `--cached_tokens NAME`: a path, or a bare name in `folder`, with or without
+    `.p`.  Raises `DataError` with the command that makes one."""
     places = [name, f'{name}.p']
     if not os.path.dirname(name):
         places += [os.path.join(folder, name), os.path.join(folder, f'{name}.p')]
@@ -134,28 +149,24 @@ def table_path(name, folder='data'):
                     f'{", ".join(places)}); make it with:\n{commands.NGRAMS}')
 
 
-def load_cider(name, folder='data'):
-    """The `CiderD` of `--cached_tokens NAME`.  Raises `DataError`."""
-    return CiderD.from_pickle(table_path(name, folder), commands.NGRAMS)
+def check_table(cider: CiderD, references: Mapping[int, np.ndarray]) -> dict[str, float]:
+    """Check that the table was made from captions like these, with their vocabulary.
 
+    `references`: {image id: int (R, width)} of some training images.  With another vocabulary the scores would not
+    be low (n-grams that the table lacks weigh most), so the share of n-grams found is checked first: a table
+    holds all of its own captions.  Then each reference is scored against the others of its image.
 
-def check_table(cider, references):
-    """Check that the table was made from captions like these, in their vocabulary.
-
-    `references`: {image id: int (R, width)} of some training images.  A table made with another
-    vocabulary gives no low score (what it lacks weighs most), so first the n-grams are looked
-    for: training captions are all in their own table.  Then each reference, scored against its
-    image's others, must score as references do.  Returns {'coverage': share of the n-grams found,
-    'score': mean CIDEr-D, nan where no image has two references}.  Raises `DataError`.
+    Returns {'coverage': the share of n-grams found, 'score': the mean CIDEr-D, nan where no image has two
+    references}.  Raises `DataError`.
     """
     way_out = f'make it again with:\n{commands.NGRAMS}'
-    coverage = float(np.mean([cider.coverage(rows) for rows in references.values()]))
+    coverage = float(np.mean([cider.table.coverage(rows) for rows in references.values()]))
     if coverage < LEAST_COVERAGE:
         raise DataError(f'{cider.name} holds {coverage:.0%} of the n-grams of the training captions, not all '
                         'of them: it was made from other captions or with another vocabulary (--dict_json); '
                         + way_out)
-    if cider.idf.min() < 0:
-        raise DataError(f'{cider.name} has n-grams in more images than its ref_len, {cider.images:g}; '
+    if cider.table.idf.min() < 0:
+        raise DataError(f'{cider.name} has n-grams in more images than its ref_len, {cider.table.images:g}; '
                         + way_out)
     rows, others = [], []
     for image in map(np.asarray, references.values()):
@@ -167,5 +178,5 @@ def check_table(cider, references):
     score = float(cider.scores(padded(rows), np.arange(len(rows)), cider.prepare(others)).mean())
     if score < LEAST_SCORE:
         raise DataError(f'with {cider.name}, training captions score {score:.2f} against the others of their '
-                        f'image (on COCO it is about 0.9), so no reward could be told from noise; {way_out}')
+                        f'image (on COCO about 0.9), so rewards would be noise; {way_out}')
     return {'coverage': coverage, 'score': score}

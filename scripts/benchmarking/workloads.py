@@ -178,7 +178,7 @@ class Cider(Workload):
         self.table = naive.ngram_frequency(self.references)
         self.scorer = CiderD(self.table, images)
         self.ids = np.arange(images)
-        self.scorer.kept(self.ids, lambda image_id: self.references[image_id])
+        self.scorer.references_for(self.ids, lambda image_id: self.references[image_id])
         self.facts.update(captions=self.sizes.scored, ngrams=len(self.table), table_images=images)
         step = self.sizes.scored // self.copies
         self.starts = range(0, images, step)[:self.batches]

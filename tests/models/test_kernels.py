@@ -36,7 +36,7 @@ HAND_WRITTEN = {  # shapes of the inputs, and a function of them with a hand-wri
 
 @pytest.mark.parametrize('name', HAND_WRITTEN)
 def test_hand_written_gradients_equal_numerical_ones(name, monkeypatch):
-    monkeypatch.setattr('misc.training.losses.BLOCK', 2)
+    monkeypatch.setattr('misc.training.losses.TOKENS_AT_ONCE', 2)
     monkeypatch.setattr('models.kernels.xlinear.PAIRS', 8)
     shapes, function = HAND_WRITTEN[name]
     torch.manual_seed(1)

@@ -72,7 +72,7 @@ def test_gradients_equal_those_of_the_formulas(changes, request):
 
 @pytest.mark.parametrize('smoothing', (0.0, 0.3))
 def test_the_loss_in_blocks_is_the_mean_cross_entropy(smoothing, monkeypatch):
-    monkeypatch.setattr('misc.training.losses.BLOCK', 3)
+    monkeypatch.setattr('misc.training.losses.TOKENS_AT_ONCE', 3)
     torch.manual_seed(1)
     states, output, targets = torch.randn(8, 6), torch.nn.Linear(6, 11), torch.randint(0, 11, (8,))
     found = word_loss(states, output, targets, torch.full((8,), 1 / 8), smoothing)

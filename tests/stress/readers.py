@@ -278,7 +278,7 @@ def plain_validations(path):
 
 def table(path):
     cider = load_cider(str(path))
-    return {'images': cider.images, 'keys': cider.keys[1:], 'idf': cider.idf[1:]}
+    return {'images': cider.table.images, 'keys': cider.table.keys[1:], 'idf': cider.table.idf[1:]}
 
 
 def plain_table(path):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from misc.cli import DataError
-from misc.training.cider import LARGEST_INDEX, STRIDE, CiderD, last_places, lengths_of
+from misc.training.cider import CiderD
+from misc.training.ngrams import LARGEST_INDEX, STRIDE, last_not_above, lengths_of
 from tests import naive
 from tests.helpers.captions import odd_rows
 
@@ -24,7 +25,7 @@ def test_scores_equal_the_definition_on_anything(seed):
     captions[:12] = odd_rows(draw, 12, captions.shape[1], words)
     owners = draw.integers(0, 12, 60, dtype=np.int32)
     scores = scorer.scores(captions, owners, scorer.prepare(images))
-    wanted = [naive.cider_d(caption, images[owner], table, scorer.images)
+    wanted = [naive.cider_d(caption, images[owner], table, scorer.table.images)
               for caption, owner in zip(captions, owners)]
     np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-9)
 
@@ -78,7 +79,7 @@ def test_the_search_in_two_steps_finds_what_one_search_finds(size):
     table = np.concatenate([[0], np.sort(draw.choice(3000, size - 1, replace=False) + 1)]).astype(np.uint64)
     keys = np.concatenate([table, np.arange(3010, dtype=np.uint64), np.full(1, 2 ** 64 - 1, np.uint64)])
     wanted = np.searchsorted(table, keys, 'right') - 1
-    assert np.array_equal(last_places(table, table[::STRIDE], keys), wanted)
+    assert np.array_equal(last_not_above(table, table[::STRIDE], keys), wanted)
 
 
 def test_references_are_asked_for_once_and_blocks_do_not_show(monkeypatch):
@@ -94,7 +95,7 @@ def test_references_are_asked_for_once_and_blocks_do_not_show(monkeypatch):
     samples = np.stack([odd_rows(draw, 3, 12, 9) for _ in ids])
     scores = scorer.score(ids, samples, references_of)
     assert scores.shape == (42, 3) and asked == list(images)
-    monkeypatch.setattr('misc.training.cider.BLOCK', 7)
+    monkeypatch.setattr('misc.training.cider.CAPTIONS_AT_ONCE', 7)
     assert np.array_equal(scorer.score(ids, samples, references_of), scores) and len(asked) == 40
     fresh = CiderD(naive.ngram_frequency(images.values()), len(images))
     one_by_one = [fresh.score([i], rows[None], references_of)[0] for i, rows in zip(ids, samples)]
@@ -108,7 +109,7 @@ def test_a_table_is_read_from_a_pickle_and_a_wrong_one_is_refused(tmp_path):
         return path
 
     scorer = CiderD.from_pickle(saved({'document_frequency': {('1', '0'): 2.0}, 'ref_len': 9}))
-    assert scorer.images == 9 and scorer.look_up(scorer.keys[1:])[1] == pytest.approx(np.log(9 / 2))
+    assert scorer.table.images == 9 and scorer.table.look_up(scorer.table.keys[1:])[1] == pytest.approx(np.log(9 / 2))
     for table, ref_len, message in [
             ({('a', 'dog'): 1.0}, 9, 'idxs'), ({'12': 1.0}, 9, 'tuples'),
             ({('1',) * 5: 1.0}, 9, 'of 5 to 5 words'),

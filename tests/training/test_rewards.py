@@ -38,7 +38,7 @@ def test_bleu_equals_the_sentence_score_of_coco_caption_on_anything(seed):
     references, table, ids, samples, _ = scene(seed, words=[2, 6, 20][seed % 3])
     scorer = CiderD(table, len(references))
     rows, owners = samples.reshape(40, WIDTH), np.repeat(np.arange(10), 4)
-    got = bleu_4(scorer, rows, owners, scorer.kept(ids, references.get))
+    got = bleu_4(scorer, rows, owners, scorer.references_for(ids, references.get))
     wanted = [naive.sentence_bleu(naive.words_of(row), [naive.words_of(r) for r in references[ids[owner]]])
               for row, owner in zip(rows, owners)]
     np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-30)
@@ -150,7 +150,7 @@ def test_the_table_is_found_by_path_or_by_bare_name_and_a_missing_one_names_the_
     path = tmp_path / 'coco-train-idxs.p'
     path.write_bytes(pickle.dumps({'document_frequency': {('1',): 1.0}, 'ref_len': 3}, protocol=2))
     for name in ('coco-train-idxs', 'coco-train-idxs.p', str(path), str(path)[:-2]):
-        assert load_cider(name, folder=str(tmp_path)).images == 3
+        assert load_cider(name, folder=str(tmp_path)).table.images == 3
     with pytest.raises(DataError, match='--cached_tokens.*absent(.|\n)*python scripts/prepro_ngrams.py'):
         load_cider('absent', folder=str(tmp_path))
     assert '--split train' in commands.NGRAMS
