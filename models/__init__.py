@@ -14,10 +14,11 @@ Dimension letters, for the whole project:
     M  regions of all images, packed one after the other, without padding
     N  words of all captions, packed likewise, each caption's end included
     R  captions being decoded
+    G  groups of packed rows (an image's regions, a caption's words), of at most L rows each
 
 Masks are True for what is real or may be attended to.  Word 0 starts, ends and pads every caption.
 
-To add a model: a file with a subclass of `CaptionModel`, and a line in `MODELS`.
+To add a model: a file with a subclass of `CaptionModel`, a line in `MODELS`, and its name in opts.py.
 """
 
 from argparse import Namespace

@@ -43,10 +43,10 @@ class Memory(Protocol):
         """The memory of the chosen images."""
 
 
-M = TypeVar('M', bound=Memory)
+MemoryT = TypeVar('MemoryT', bound=Memory)
 
 
-class State(Generic[M]):
+class State(Generic[MemoryT]):
     """R captions being written: their images' memory, what the model keeps for each row, words so far.
 
     `images` are the rows' `Groups` by image: rows of one image lie side by side.  `caches` holds, for each
@@ -54,7 +54,7 @@ class State(Generic[M]):
     recurrent cell), or None before the first word.  `length` counts the words so far.
     """
 
-    def __init__(self, memory: M, images: Groups, caches: Sequence[Any], length: int) -> None:
+    def __init__(self, memory: MemoryT, images: Groups, caches: Sequence[Any], length: int) -> None:
         self.memory, self.images, self.caches, self.length = memory, images, caches, length
 
     @property
@@ -62,7 +62,7 @@ class State(Generic[M]):
         """The device of the state's tensors."""
         return self.images.device
 
-    def select(self, rows: Tensor) -> State[M]:
+    def select(self, rows: Tensor) -> State[MemoryT]:
         """The state of the chosen rows, (R',) long.
 
         Rows may repeat or be left out; those of an earlier image must stand before those of a later one.
@@ -78,7 +78,7 @@ class State(Generic[M]):
         return State(memory, Groups(counts, rows.device), caches, self.length)
 
 
-class CaptionModel(nn.Module, Generic[M]):
+class CaptionModel(nn.Module, Generic[MemoryT]):
     """A captioner: a subclass defines the methods that raise `NotImplementedError` here.
 
     vocab_size   V: words + 1; index 0 starts and ends a sentence
@@ -92,11 +92,11 @@ class CaptionModel(nn.Module, Generic[M]):
     needs: tuple[str, ...]
     output: nn.Linear
 
-    def encode(self, batch: Batch) -> M:
+    def encode(self, batch: Batch) -> MemoryT:
         """A batch -> the memory of its I images."""
         raise NotImplementedError
 
-    def word_states(self, memory: M, captions: Tensor,
+    def word_states(self, memory: MemoryT, captions: Tensor,
                     lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Teacher forcing up to the output layer, for real words and ends alone.
 
@@ -105,11 +105,11 @@ class CaptionModel(nn.Module, Generic[M]):
         """
         raise NotImplementedError
 
-    def first_caches(self, memory: M, images: Groups) -> Sequence[Cache | None]:
+    def first_caches(self, memory: MemoryT, images: Groups) -> Sequence[Cache | None]:
         """The `caches` of a `State` of empty captions, the `Groups` of which are `images`."""
         raise NotImplementedError
 
-    def step(self, words: Tensor, state: State[M]) -> tuple[Tensor, State[M]]:
+    def step(self, words: Tensor, state: State[MemoryT]) -> tuple[Tensor, State[MemoryT]]:
         """The last words (R,) long of every row (0 at the start) -> log-probabilities (R, V) of the next word,
         and the new state."""
         raise NotImplementedError
@@ -124,12 +124,12 @@ class CaptionModel(nn.Module, Generic[M]):
         `word_states` passes them to the attention modules."""
         return positions
 
-    def start(self, memory: M, copies: int = 1) -> State[M]:
+    def start(self, memory: MemoryT, copies: int = 1) -> State[MemoryT]:
         """A `State` of `copies` empty captions for each image of the memory."""
         images = Groups([copies] * len(memory), memory.groups.device)
         return State(memory, images, self.first_caches(memory, images), 0)
 
-    def forward(self, memory: M, captions: Tensor) -> Tensor:
+    def forward(self, memory: MemoryT, captions: Tensor) -> Tensor:
         """Teacher forcing: log-probabilities (I, S, T + 1, V) of each caption's words and its end.
 
         `captions` (I, S, T) long, zero padded, without the start token.  Position t holds the distribution of
@@ -140,7 +140,7 @@ class CaptionModel(nn.Module, Generic[M]):
         out = log_probs.new_zeros(I * S * (T + 1), self.vocab_size)
         return out.index_copy(0, positions, log_probs).view(I, S, T + 1, self.vocab_size)
 
-    def word_log_probs(self, memory: M, captions: Tensor,
+    def word_log_probs(self, memory: MemoryT, captions: Tensor,
                        lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """As `forward`, for real words and ends alone: log-probabilities (N, V), and (N,) long, their positions
         in the flattened (I * S * (T + 1)).
@@ -151,7 +151,7 @@ class CaptionModel(nn.Module, Generic[M]):
         hidden, positions = self.word_states(memory, captions, lengths)
         return self.log_probs(hidden), positions
 
-    def word_attention(self, memory: M, captions: Tensor,
+    def word_attention(self, memory: MemoryT, captions: Tensor,
                        lengths: Sequence[int] | None = None) -> dict[str, Tensor] | None:
         """Attention weights of each word over the regions of its image, at the step that predicts it.
 

@@ -1,6 +1,6 @@
 """Packed rows: the real regions or words of a batch, one after the other, without padding.
 
-The dimension letters are those of `models/__init__.py`; here G groups of at most L rows hold N rows in all.
+The dimension letters are those of `models/__init__.py`; N is any number of packed rows.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
