@@ -45,12 +45,9 @@ def load(run: Path | Sequence[Path] | None = None, *, model: Path | Sequence[Pat
     if (run is None) == (model is None) or (model is None) != (infos is None):
         raise UsageError('give the folder of a run, or model= and infos=, its files')
     if run is not None:
-        files = [model_files(folder) for folder in as_list(run)]
-    else:
-        files = list(zip(as_list(model), as_list(infos), strict=True))
-    parsed, given = opts.eval_options_from(
-        model=[os.fspath(path) for path, _ in files], infos_path=[os.fspath(path) for _, path in files],
-        image_folder='pictures', **options)
+        model, infos = zip(*map(model_files, as_list(run)))
+    parsed, given = opts.eval_options_from(model=as_list(model), infos_path=as_list(infos), image_folder='pictures',
+                                           **options)
     return Captioner(parsed, given)
 
 

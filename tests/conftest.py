@@ -15,7 +15,7 @@ import train
 from misc.cli import UserError
 from misc.dataset.features import open_source
 from misc.dataset.packed import write_packed
-from tests.helpers import ROOT, tiny
+from tests.helpers import ROOT, pictures, tiny
 from tests.helpers import browser as browsers
 from tests.helpers import networks as small_networks
 
@@ -55,6 +55,16 @@ def root(trained_root, tmp_path, monkeypatch):
     (tmp_path / 'here').mkdir()
     monkeypatch.chdir(tmp_path / 'here')
     return shutil.copytree(trained_root, tmp_path / 'root')
+
+
+@pytest.fixture(scope='session')
+def pictures_root(tmp_path_factory):
+    """The tiny corpus with pictures, the regions that are found in them, and a run on those in `run`; tests share it
+    and only read it."""
+    root = pictures.write_pictures(tmp_path_factory.mktemp('pictures') / 'root')
+    pictures.train_run(root, root / 'run', '--max_epochs', 10, '--learning_rate', 5e-3, '--dropout', 0,
+                       '--drop_prob_lm', 0)
+    return root
 
 
 @pytest.fixture

@@ -19,52 +19,23 @@ from misc.pictures.finder import Finder
 from misc.run import checkpoint
 from scripts import extract_regions
 from tests.helpers import several, tiny
-from tests.helpers.networks import photo, put_in_place, save_weights
+from tests.helpers.networks import photo, save_weights
 from tests.helpers.pages import read_page
-from tests.helpers.preparing import record, write_split
+from tests.helpers.pictures import BOXED, train_run
 
-BOXED = ('--input_grid_vec_dir', '')   # grid vectors are computed from boxes
 TEST_ROWS = range(12, 16)
 
 
-def train_run(root, folder, *flags):
-    """Train a tiny model on the regions that were found in the corpus's pictures."""
-    tiny.run(train, tiny.train_flags(root, folder, *BOXED, '--input_img_feat_dir', root / 'grid_att',
-                                     '--input_box_dir', root / 'grid_box', '--img_feat_size', 2048, *flags))
-
-
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory):
-    """A corpus with pictures and the regions that are found in them, and a run on it."""
-    root = tiny.write_corpus(tmp_path_factory.mktemp('own') / 'root')
-    images = json.loads((root / 'talk.json').read_text())['images']
-    for image in images:
-        path = root / 'images' / image['file_path']
-        path.parent.mkdir(parents=True, exist_ok=True)
-        photo(image['id'], *((64, 48) if image['id'] % 2 else (48, 64))).save(path)
-    records = [{**record(image['id'], image['split'], 'a dog'), 'filepath': image['file_path'].split('/')[0]}
-               for image in images]
-    with pytest.MonkeyPatch.context() as patch:
-        put_in_place(patch, root)
-        assert not tiny.run(extract_regions, [
-            '--input_json', write_split(root / 'split.json', records), '--images_root', root / 'images',
-            '--output_dir', root / 'grid', '--detector', 'grid', '--grid_size', 2, '--random_weights', 1,
-            '--device', 'cpu'])
-    train_run(root, root / 'run', '--max_epochs', 10, '--learning_rate', 5e-3, '--dropout', 0,
-              '--drop_prob_lm', 0)
-    return root
-
-
 @pytest.fixture
-def own(whole, tmp_path, monkeypatch, networks):
+def own(pictures_root, tmp_path, monkeypatch, networks):
     """The corpus; the folder `pictures` holds those of its test split, and programs run in an empty folder."""
     (tmp_path / 'here').mkdir()
     monkeypatch.chdir(tmp_path / 'here')
     (tmp_path / 'pictures' / 'deep').mkdir(parents=True)
     for row in TEST_ROWS:
         folder = tmp_path / 'pictures' / ('deep' if row > 13 else '')
-        shutil.copy(whole / 'images' / 'val2014' / f'{100 + row}.jpg', folder)
-    return whole
+        shutil.copy(pictures_root / 'images' / 'val2014' / f'{100 + row}.jpg', folder)
+    return pictures_root
 
 
 def caption_flags(folder, place, *flags):
@@ -389,10 +360,11 @@ def test_what_cannot_be_is_refused(own, tmp_path):
         caption(marked, pictures, '--cnn_weight_dir', tmp_path)
 
 
-def test_a_model_of_features_of_another_size_is_refused_before_anything_is_looked_at(whole, tmp_path, monkeypatch):
+def test_a_model_of_features_of_another_size_is_refused_before_anything_is_looked_at(
+        pictures_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photo(1).save(tmp_path / 'a.jpg')
-    tiny.run(train, tiny.train_flags(whole, tmp_path / 'run', '--max_epochs', 1))
+    tiny.run(train, tiny.train_flags(pictures_root, tmp_path / 'run', '--max_epochs', 1))
     assert checkpoint.read_infos(str(tmp_path / 'run' / 'infos_tiny.pkl'))['regions'] is None
     with pytest.raises(UsageError, match='img_feat_size 12.* 2048 numbers'):
         caption(tmp_path / 'run', tmp_path / 'a.jpg', '--detector', 'grid')

@@ -3,12 +3,14 @@
 import json
 import types
 
+import numpy as np
 import pytest
 import torch
 
 import eval as evaluation
 import opts
 import train
+from misc.captioner import load
 from misc.cli import UsageError
 from misc.dataset.corpus import Corpus
 from misc.run import checkpoint
@@ -75,6 +77,27 @@ def test_each_model_trains_in_both_phases_and_decodes_in_every_way(trained, name
     # An image is captioned as it is by itself.
     alone = evaluate(corpus, [folders[name]], '--batch_size', 1, '--beam_size', 5, '--sample_n', 5)
     assert [entry['caption'] for entry in alone] == [entry['caption'] for entry in best]
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_the_python_interface_captions_arrays_as_evaluation_does(trained, name):
+    corpus, folders = trained
+    entries = evaluate(corpus, [folders[name]], '--beam_size', 3)
+    captioner = load(model=folders[name] / 'model.pth', infos=folders[name] / 'infos_tiny.pkl', device='cpu',
+                     beam_size=3)
+    features = [np.load(corpus / 'att' / f'{entry["image_id"]}.npz')['feat'] for entry in entries]
+    boxes = [np.load(corpus / 'rel' / f'{entry["image_id"]}.npy') for entry in entries]
+    captions = captioner.caption(features=features, boxes=boxes)
+    assert [caption.text for caption in captions] == [entry['caption'] for entry in entries]
+    for caption, entry, regions in zip(captions, entries, boxes):
+        assert caption.log_prob == pytest.approx(entry['log_prob'], abs=1e-3)
+        if name == 'show_tell':
+            assert caption.attention is None
+        else:
+            assert caption.attention.shape == (len(caption.words), len(regions))
+    if name not in opts.PLACED:
+        without = captioner.caption(features=features[0])
+        assert without.text == captions[0].text and without.boxes is None
 
 
 def test_rewarded_samples_are_fed_as_they_are(trained, tmp_path, monkeypatch):
