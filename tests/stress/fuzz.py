@@ -1,20 +1,18 @@
-"""Damages valid inputs of every reader of the project, from a seed, and looks at what comes of it.
+"""Damage valid inputs of every reader of the project and check what the readers make of them.
 
     python -m tests.stress.fuzz --cases 10000 --seed 0
     python -m tests.stress.fuzz --only labels --case 123
 
-Two things may come of a case: what the damaged file says, as a plain reader of its own reads it (or what the
-whole file says, where the damage hit nothing that counts); or a message for the user that names the file.
-Anything else fails, and is printed with the command that repeats it: another error, another value, a process
-that dies, hangs, or takes too much memory.
+A case passes if the reader returns what an independent plain reader finds in the damaged file (or in the whole file,
+where the damage hit nothing that matters), or if it refuses with a message for the user that names the file.
+Anything else fails and is printed with the command that repeats it: another error, another value, a process that
+dies, hangs or takes too much memory.
 """
 
-import argparse
 import collections
 import multiprocessing
 import multiprocessing.connection
 import os
-import pathlib
 import random
 import resource
 import shutil
@@ -24,39 +22,50 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from misc.cli import DataError, Parser, UsageError, number_in, run_command
+from tests.stress import readers, samples
+from tests.stress.mutations import mutated
 
 SECONDS = 20            # that a case may take
-ROOM = 2 << 30          # bytes of memory that reading small files may take
+ROOM = 2 << 30          # bytes of memory that reading a small file may take
 RIGHT, REFUSED, FAILED = 'read rightly', 'refused by name', 'FAILED'
+Case = tuple[str, int]             # the reader and the number of the case
+Outcome = tuple[str, str, str]     # RIGHT, REFUSED or FAILED; what was done to the file; what is wrong
 
 
-def main(arguments=None):
-    """Run the cases; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--cases', type=int, default=10000, help='in all, shared evenly by the readers')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--only', metavar='READER', help='one reader alone')
-    parser.add_argument('--case', type=int, metavar='N', help='one case alone, with its traceback')
-    parser.add_argument('--processes', type=int, default=os.cpu_count())
-    options = parser.parse_args(arguments)
-    from tests.stress.readers import READERS
-    names = [options.only] if options.only else list(READERS)
+def main() -> int:
+    """Run the cases; the exit status is 1 if one failed."""
+    parser = Parser(description=__doc__)
+    parser.add_argument('--cases', type=number_in(int, 1), default=10000, help='in all, shared evenly by the readers')
+    parser.add_argument('--seed', type=int, default=0, help='damage the files differently')
+    parser.add_argument('--only', choices=readers.READERS, metavar='READER', help='test only this reader')
+    parser.add_argument('--case', type=int, metavar='N', help='run only this case, and show its traceback')
+    parser.add_argument('--processes', type=number_in(int, 1), default=os.cpu_count(), help='worker processes')
+    options = parser.parse_args()
+    names = [options.only] if options.only else list(readers.READERS)
     numbers = [options.case] if options.case is not None else range(-(-options.cases // len(names)))
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='fuzz_') as folder:
-        found = run(pathlib.Path(folder), [(name, number) for number in numbers for name in names],
+        found = run(Path(folder), [(name, number) for number in numbers for name in names],
                     options.seed, options.processes, options.case is not None)
     print_summary(found, options.seed, time.monotonic() - started)
     return 1 if any(outcome == FAILED for outcome, _, _ in found.values()) else 0
 
 
-def print_summary(found, seed, seconds):
-    """A line for each failure, a table of the readers, and the sum."""
-    by_reader = collections.defaultdict(collections.Counter)
-    for (name, number), (outcome, done, told) in found.items():
+def print_summary(found: Mapping[Case, Outcome], seed: int, seconds: float) -> None:
+    """Print a line for each failure, a table of the readers, and the totals."""
+    by_reader: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for (name, number), (outcome, done, problem) in found.items():
         by_reader[name][outcome] += 1
         if outcome == FAILED:
-            print(f'FAILED {name} case {number} ({done}): {told}\n'
+            print(f'FAILED {name} case {number} ({done}): {problem}\n'
                   f'       python -m tests.stress.fuzz --seed {seed} --only "{name}" --case {number}')
     for name, counts in by_reader.items():
         print(f'{name:24s}' + ''.join(f'{counts[outcome]:6d} {outcome}' for outcome in (RIGHT, REFUSED, FAILED)))
@@ -65,12 +74,12 @@ def print_summary(found, seed, seconds):
           + ', '.join(f'{total[outcome]} {outcome}' for outcome in (RIGHT, REFUSED, FAILED)))
 
 
-def run(folder, cases, seed, processes, loud=False):
-    """{case: (outcome, what was done, what is wrong)} of `cases`, (reader, number); files lie in `folder`."""
-    from tests.stress.samples import write_samples
-    write_samples(folder / 'whole')
-    found, waiting = {}, collections.deque(cases)
-    workers = [Worker(folder, place, seed, loud) for place in range(min(processes, len(cases)))]
+def run(folder: Path, cases: Sequence[Case], seed: int, processes: int, verbose: bool = False) -> dict[Case, Outcome]:
+    """Run `cases` on samples written into `folder` -> their outcomes."""
+    samples.write_samples(folder / 'whole')
+    found: dict[Case, Outcome] = {}
+    waiting = collections.deque(cases)
+    workers = [Worker(folder, number, seed, verbose) for number in range(min(processes, len(cases)))]
     try:
         while len(found) < len(cases):
             for worker in workers:
@@ -88,122 +97,122 @@ def run(folder, cases, seed, processes, loud=False):
 
 
 class Worker:
-    """A process that does one case after the other; another takes its place when it dies or hangs."""
+    """A process that does one case after the other; a new one takes its place if it dies or hangs."""
 
-    def __init__(self, folder, place, seed, loud):
-        self.folder, self.seed, self.loud = folder / f'worker{place}', seed, loud
+    def __init__(self, folder: Path, number: int, seed: int, verbose: bool) -> None:
+        self.folder, self.seed, self.verbose = folder / f'worker{number}', seed, verbose
         shutil.copytree(folder / 'whole', self.folder)
-        self.case = None
+        self.case: Case | None = None
+        self.since = 0.0
         self._start()
 
     def _start(self):
         context = multiprocessing.get_context('fork')
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, self.folder, self.seed, self.loud), daemon=True)
+        self.process = context.Process(target=serve, args=(theirs, self.folder, self.seed, self.verbose), daemon=True)
         self.process.start()
         theirs.close()
 
-    def give(self, case):
+    def give(self, case: Case) -> None:
+        """Let the process do a case."""
         self.case, self.since = case, time.monotonic()
         self.pipe.send(case)
 
-    def is_late(self):
+    def is_late(self) -> bool:
+        """Whether its case takes too long."""
         return time.monotonic() - self.since > SECONDS
 
-    def take(self):
-        """(the case, what came of it)."""
+    def take(self) -> tuple[Case | None, Outcome]:
+        """(its case, the outcome); the process is free again, or replaced by a new one with whole files."""
         case, self.case = self.case, None
         try:
             if self.pipe.poll():
                 return case, self.pipe.recv()
-            told = f'took more than {SECONDS} s'
+            problem = f'took more than {SECONDS} s'
             self.process.kill()
             self.process.join()
         except (EOFError, ConnectionError):
             self.process.join()
-            told = f'the process died ({signal.Signals(-self.process.exitcode).name})' \
+            problem = f'the process died ({signal.Signals(-self.process.exitcode).name})' \
                 if self.process.exitcode < 0 else f'the process ended ({self.process.exitcode})'
         self.end()
         shutil.rmtree(self.folder)
         shutil.copytree(self.folder.parent / 'whole', self.folder)
         self._start()
-        return case, (FAILED, 'unknown', told)
+        return case, (FAILED, 'unknown', problem)
 
-    def end(self):
+    def end(self) -> None:
+        """End the process."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
-def serve(pipe, folder, seed, loud):
-    """Do the cases that come through the pipe, until it closes."""
-    import torch
+def serve(pipe: Connection, folder: Path, seed: int, verbose: bool) -> None:
+    """The main function of a worker process: do the cases that come through the pipe until it closes."""
     torch.set_num_threads(1)
     warnings.simplefilter('ignore')
     os.chdir(folder)
-    sys.stdout = open(os.devnull, 'w')
-    if not loud:
-        sys.stderr = open(os.devnull, 'w')
-        os.dup2(sys.stderr.fileno(), 2)
-    used = int(pathlib.Path('/proc/self/statm').read_text().split()[0]) * os.sysconf('SC_PAGE_SIZE')
-    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
-    while True:
-        try:
-            name, number = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(outcome_of(name, number, folder, seed, loud))
+    with open(os.devnull, 'w', encoding='utf-8') as nothing:
+        sys.stdout = nothing
+        if not verbose:
+            sys.stderr = nothing
+            os.dup2(nothing.fileno(), 2)
+        used = int(Path('/proc/self/statm').read_text().split()[0]) * os.sysconf('SC_PAGE_SIZE')
+        resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
+        while True:
+            try:
+                name, number = pipe.recv()
+            except EOFError:
+                return
+            pipe.send(outcome_of(name, number, folder, seed, verbose))
 
 
-def outcome_of(name, number, folder, seed, loud=False):
-    """(outcome, what was done, what is wrong) of a case, on the samples in `folder`, which are whole again
-    afterwards."""
-    from misc.cli import DataError, UsageError
-    from tests.stress.mutations import mutated
-    from tests.stress.readers import READERS, same
-    reader = READERS[name]
+def outcome_of(name: str, number: int, folder: Path, seed: int, verbose: bool = False) -> Outcome:
+    """Do a case on the samples in `folder`, which are whole again afterwards."""
+    reader = readers.READERS[name]
     path = folder / reader.path
     content = path.read_bytes()
     damaged, done = mutated(random.Random(f'{seed} {name} {number}'), content, reader.form)
     try:
-        put(path, damaged)
+        replace(path, damaged)
         try:
             value = reader.read(path)
         except (DataError, UsageError) as error:
-            if loud:
+            if verbose:
                 print(error, file=sys.stderr)
             named = path.name in str(error) or str(path.parent) in str(error)
             return (REFUSED, done, '') if named else (FAILED, done, f'a message without the file: {error}')
         except Exception as error:
-            if loud:
+            if verbose:
                 traceback.print_exc()
             return FAILED, done, f'{type(error).__name__}: {str(error)[:200]}'
-        put(path, damaged)  # which some commands write anew
-        plain = said_plainly(reader, path, loud)
-        if same(value, plain):
+        replace(path, damaged)  # some commands rewrite it
+        plain = plain_value(reader, path, verbose)
+        if readers.same(value, plain):
             return RIGHT, done, ''
-        put(path, content)
-        if same(value, said_plainly(reader, path, loud)):
+        replace(path, content)
+        if readers.same(value, plain_value(reader, path, verbose)):
             return RIGHT, done, ''
-        if loud:
+        if verbose:
             print(f'read:  {value!r:.2000}\nplain: {plain!r:.2000}', file=sys.stderr)
         return FAILED, done, f'a wrong value (a plain reader: {plain!r:.120})'
     finally:
-        put(path, content)
+        replace(path, content)
 
 
-def said_plainly(reader, path, loud):
+def plain_value(reader: readers.Reader, path: Path, verbose: bool) -> Any:
     """What the plain reader makes of a file: a value, or an error."""
     try:
         return reader.plain(path)
     except Exception as error:
-        if loud:
+        if verbose:
             traceback.print_exc()
         return error
 
 
-def put(path, content):
-    """Let `path` hold `content`, or be a folder where that is None."""
+def replace(path: Path, content: bytes | None) -> None:
+    """Let `path` be a file with `content`, or a folder if that is None."""
     if path.is_dir():
         shutil.rmtree(path)
     if content is None:
@@ -214,4 +223,4 @@ def put(path, content):
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

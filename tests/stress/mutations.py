@@ -1,7 +1,7 @@
-"""Seeded damage to files: to their bytes, and to what they say.
+"""Seeded damage to files: to their bytes, and to the values in them.
 
-A mutation is a function (random, value) -> value, `random` a `random.Random`.  Those of bytes know nothing of
-the form; those of values keep the file whole and change what is in it.
+A mutation is a function (random, content) -> content, with `random` a `random.Random`.  Mutations of bytes ignore the
+format; mutations of values keep the file well-formed and change what is in it.
 """
 
 import argparse
@@ -12,6 +12,9 @@ import json
 import math
 import pickle
 import struct
+from collections.abc import Sequence
+from random import Random
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,34 +23,34 @@ from PIL import Image
 
 from tests.stress import plainly
 
-DEEP, DIGITS = '@deep@', '@digits@'  # in JSON: nested a hundred thousand deep; a number of 5000 digits
+DEEP, DIGITS = '@deep@', '@digits@'  # stand in JSON for 100,000 nested lists, and for a number of 5000 digits
 
 
-def flipped(random, content):
-    """One to eight bits are others."""
+def flipped(random: Random, content: bytes) -> bytes:
+    """One to eight bits are flipped."""
     content = bytearray(content)
     for _ in range(random.randint(1, 8)):
         content[random.randrange(len(content))] ^= 1 << random.randrange(8)
     return bytes(content)
 
 
-def cut(random, content):
+def cut(random: Random, content: bytes) -> bytes:
     """The end is missing."""
     return content[:random.randrange(len(content))]
 
 
-def beheaded(random, content):
+def beheaded(random: Random, content: bytes) -> bytes:
     """The beginning is missing."""
     return content[random.randint(1, len(content)):]
 
 
-def zeroed(random, content):
+def zeroed(random: Random, content: bytes) -> bytes:
     """A run of bytes is zero, as after a crash of a file system."""
     start, length = random.randrange(len(content)), 1 << random.randint(0, 12)
     return content[:start] + bytes(len(content[start:start + length])) + content[start + length:]
 
 
-def noisy(random, content):
+def noisy(random: Random, content: bytes) -> bytes:
     """A run of bytes is noise."""
     start, length = random.randrange(len(content)), random.randint(1, 64)
     return content[:start] + random.randbytes(len(content[start:start + length])) + content[start + length:]
@@ -58,26 +61,26 @@ def _block(random, content):
     return start, start + random.randint(1, max(1, len(content) // 4))
 
 
-def doubled(random, content):
-    """A block is there twice."""
+def doubled(random: Random, content: bytes) -> bytes:
+    """A block is repeated."""
     start, end = _block(random, content)
     return content[:end] + content[start:end] + content[end:]
 
 
-def moved(random, content):
-    """A block is at another place."""
+def moved(random: Random, content: bytes) -> bytes:
+    """A block is moved to another place."""
     start, end = _block(random, content)
     rest, place = content[:start] + content[end:], random.randint(0, len(content) - len(content[start:end]))
     return rest[:place] + content[start:end] + rest[place:]
 
 
-def longer(random, content):
-    """Something is appended: noise, zeros, or the file itself."""
+def longer(random: Random, content: bytes) -> bytes:
+    """Noise, zeros, or the file itself is appended."""
     return content + random.choice([random.randbytes(random.randint(1, 999)), bytes(512), content])
 
 
-def extreme(random, content):
-    """A number of 1 to 8 bytes, most often in the head or at the end, is as small or large as can be."""
+def extreme(random: Random, content: bytes) -> bytes:
+    """A number of 1 to 8 bytes, most often near the beginning or the end, has an extreme value."""
     size = random.choice([1, 2, 4, 8])
     last = max(1, len(content) - size)
     place = random.choice([random.randrange(last), random.randrange(min(last, 256)),
@@ -87,7 +90,7 @@ def extreme(random, content):
     return content[:place] + value + content[place + size:]
 
 
-def emptied(random, content):
+def emptied(random: Random, content: bytes) -> bytes:
     """The file has 0 bytes."""
     return b''
 
@@ -96,8 +99,8 @@ BYTES = (flipped, flipped, flipped, cut, beheaded, zeroed, noisy, doubled, moved
          extreme, emptied)
 
 
-def places_in(value):
-    """All (container, key) of lists, dicts and namespaces in `value`, at any depth."""
+def places_in(value: Any) -> list[tuple[Any, Any]]:
+    """All (container, key) of lists, dicts and Namespaces in `value`, at any depth."""
     found, waiting = [], [value]
     while waiting:
         container = waiting.pop()
@@ -109,8 +112,8 @@ def places_in(value):
     return found
 
 
-def odd_values(random, old, more=()):
-    """A value that does not belong where `old` was."""
+def odd_values(random: Random, old: Any, more: Sequence[Any] = ()) -> Any:
+    """A value that may not belong in place of `old`; `more` are further candidates."""
     number = old if isinstance(old, (int, float)) else 1
     return random.choice([
         None, True, False, 0, 1, -1, -number, number + 1, number + 0.5, 2 ** 31, 2 ** 63, 10 ** 30, 1e308, -1e308,
@@ -118,8 +121,8 @@ def odd_values(random, old, more=()):
         '\u202e', [], {}, [old], [old, old], {'a': old}, [[[]]], *more])
 
 
-def changed(random, value, more=()):
-    """A copy of `value` (dicts, lists and what is in them) with one to three things out of place."""
+def changed(random: Random, value: Any, more: Sequence[Any] = ()) -> Any:
+    """A copy of nested dicts and lists with one to three entries dropped, replaced, repeated, swapped or renamed."""
     value = copy.deepcopy(value)
     for _ in range(random.choice([1, 1, 1, 2, 3])):
         places = places_in(value)
@@ -142,15 +145,15 @@ def changed(random, value, more=()):
     return value
 
 
-def json_value(random, content):
-    """A JSON file that says something else."""
+def json_value(random: Random, content: bytes) -> bytes:
+    """A JSON file with another value."""
     text = json.dumps(changed(random, json.loads(content), (DEEP, DIGITS)), ensure_ascii=random.random() < 0.5)
     text = text.replace(f'"{DEEP}"', '[' * 100000 + ']' * 100000).replace(f'"{DIGITS}"', '9' * 5000)
     return text.encode('utf-8', 'surrogatepass')
 
 
-def json_lines(random, content):
-    """A file of a JSON value a line, one of which says something else, or is there twice, or is gone."""
+def json_lines(random: Random, content: bytes) -> bytes:
+    """A JSON Lines file with one line changed, repeated, emptied or removed."""
     lines = content.splitlines()
     place = random.randrange(len(lines))
     lines[place:place + 1] = random.choice([[], [lines[place]] * 2, [b''], [json_value(random, lines[place])] * 1,
@@ -158,8 +161,8 @@ def json_lines(random, content):
     return b'\n'.join(lines) + random.choice([b'', b'\n'])
 
 
-def pickled_value(random, content):
-    """A pickle that holds something else, all of it plain."""
+def pickled_value(random: Random, content: bytes) -> bytes:
+    """A pickle of another plain value."""
     from misc.disk import pickles
     more = (np.float64(math.nan), np.arange(3), np.zeros((2, 2), np.uint8), b'\xff', (1, 2), {1}, np.int64(-5),
             argparse.Namespace(a=1), 3 + 4j, np.array('a'), np.bool_(True))
@@ -169,8 +172,8 @@ def pickled_value(random, content):
     return pickle.dumps(changed(random, value, more), protocol=random.choice([0, 2, 2, 4]))
 
 
-def odd_arrays(random, array):
-    """An array that is not what it was, and may be what it should not be."""
+def odd_arrays(random: Random, array: Any) -> Any:
+    """An array with another element, type, shape or order."""
     array = np.array(array)
     flat = array.reshape(-1)
     with np.errstate(all='ignore'):
@@ -190,15 +193,15 @@ def odd_arrays(random, array):
             lambda: array.T, lambda: array.astype(np.longdouble)])()
 
 
-def npy(random, content):
+def npy(random: Random, content: bytes) -> bytes:
     """An .npy file of another array."""
     file = io.BytesIO()
     np.save(file, odd_arrays(random, np.load(io.BytesIO(content))))
     return file.getvalue()
 
 
-def npz(random, content):
-    """An .npz file of another array, or under another name, or with more beside it."""
+def npz(random: Random, content: bytes) -> bytes:
+    """An .npz file of another array, or with other names."""
     array, file = np.load(io.BytesIO(content))['feat'], io.BytesIO()
     odd = odd_arrays(random, array)
     held = random.choice([{'feat': odd}, {'feat': odd}, {'feat': odd}, {'other': array},
@@ -207,8 +210,8 @@ def npz(random, content):
     return file.getvalue()
 
 
-def hdf5(random, content):
-    """An HDF5 file with one data set that is gone, or is something else."""
+def hdf5(random: Random, content: bytes) -> bytes:
+    """An HDF5 file with one data set or group removed or replaced."""
     file = io.BytesIO(content)
     with h5py.File(file, 'r+') as inside:
         names = []
@@ -231,12 +234,12 @@ def hdf5(random, content):
     return file.getvalue()
 
 
-def storable(array):
-    """`array`, or its text where HDF5 has no such type."""
+def storable(array: Any) -> np.ndarray:
+    """`array`, or a text where HDF5 has no such type."""
     return array if np.asarray(array).dtype.kind in 'fiub' else np.array([b'text'])
 
 
-def odd_tensors(random, tensor):
+def odd_tensors(random: Random, tensor: torch.Tensor) -> torch.Tensor:
     """A tensor of another type, shape or value."""
     values = tensor.detach().clone()
     if values.numel() and values.is_floating_point() and random.random() < 0.5:
@@ -252,8 +255,8 @@ def odd_tensors(random, tensor):
         lambda: torch.nn.Parameter(values.float()), lambda: values.to(torch.bfloat16)])()
 
 
-def tensors(random, content):
-    """A .pth file, of today's form or the older one, of other tensors."""
+def tensors(random: Random, content: bytes) -> bytes:
+    """A .pth file of other tensors, in the zip layout or the one before PyTorch 1.6."""
     value = torch.load(io.BytesIO(content), weights_only=True)
     places = [(container, key) for container, key in places_in(value) if torch.is_tensor(container[key])]
     if places and random.random() < 0.6:
@@ -262,16 +265,16 @@ def tensors(random, content):
     else:
         value = changed(random, value, (torch.zeros(2), torch.tensor(math.nan), np.float64(2), (1,)))
     if random.random() >= 0.6:
-        with contextlib.suppress(KeyError):  # of tensors of a kind that the plain reader does not know
+        with contextlib.suppress(KeyError):  # the plain reader does not know this type of tensor
             return older_layout(value)
     file = io.BytesIO()
     torch.save(value, file)
     return file.getvalue()
 
 
-def older_layout(value):
-    """What PyTorch before 1.6 writes, but the same every time: its names of storages, by which they are sorted,
-    are addresses in memory; here they are numbers, in the order in which the tensors name them."""
+def older_layout(value: object) -> bytes:
+    """The file that PyTorch before 1.6 writes, but the same every time: PyTorch names and sorts storages by their
+    addresses in memory; here their names are numbers, in the order in which the tensors refer to them."""
     file = io.BytesIO()
     torch.save(value, file, _use_new_zipfile_serialization=False)
     content = file.getvalue()
@@ -284,13 +287,13 @@ def older_layout(value):
     return head + pickle.dumps(numbers, 2) + b''.join(storages[name] for name in names)
 
 
-def binary_text(text):
-    """A text as binary pickles have it."""
+def binary_text(text: str) -> bytes:
+    """A text in the encoding of binary pickles."""
     return b'X' + struct.pack('<I', len(text)) + text.encode()
 
 
-def tsv(random, content):
-    """A file of columns in which a line has something else in a column, or is there twice, or is gone."""
+def tsv(random: Random, content: bytes) -> bytes:
+    """A file of columns with a line changed, repeated or removed."""
     lines = content.splitlines(keepends=True)
     place = random.randrange(len(lines))
     columns = lines[place].split(b'\t')
@@ -304,7 +307,7 @@ def tsv(random, content):
     return b''.join(lines)
 
 
-def picture(random, content):
+def picture(random: Random, content: bytes) -> bytes:
     """A picture of another size, mode or format."""
     image, file = Image.open(io.BytesIO(content)), io.BytesIO()
     mode = random.choice(['L', 'RGB', 'RGBA', 'CMYK', 'P', '1', 'I', 'F', 'I;16', 'LA', 'YCbCr'])
@@ -312,7 +315,7 @@ def picture(random, content):
     form = random.choice(['PNG', 'JPEG', 'GIF', 'TIFF', 'WEBP', 'BMP'])
     try:
         image.convert(mode).resize(size).save(file, form)
-    except (OSError, ValueError):  # a mode that the format does not have
+    except (OSError, ValueError):  # the format does not have this mode
         return flipped(random, content)
     return flipped(random, file.getvalue()) if random.random() < 0.5 else file.getvalue()
 
@@ -321,10 +324,10 @@ VALUES = {'json': json_value, 'json lines': json_lines, 'pickle': pickled_value,
           'hdf5': hdf5, 'tensors': tensors, 'tsv': tsv, 'picture': picture, 'bytes': None}
 
 
-def mutated(random, content, form):
-    """`content`, a whole file of a `form` (one of `VALUES`), damaged; and the name of what was done to it.
+def mutated(random: Random, content: bytes, form: str) -> tuple[bytes | None, str]:
+    """Damage `content`, a whole file in the format `form` (a key of `VALUES`) -> (new content, names of mutations).
 
-    None in place of the bytes is a folder where the file was.
+    None in place of the content means a folder in place of the file.
     """
     if random.random() < 0.01:
         return None, 'folder'

@@ -1,4 +1,4 @@
-"""A whole file of every form that the project reads, small, under one folder."""
+"""Small, whole samples of every file format that the project reads, in one folder."""
 
 import argparse
 import contextlib
@@ -9,6 +9,7 @@ import pathlib
 import pickle
 import shutil
 import time
+from collections.abc import Iterator
 from unittest import mock
 
 import h5py
@@ -23,44 +24,44 @@ from tests.helpers import legacy_code, networks, preparing, tiny
 from tests.stress.mutations import older_layout
 
 IDS = range(100, 116)
-WAY = {'detector': 'grid', 'grid_size': 7, 'longest_side': 640, 'cnn_model': 'resnet101',
+RECIPE = {'detector': 'grid', 'grid_size': 7, 'longest_side': 640, 'cnn_model': 'resnet101',
        'cnn_layout': 'torchvision', 'cnn_weights': 'random 3'}
 
 
-def write_samples(root):
-    """Write all of them under `root`."""
+def write_samples(root: pathlib.Path) -> None:
+    """Write all samples under `root`."""
     tiny.write_corpus(root)
     write_packed_files(root)
     write_jsons(root)
     write_pictures(root)
     table = pickles.load(root / 'talk-idxs.p')
     pickles.dump(root / 'talk-idxs.p', {**table, 'document_frequency': dict(sorted(
-        table['document_frequency'].items()))})  # whatever the order of sets is today
+        table['document_frequency'].items()))})  # in an order that does not depend on hashes
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), \
-            made_up_clock(), contextlib.chdir(root):  # so that no path in the files tells where they lie
+            made_up_clock(), contextlib.chdir(root):  # so that paths in the files do not depend on `root`
         tiny.run(train, tiny.train_flags(pathlib.Path(), 'run', '--max_epochs', 1))
     events, = (root / 'run').glob('events.out.tfevents.*')
     events.rename(root / 'run' / 'events.out.tfevents.1')
     shutil.copytree(root / 'run', root / 'saved')
     (root / 'saved' / 'replacing.json').write_text('["model.pth", "infos_tiny.pkl"]')
-    write_old_run(root)
-    write_legacy_layout(root)
+    write_legacy_run(root)
+    write_weights(root)
     (root / 'archive').mkdir()
     (root / 'archive' / 'small.tsv').write_bytes(b''.join(
         preparing.random_line(image_id, regions=1) for image_id in (7, 8)))
 
 
 @contextlib.contextmanager
-def made_up_clock():
-    """What is written with a time is the same every time."""
+def made_up_clock() -> Iterator[None]:
+    """A clock that gives the same times in every run, so the files are the same."""
     seconds = itertools.count()
     with mock.patch.object(time, 'monotonic', lambda: float(next(seconds))), \
             mock.patch.object(time, 'time', lambda: 1e9):
         yield
 
 
-def write_packed_files(root):
-    """Features and boxes in a packed file, and in one whose rows HDF5 has compressed."""
+def write_packed_files(root: pathlib.Path) -> None:
+    """Features and boxes in a packed file; features in one with compressed chunks."""
     arrays = {kind: {image_id: open_source(str(root / folder), kind, '').read(image_id)
                      for image_id in map(str, IDS)} for kind, folder in (('att', 'att'), ('box', 'box'))}
     sizes = json.loads((root / 'box_sizes.json').read_text())
@@ -71,8 +72,8 @@ def write_packed_files(root):
         chunked.create_dataset('att/rows', data=whole['att/rows'][:], chunks=(8, 4), compression='gzip')
 
 
-def write_jsons(root):
-    """Split file, annotations, captions, results, and what commands leave beside their outputs."""
+def write_jsons(root: pathlib.Path) -> None:
+    """A split file, annotations, captions, results, and records that commands leave beside their outputs."""
     contents = {
         'split.json': {'dataset': 'coco', 'images': [
             preparing.record(image_id, 'train', 'a red dog', 'the größe cat') for image_id in (1, 2, 3)]},
@@ -85,7 +86,7 @@ def write_jsons(root):
         'results.json': {
             'overall': {'CIDEr': 1.5, 'Bleu_4': 0.25}, 'loss': 2.5, 'options': {'split': 'test', 'id': 'a'},
             'images': [{'image_id': image_id, 'caption': 'a dog', 'CIDEr': 1.0} for image_id in (100, 101)]},
-        'mine_att_regions.json': WAY,
+        'mine_att_regions.json': RECIPE,
         'mine_images.json': {
             str(number): {'file': f'{number}.png', 'looks': [10, 1, 2, 3], 'content': 'a' * 24}
             for number in (1, 2)},
@@ -103,8 +104,8 @@ def write_jsons(root):
         (root / name).write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
 
 
-def write_pictures(root):
-    """Pictures of several formats, one of which says how it is to be turned."""
+def write_pictures(root: pathlib.Path) -> None:
+    """Pictures in several formats, one with an orientation in its EXIF data."""
     image = networks.photo(1)
     exif = image.getexif()
     exif[0x0112] = 6
@@ -119,8 +120,8 @@ def write_pictures(root):
         image.save(root / 'pics' / f'{number}.png')
 
 
-def write_old_run(root):
-    """A checkpoint of older code."""
+def write_legacy_run(root: pathlib.Path) -> None:
+    """A legacy checkpoint."""
     folder = root / 'old'
     folder.mkdir()
     options = argparse.Namespace(
@@ -134,8 +135,8 @@ def write_old_run(root):
          'best_val_score': 0.5, 'split_ix': {'train': [3, 1]}}, protocol=2))
 
 
-def write_legacy_layout(root):
-    """Weights in the layout of PyTorch before 1.6, of the run and of a small ResNet."""
+def write_weights(root: pathlib.Path) -> None:
+    """Weights of the run in the layout of PyTorch before 1.6, and weights of a small ResNet."""
     weights = torch.load(root / 'run' / 'model.pth', weights_only=True)
     (root / 'legacy.pth').write_bytes(older_layout(weights))
     generator = torch.Generator().manual_seed(0)
