@@ -1,4 +1,4 @@
-"""Evaluation: what it writes, how it decodes, what it refuses."""
+"""Evaluation: its output, its decoding methods, what it refuses."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from tests.helpers import tiny
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """(corpus, run folder) of a tiny trained model."""
+    """The tiny corpus and the folder of a run on it."""
     corpus = tiny.write_corpus(tmp_path_factory.mktemp('corpus'))
     folder = tmp_path_factory.mktemp('runs') / 'run'
     tiny.run(train, tiny.train_flags(corpus, folder, '--max_epochs', 8, '--learning_rate', 5e-3,
@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Evaluation writes vis/ and eval_results/ where it is run."""
+    """Run in an empty folder: evaluation writes vis/ and eval_results/ into the current one."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -40,7 +40,7 @@ def evaluate(trained, *flags):
         return json.load(file)
 
 
-def test_it_writes_captions_in_coco_form_and_scores_per_image(trained, monkeypatch, capsys):
+def test_captions_are_written_in_coco_form_with_scores_per_image(trained, monkeypatch, capsys):
     monkeypatch.setenv('PATH', '')  # without Java: quick, and the other scores come all the same
     entries = evaluate(trained, '--language_eval', 1, '--verbose_loss', 1)
     assert [entry['image_id'] for entry in entries] == [109 + 3 + i for i in range(4)]
@@ -50,8 +50,8 @@ def test_it_writes_captions_in_coco_form_and_scores_per_image(trained, monkeypat
     assert {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr'} <= set(results['overall'])
     assert [row['caption'] for row in results['images']] == [entry['caption'] for entry in entries]
     assert all('CIDEr' in row for row in results['images']) and 0 < results['loss'] < 5
-    told = results['options']
-    assert (told['beam_size'], told['num_layers'], told['cross_attn'], told['num_grids']) == (2, 1, 'xlinear', 9)
+    used = results['options']
+    assert (used['beam_size'], used['num_layers'], used['cross_attn'], used['num_grids']) == (2, 1, 'xlinear', 9)
     shown = capsys.readouterr()
     assert f'{results["overall"]["CIDEr"]:.4f}' in shown.out and 'METEOR' in shown.err
 
@@ -79,12 +79,12 @@ def test_the_log_prob_of_a_caption_is_that_of_its_words_and_end(trained):
         captions[i, 0, :len(words)] = torch.tensor(words)
         with torch.no_grad():
             log_probs = model(model.encode(batch), captions)[i, 0]
-        said = (words + [0])[:6]
-        expected = sum(float(log_probs[t, word]) for t, word in enumerate(said))
+        tokens = (words + [0])[:6]
+        expected = sum(float(log_probs[t, word]) for t, word in enumerate(tokens))
         assert entry['log_prob'] == pytest.approx(expected, abs=1e-4)
 
 
-def test_each_flag_of_decoding_does_what_it_says(trained, capsys):
+def test_each_decoding_flag_has_its_effect(trained, capsys):
     plain = evaluate(trained)
 
     def differs(*flags):
@@ -137,7 +137,7 @@ def test_each_flag_of_decoding_does_what_it_says(trained, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 12
 
 
-def test_each_flag_of_output_does_what_it_says(trained, tmp_path, capsys):
+def test_each_output_flag_has_its_effect(trained, tmp_path, capsys):
     corpus = trained[0]
     assert len(evaluate(trained, '--num_images', 2)) == 2
     assert len(evaluate(trained, '--num_images', 5000)) == len(evaluate(trained, '--num_images', -1)) == 4
@@ -239,7 +239,7 @@ def test_several_models_are_an_ensemble_and_several_captions_have_a_diversity(tr
     assert overall['oracle_CIDEr'] >= overall['CIDEr'] and {'Div-1', 'Div-2', 'mBLEU-4'} <= set(overall)
 
 
-def test_the_models_of_an_ensemble_have_one_name_that_a_file_can_have():
+def test_the_joined_name_of_an_ensemble_is_distinct_and_fits_a_file_name():
     names = ['m' * 80 + str(number) for number in range(5)]
     joined = [output.joined_name(models) for models in (names, names[:4], names[::-1], ['\u4e00' * 80])]
     assert len(set(joined)) == 4 and joined[3].startswith('\u4e00' * 60)

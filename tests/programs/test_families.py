@@ -1,4 +1,4 @@
-"""Every kind of model through the programs: training, the self-critical phase, evaluation, ensembles."""
+"""Every model through the programs: both training phases, evaluation, ensembles, the Python interface."""
 
 import json
 import types
@@ -20,14 +20,14 @@ MODELS = opts.TRANSFORMERS + opts.RECURRENT
 
 
 def flags_of(corpus, name):
-    """The flags of a tiny model `name` besides those of `tiny`."""
+    """The flags that a tiny model `name` needs in addition to those of `tiny`."""
     return ['--caption_model', name, *(tiny.RECURRENT_FLAGS if name in opts.RECURRENT else ()),
             *(('--input_box_dir', corpus / 'box') if name == 'relation_transformer' else ())]
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """(corpus, {model: run folder}): an epoch of cross-entropy, then one of self-critical training."""
+    """The tiny corpus and {model: run folder}: runs of one cross-entropy and one self-critical epoch."""
     corpus = tiny.write_corpus(tmp_path_factory.mktemp('corpus'))
     root = tmp_path_factory.mktemp('runs')
     with pytest.MonkeyPatch.context() as patch:
@@ -42,7 +42,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Evaluation writes vis/ and eval_results/ where it is run."""
+    """Run in an empty folder: evaluation writes vis/ and eval_results/ into the current one."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -57,7 +57,7 @@ def evaluate(corpus, folders, *more):
 
 
 @pytest.mark.parametrize('name', MODELS)
-def test_each_model_trains_in_both_phases_and_decodes_in_every_way(trained, name):
+def test_each_model_trains_in_both_phases_and_decodes_by_every_method(trained, name):
     corpus, folders = trained
     infos = checkpoint.read_infos(str(folders[name] / 'infos_tiny.pkl'))
     assert infos['iter'] == 6 and set(infos['histories']['reward_history']) == {4, 5, 6}
@@ -65,7 +65,7 @@ def test_each_model_trains_in_both_phases_and_decodes_in_every_way(trained, name
     for entry in best:
         totals = [beam['log_prob'] for beam in entry['beams']]
         assert totals == sorted(totals, reverse=True) and entry['caption'] == entry['beams'][0]['caption']
-    greedy, one = (evaluate(corpus, [folders[name]], *way) for way in (
+    greedy, one = (evaluate(corpus, [folders[name]], *flags) for flags in (
         ('--beam_size', 1), ('--sample_max', 0, '--temperature', 1e-4)))
     assert [entry['caption'] for entry in greedy] == [entry['caption'] for entry in one]
     groups = evaluate(corpus, [folders[name]], '--beam_size', 4, '--group_size', 2, '--sample_n', 4,
@@ -74,7 +74,7 @@ def test_each_model_trains_in_both_phases_and_decodes_in_every_way(trained, name
         first, second = ({beam['caption'].split(' ')[0] for beam in entry['beams'][at:at + 2]}
                          for at in (0, 2))
         assert not first & second
-    # An image is captioned as it is by itself.
+    # The caption of an image does not depend on the others in its batch.
     alone = evaluate(corpus, [folders[name]], '--batch_size', 1, '--beam_size', 5, '--sample_n', 5)
     assert [entry['caption'] for entry in alone] == [entry['caption'] for entry in best]
 
@@ -100,14 +100,14 @@ def test_the_python_interface_captions_arrays_as_evaluation_does(trained, name):
         assert without.text == captions[0].text and without.boxes is None
 
 
-def test_rewarded_samples_are_fed_as_they_are(trained, tmp_path, monkeypatch):
+def test_scheduled_sampling_is_off_in_the_self_critical_phase(trained, tmp_path, monkeypatch):
     corpus, _ = trained
     monkeypatch.setenv('PATH', '')
-    seen = []
+    used = []
 
     def look(loss):
         def looked(model, *given):
-            seen.append(model.scheduled_sampling_prob)
+            used.append(model.scheduled_sampling_prob)
             return loss(model, *given)
         return looked
     for name in ('caption_loss', 'self_critical_loss'):
@@ -117,11 +117,11 @@ def test_rewarded_samples_are_fed_as_they_are(trained, tmp_path, monkeypatch):
         '--cached_tokens', corpus / 'talk-idxs.p', '--scheduled_sampling_start', 0,
         '--scheduled_sampling_increase_every', 1, '--scheduled_sampling_increase_prob', 0.2))
     infos = checkpoint.read_infos(str(tmp_path / 'run' / 'infos_tiny.pkl'))
-    fed = [infos['histories']['ss_prob_history'][step] for step in range(1, 10)]
-    assert seen == fed == [0] * 3 + [0.2] * 3 + [0] * 3
+    recorded = [infos['histories']['ss_prob_history'][step] for step in range(1, 10)]
+    assert used == recorded == [0] * 3 + [0.2] * 3 + [0] * 3
 
 
-def test_models_of_all_families_speak_together(trained, tmp_path):
+def test_models_of_all_families_form_an_ensemble(trained, tmp_path):
     corpus, folders = trained
     together = evaluate(corpus, list(folders.values()), '--verbose_loss', 1, '--beam_size', 3)
     assert len(together) == 4
@@ -137,7 +137,7 @@ def test_models_of_all_families_speak_together(trained, tmp_path):
         assert one['log_prob'] == pytest.approx(other['log_prob'], abs=1e-5)
 
 
-def test_models_that_would_have_to_read_the_same_input_in_two_ways_do_not_go_together(trained, tmp_path):
+def test_models_that_read_the_same_input_differently_form_no_ensemble(trained, tmp_path):
     corpus, folders = trained
     for name in ('spatial_pe', 'show_tell'):
         tiny.run(train, tiny.train_flags(corpus, tmp_path / name, *flags_of(corpus, name), '--max_epochs', 1,
@@ -149,7 +149,7 @@ def test_models_that_would_have_to_read_the_same_input_in_two_ways_do_not_go_tog
     evaluate(corpus, [folders['topdown'], tmp_path / 'show_tell'])
 
 
-def test_relation_transformer_sees_the_same_in_pixels_and_in_relative_boxes(trained):
+def test_relation_transformer_captions_alike_from_pixel_and_relative_boxes(trained):
     corpus, folders = trained
     pixels = evaluate(corpus, [folders['relation_transformer']])
     relative = evaluate(corpus, [folders['relation_transformer']], '--input_rel_box_dir', corpus / 'rel')
@@ -161,7 +161,7 @@ def test_relation_transformer_sees_the_same_in_pixels_and_in_relative_boxes(trai
 @pytest.mark.parametrize('needs, opened', [
     (('fc',), {'features'}), (('features', 'fc'), {'features'}), (('features',), {'features'}),
     (('features', 'grids'), {'features', 'grids'}), (('features', 'boxes'), {'features', 'boxes'})])
-def test_the_loader_opens_what_the_model_wants_and_nothing_else(trained, needs, opened):
+def test_only_the_sources_that_a_model_needs_are_opened(trained, needs, opened):
     corpus, _ = trained
     options, _ = opts.parse(opts.train_parser(), [str(flag) for flag in tiny.train_flags(
         corpus, 'run', '--input_box_dir', corpus / 'box', '--norm_img_feat', 1)])
