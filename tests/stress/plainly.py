@@ -1,5 +1,7 @@
-"""Plain readers of the project's files: short, without any care, and independent of those that they are held
-against.  They raise whatever they raise on what is not whole."""
+"""Plain readers of the project's file formats: short, careless, and independent of the readers they are compared to.
+
+On damaged files they raise any error.
+"""
 
 import argparse
 import ast
@@ -12,23 +14,26 @@ import math
 import pickle
 import struct
 import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from PIL import Image, ImageOps
 
-MAGIC = 0x1950a86a20f9469cfc6c  # with which files of PyTorch before 1.6 begin
+MAGIC = 0x1950a86a20f9469cfc6c  # the first value in files of PyTorch before 1.6
 STORAGES = {'FloatStorage': 'f4', 'DoubleStorage': 'f8', 'HalfStorage': 'f2', 'LongStorage': 'i8',
             'IntStorage': 'i4', 'ShortStorage': 'i2', 'CharStorage': 'i1', 'ByteStorage': 'u1',
             'BoolStorage': '?', 'ComplexFloatStorage': 'c8', 'BFloat16Storage': 'u2'}
 
 
-def npy(content):
-    """The array of an .npy file: numbers, all finite as float32."""
+def npy(content: bytes) -> np.ndarray:
+    """The array of an .npy file, as float32; all numbers must be finite."""
     header, start = npy_header(content)
     dtype = np.dtype(header['descr'])
     if dtype.kind not in 'fiu':
-        raise ValueError('no numbers')
+        raise ValueError('not numbers')
     count = math.prod(header['shape'])
     array = np.frombuffer(content[start:start + count * dtype.itemsize], dtype)
     with np.errstate(all='ignore'):
@@ -38,28 +43,28 @@ def npy(content):
     return array
 
 
-def npy_header(content):
-    """The dict in the head of an .npy file, and where the head ends."""
+def npy_header(content: bytes) -> tuple[dict[str, Any], int]:
+    """The dict in the header of an .npy file, and the position after the header."""
     if content[:6] != b'\x93NUMPY':
-        raise ValueError('no .npy file')
+        raise ValueError('not an .npy file')
     size, = struct.unpack('<H', content[8:10]) if content[6] == 1 else struct.unpack('<I', content[8:12])
     start = 10 if content[6] == 1 else 12
     return ast.literal_eval(content[start:start + size].decode('latin-1').strip()), start + size
 
 
-def npz(path):
+def npz(path: Path) -> np.ndarray:
     """The array under the key `feat` of an .npz file."""
     with zipfile.ZipFile(path) as archive:
         return npy(archive.read('feat.npy'))
 
 
-def npz_shape(path):
-    """Its shape, from the first bytes alone."""
+def npz_shape(path: Path) -> tuple[int, ...]:
+    """The shape of that array, from the first bytes of the file."""
     with zipfile.ZipFile(path) as archive, archive.open('feat.npy') as file:
         return npy_header(file.read(256))[0]['shape']
 
 
-def packed(path, kind):
+def packed(path: Path, kind: str) -> dict[str, np.ndarray]:
     """{id: array} of a packed file."""
     with h5py.File(path) as file:
         offsets, rows, arrays = file[f'{kind}/offsets'][:], file[f'{kind}/rows'][:].astype(np.float32), {}
@@ -75,27 +80,28 @@ def packed(path, kind):
         return arrays
 
 
-def packed_sizes(path):
+def packed_sizes(path: Path) -> dict[str, tuple]:
     """{id: (width, height)} of a packed file."""
     with h5py.File(path) as file:
         pairs = zip(file['ids'][:].tolist(), file['sizes'][:].tolist()) if 'sizes' in file else ()
         return {str(image_id): tuple(size) for image_id, size in pairs if all(size)}
 
 
-def labels(path):
-    """[captions of an image, as lists of words] of a label file."""
+def labels(path: Path) -> list[list[list[int]]]:
+    """The captions of each image in a label file, as lists of words."""
     with h5py.File(path) as file:
         rows = file['labels'][:].tolist()
         return [[[word for word in row if word] for row in rows[int(start) - 1:int(end)]]
                 for start, end in zip(file['label_start_ix'][:], file['label_end_ix'][:], strict=True)]
 
 
-def read_json(path):
+def read_json(path: Path) -> Any:
+    """The value of a JSON file."""
     return json.loads(path.read_text(encoding='utf-8'))
 
 
-def split_images(path):
-    """The whole records of a split file: [(id, split, [tokens])]."""
+def split_images(path: Path) -> list[tuple[int, str, list]]:
+    """The complete records of a split file: [(id, split, [tokens])]."""
     images, seen = [], set()
     records = read_json(path)['images']
     key = 'cocoid' if any(isinstance(one, dict) and one.get('cocoid') is not None for one in records) else 'imgid'
@@ -117,8 +123,8 @@ def split_images(path):
     return images
 
 
-def archive(path):
-    """{id: (size, boxes, features)} of the whole lines of an archive's file; of two, the first counts."""
+def archive(path: Path) -> dict[str, tuple]:
+    """{id: (size, boxes, features)} of the valid lines of an archive's file; the first line of an image counts."""
     found = {}
     for line in path.read_bytes().split(b'\n'):
         try:
@@ -138,7 +144,7 @@ def archive(path):
     return found
 
 
-def events(path):
+def events(path: Path) -> dict[str, dict[int, float]]:
     """{tag: {step: number}} of a file of TensorBoard events."""
     from tensorboardX.proto.event_pb2 import Event
     content, place, numbers = path.read_bytes(), 0, {}
@@ -155,15 +161,15 @@ def events(path):
 
 
 class Array:
-    """What a pickle rebuilds a NumPy array from."""
+    """What a pickle says of a NumPy array."""
 
-    def __init__(self, *about):
+    def __init__(self, *about: Any) -> None:
         self.about = about
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: tuple) -> None:
         self.about = state[1:]
 
-    def value(self):
+    def value(self) -> np.ndarray:
         """The array."""
         shape, dtype, fortran, content = self.about
         content = content.encode('latin-1') if isinstance(content, str) else content
@@ -171,30 +177,29 @@ class Array:
 
 
 class Dtype:
-    """What a pickle rebuilds a NumPy type from."""
+    """What a pickle says of a NumPy type."""
 
-    def __init__(self, name, *_):
+    def __init__(self, name: str, *_: object) -> None:
         self.name, self.order = name, '='
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: tuple) -> None:
         self.order = state[1]
 
-    def value(self):
+    def value(self) -> np.dtype:
         """The type."""
         return np.dtype(self.name).newbyteorder(self.order)
 
 
 class Storage(tuple):
-    """The bytes behind tensors: (their key, the name of their type)."""
+    """A reference to the bytes of tensors: (key, name of the type, number of elements)."""
 
 
 class Plain(pickle._Unpickler):
-    """The unpickler that is written in Python, for plain values, arrays, and tensors of `storage(key, dtype)`."""
+    """The unpickler in Python, for plain values, arrays and tensors."""
 
-    storage = None
-
-    def find_class(self, module, name):
-        known = {
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for a class or function of the pickle."""
+        known: dict[str, Any] = {
             'Namespace': argparse.Namespace, 'OrderedDict': collections.OrderedDict, 'encode': codecs.encode,
             'defaultdict': collections.defaultdict, 'float': float, 'int': int, 'list': list, 'dict': dict,
             'set': set, 'frozenset': frozenset, 'complex': complex, 'bytes': bytes, 'ndarray': None,
@@ -207,23 +212,24 @@ class Plain(pickle._Unpickler):
             return name
         return known[name]
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: tuple) -> Storage:
+        """The reference to a storage."""
         kind, storage, key, _, size, *_ = pid
         return Storage((key, storage, size))
 
-    def tensor(self, storage, offset, shape, strides, *_):
-        """The array of a tensor."""
+    def tensor(self, storage: Storage, offset: int, shape: tuple, strides: tuple, *_: object) -> 'Tensor':
+        """A tensor, to be read when the storages are known."""
         return Tensor(storage, offset, shape, strides)
 
 
 class Tensor:
     """A tensor whose storage is read later."""
 
-    def __init__(self, *about):
+    def __init__(self, *about: Any) -> None:
         self.about = about
 
-    def value(self, storages):
-        """Its array; `storages` {key: bytes}."""
+    def value(self, storages: Mapping[str, bytes]) -> np.ndarray:
+        """The array of the tensor; `storages` is {key: bytes}."""
         (key, kind, _), offset, shape, strides = self.about
         flat = np.frombuffer(storages[str(key)], '<' + STORAGES[kind])
         if kind == 'BFloat16Storage':
@@ -235,13 +241,14 @@ class Tensor:
         return flat[places]
 
 
-def array_of(content, dtype, shape, order):
+def array_of(content: str | bytes, dtype: Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    """The array with these bytes."""
     content = content.encode('latin-1') if isinstance(content, str) else bytes(content)
     return np.frombuffer(content, dtype.value()).reshape(shape, order=order)
 
 
-def settled(value, storages=None):
-    """`value` with its arrays and tensors in their places."""
+def settled(value: Any, storages: Mapping[str, bytes] | None = None) -> Any:
+    """`value` with arrays in place of what stands for arrays and tensors, and dicts in place of Namespaces."""
     if isinstance(value, Tensor):
         return value.value(storages)
     if isinstance(value, (Array, Dtype)):
@@ -255,13 +262,13 @@ def settled(value, storages=None):
     return value
 
 
-def pickled(path):
-    """What is pickled in a file, namespaces as dicts."""
+def pickled(path: Path) -> Any:
+    """The value of a pickle file."""
     return settled(Plain(io.BytesIO(path.read_bytes()), encoding='latin-1').load())
 
 
-def tensors(path):
-    """What is in a .pth file of either layout, tensors as arrays."""
+def tensors(path: Path) -> Any:
+    """The value of a .pth file of either layout, tensors as arrays."""
     content = path.read_bytes()
     if content[:4] == b'PK\x03\x04':
         with zipfile.ZipFile(path) as archive:
@@ -274,39 +281,39 @@ def tensors(path):
     return settled(value, {name: storage[8:] for name, storage in older_parts(content)[2].items()})
 
 
-def older_value(file):
-    """The fourth pickle of a file of the layout before 1.6, with `Tensor`s; the file stands behind it then."""
+def older_value(file: io.BytesIO) -> Any:
+    """The fourth pickle in a file of PyTorch before 1.6, with `Tensor`s in it; leaves the position behind it."""
     magic, _, _, value = (Plain(file, encoding='utf-8').load() for _ in range(4))
     if magic != MAGIC:
-        raise ValueError('no magic')
+        raise ValueError('another magic number')
     return value
 
 
-def older_parts(content):
-    """Of a file of that layout: where its fifth pickle begins, the names of the storages that it lists, and
-    {name: the bytes of a storage, behind the count of its numbers}."""
+def older_parts(content: bytes) -> tuple[int, list[str], dict[str, bytes]]:
+    """Parts of such a file: the position of its fifth pickle, the names of the storages listed there, and
+    {name: bytes of a storage, the count of its numbers first}."""
     file, types, storages = io.BytesIO(content), {}, {}
     note_types(older_value(file), types)
     place = file.tell()
     names = [str(name) for name in Plain(file, encoding='utf-8').load()]
     for name in names:
         count = file.read(8)
-        # As torch counts bytes: in 64 bits.
+        # torch counts bytes in 64 bits.
         size = int.from_bytes(count, 'little') * np.dtype(STORAGES[types[name]]).itemsize % (1 << 64)
         storages[name] = count + file.read(size)
     return place, names, storages
 
 
-def note_types(value, types):
-    """Put {name: that of its type} of all storages in `value` into `types`."""
+def note_types(value: Any, types: dict[str, str]) -> None:
+    """Add {name: type} of all storages that `value` refers to to `types`."""
     if isinstance(value, Tensor):
         types[str(value.about[0][0])] = value.about[0][1]
     for one in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
         note_types(one, types)
 
 
-def picture(path, upright=False):
-    """The pixels of a picture, red, green, blue."""
+def picture(path: Path, upright: bool = False) -> np.ndarray:
+    """The RGB pixels of a picture."""
     with Image.open(path) as image:
         image.load()
         image = ImageOps.exif_transpose(image) if upright else image
@@ -317,5 +324,5 @@ def picture(path, upright=False):
             image = image.convert('RGBA')
             image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
         if image.mode == 'F':
-            raise ValueError('no range')
+            raise ValueError('the range of values is unknown')
         return np.array(image.convert('RGB'))
