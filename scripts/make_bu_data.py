@@ -3,9 +3,7 @@
 import base64
 import binascii
 import contextlib
-import glob
 import os
-import re
 import sys
 from functools import partial
 
@@ -14,6 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 
 from misc.cli import DataError, Parser, Progress, note, run_command
+from misc.dataset.archive import find_archive
 from misc.dataset.features import SUFFIX, write_array
 from misc.dataset.grids import checked_boxes, image_sizes
 from misc.disk.files import write_json
@@ -87,18 +86,6 @@ def read_line(path, offset):
     with open(path, 'rb') as file:
         file.seek(offset)
         return file.readline()
-
-
-def find_archive(folder):
-    """The paths of the TSV files in `folder`, its `trainval/` or its `trainval_36/`, the first that has
-    any.  Raises `DataError`."""
-    for place in (folder, os.path.join(folder, 'trainval'), os.path.join(folder, 'trainval_36')):
-        paths = sorted(path for path in glob.glob(os.path.join(glob.escape(place), '*.tsv*'))
-                       if re.search(r'\.tsv(\.\d+)?$', path) and os.path.isfile(path))
-        if paths:
-            return paths
-    raise DataError(f'--downloaded_feats: there is no .tsv file in {folder}, its trainval/ or trainval_36/;\n'
-                    f'unpack the bottom-up-attention archive there, so that it holds trainval/')
 
 
 class Converter:

@@ -25,6 +25,7 @@ MISC = {
     'misc.evaluation': {'misc.training', 'misc.scoring', 'misc.parallel'},
     'misc.pictures': {'misc.dataset', 'misc.prepare', 'misc.scoring', 'misc.disk', 'misc.parallel', 'misc.machine'},
     'misc.compare': {'misc.scoring', 'misc.run', 'misc.disk', 'misc.pictures'},
+    'misc.setup': {'misc.disk', 'misc.dataset', 'misc.scoring', 'misc.run', 'misc.pictures'},
     'misc.page': {'misc.pictures', 'misc.prepare', 'misc.disk'},
     'misc.demo': {'misc.scoring', 'misc.disk'},
 }
@@ -43,8 +44,6 @@ ARROWS = {
 }
 # The benchmark lies in parts beside it, and measures the plain versions of tests/naive.py too.
 BENCHMARK = {'scripts.benchmarking', 'tests.naive'}
-# Of scripts/, the look at the set-up asks where the archive is looked for.
-OF_SCRIPTS = {'scripts/check_setup.py': {'scripts.make_bu_data'}}
 # Library: the files that may import it.  HDF5 is read and written in these alone.
 LIBRARIES = {
     'pycocoevalcap': {'misc/scoring/metrics.py'},
@@ -94,7 +93,7 @@ def may_import(name, imported):
     if name.startswith('scripts/benchmark') and top in ('scripts', 'tests'):
         return any(imported == one or imported.startswith(f'{one}.') for one in BENCHMARK)
     if top == 'scripts':
-        return imported in OF_SCRIPTS.get(name, ())
+        return False
     everywhere = set() if room == 'models' else {'misc.cli', 'misc.commands'}
     return room_of(imported) in ARROWS[room] | everywhere | {room}
 

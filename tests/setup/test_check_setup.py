@@ -1,4 +1,4 @@
-"""What check_setup.py says of a set-up: what is there, what is missing, and what makes it."""
+"""What check_setup.py reports about a set-up: what is there, what is missing, and what provides it."""
 
 import collections
 import json
@@ -13,6 +13,10 @@ import torch
 from misc.dataset.packed import write_packed
 from misc.disk import filesets
 from misc.run import checkpoint
+from misc.setup import data_files, environment
+from misc.setup.data_files import DataFiles
+from misc.setup.findings import lacking
+from misc.setup.runs import run_findings
 from scripts import check_setup
 from tests.helpers import tiny
 
@@ -24,7 +28,7 @@ NAMES = {'talk.json': 'cocotalk.json', 'talk_label.h5': 'cocotalk_label.h5', 'ta
 
 @pytest.fixture
 def data(tmp_path):
-    """A data chain that is whole but for what it was made from, named as the README does."""
+    """Data files, complete except for their sources, named as in the README."""
     tiny.write_corpus(tmp_path / 'made')
     for old, new in NAMES.items():
         (tmp_path / 'made' / old).rename(tmp_path / 'made' / new)
@@ -32,8 +36,8 @@ def data(tmp_path):
 
 
 def chain(data, **options):
-    """{what: its finding} of the data chain."""
-    return {finding.what: finding for finding in check_setup.DataChain(str(data), **options).findings()}
+    """{what: its finding} of the data files."""
+    return {finding.what: finding for finding in DataFiles(str(data), **options).findings()}
 
 
 def states(findings):
@@ -41,10 +45,10 @@ def states(findings):
 
 
 def needed(findings):
-    return {finding.what for finding in findings.values() if check_setup.lacking([finding])}
+    return {finding.what for finding in findings.values() if lacking([finding])}
 
 
-def test_a_whole_chain_is_told_with_its_counts(data):
+def test_complete_data_is_reported_with_its_counts(data):
     findings = chain(data)
     assert states(findings) == {
         **dict.fromkeys([*list(NAMES.values())[:-1], 'image sizes'], 'ok'),
@@ -62,7 +66,7 @@ def test_of_an_empty_folder_all_that_training_needs_is_listed_with_the_commands_
     assert tiny.run(check_setup, ['--data', tmp_path, '--checkpoints', tmp_path / 'none']) == 0
     out = capsys.readouterr().out.split('Python\n')[2]
     assert '\n  missing cocobu_att ' in out and '\n  -       cocobu_fc ' in out
-    wanted, wished = out.split('Training needs')[1].split('It can do without')
+    wanted, wished = out.split('Training needs')[1].split('Optional')
     order = [wanted.index(f'python {script} ') for script in (
         'scripts/prepro_labels.py', 'scripts/prepro_ngrams.py', 'scripts/make_bu_data.py', 'prepro_areas.py')]
     assert order == sorted(order) and all(out.count(f'python {script} ') == 1 for script in (
@@ -71,7 +75,7 @@ def test_of_an_empty_folder_all_that_training_needs_is_listed_with_the_commands_
     assert 'pack_features.py' in wished and 'none yet' in out and f'{tmp_path}/resnet101.pth' in wished
 
 
-@pytest.mark.parametrize('gone, lacks', [
+@pytest.mark.parametrize('removed, lacks', [
     ((), set()),
     (('cocobu_box_vec',), set()),                                # computed from boxes, which are there
     (('cocobu_box', 'cocobu_box_sizes.json'), set()),            # grid vectors are there
@@ -81,8 +85,8 @@ def test_of_an_empty_folder_all_that_training_needs_is_listed_with_the_commands_
     (('cocotalk_label.h5',), {'cocotalk_label.h5', 'dataset_coco.json'}),
     (('coco-train-idxs.p',), {'coco-train-idxs.p'}),
     (('cocobu_fc', 'cocobu_box_relative'), set())])
-def test_what_training_needs_depends_on_what_else_is_there(data, gone, lacks):
-    for name in gone:
+def test_what_training_needs_depends_on_what_else_is_there(data, removed, lacks):
+    for name in removed:
         shutil.rmtree(data / name) if (data / name).is_dir() else (data / name).unlink()
     assert needed(chain(data)) == lacks
 
@@ -105,7 +109,7 @@ def test_a_packed_file_stands_in_for_the_folders_as_far_as_it_is_whole(data):
     assert findings['cocobu.h5'].state == 'partly' and {'cocobu_att', 'cocobu_box'} < needed(findings)
 
 
-def test_what_is_there_in_part_or_broken_is_told_so(data):
+def test_what_is_incomplete_or_broken_is_reported_so(data):
     (data / 'cocobu_att' / '105.npz').unlink()
     (data / 'cocobu_att' / '9.npz').touch()  # of another image: listed, never opened
     (data / 'cocotalk_label.h5').write_bytes(b'no')
@@ -123,8 +127,8 @@ def test_what_is_there_in_part_or_broken_is_told_so(data):
 
 
 def test_images_are_counted_under_the_image_root(data, tmp_path, monkeypatch):
-    listed, names_in = [], check_setup.names_in
-    monkeypatch.setattr(check_setup, 'names_in', lambda folder: listed.append(folder) or names_in(folder))
+    listed, names_in = [], data_files.names_in
+    monkeypatch.setattr(data_files, 'names_in', lambda folder: listed.append(folder) or names_in(folder))
     assert 'images' not in chain(data)
     for count, state in ((0, 'missing'), (1, 'partly'), (16, 'ok')):
         for image in json.loads((data / 'cocotalk.json').read_text())['images'][:count]:
@@ -135,11 +139,11 @@ def test_images_are_counted_under_the_image_root(data, tmp_path, monkeypatch):
         assert findings['images'].state == state and findings['images'].detail.startswith(f'{count} of 16 in')
     assert len(listed) == 3 * 2  # train2014 and val2014, once each time and not once an image
     (data / 'cocobu_box_relative' / '100.npy').unlink()
-    command = chain(data, image_root=str(tmp_path / 'coco pictures'))['cocobu_box_relative'].way_out
+    command = chain(data, image_root=str(tmp_path / 'coco pictures'))['cocobu_box_relative'].remedy
     assert f"--image_root '{tmp_path}/coco pictures' " in command
 
 
-def test_runs_are_told_with_epoch_and_best_score_and_left_as_they_are(tmp_path):
+def test_runs_are_reported_with_epoch_and_best_score_and_left_unchanged(tmp_path):
     for name, score, measure in (('a', -2.5, 'loss'), ('b', 1.25, 'CIDEr'), ('c', None, None)):
         infos = checkpoint.pickle_bytes(
             {'epoch': 3, 'iter': 70, 'best_val_score': score, 'best_measure': measure})
@@ -150,27 +154,28 @@ def test_runs_are_told_with_epoch_and_best_score_and_left_as_they_are(tmp_path):
     (tmp_path / 'b' / 'infos_b.pkl').write_bytes(b'old')
     (tmp_path / 'd').mkdir()
     (tmp_path / 'd' / 'infos_d.pkl').write_bytes(b'half')
-    told = [(run.state, run.what, run.detail) for run in check_setup.run_findings(str(tmp_path))]
-    assert told[:3] == [('ok', 'a', 'epoch 3, iteration 70, best validation loss 2.500'),
+    found = [(run.state, run.what, run.detail) for run in run_findings(str(tmp_path))]
+    assert found[:3] == [('ok', 'a', 'epoch 3, iteration 70, best validation loss 2.500'),
                         ('ok', 'b', 'epoch 3, iteration 70, best validation CIDEr 1.250'),
                         ('ok', 'c', 'epoch 3, iteration 70')]
-    assert told[3][:2] == ('partly', 'd') and 'infos_d.pkl cannot be read' in told[3][2]
+    assert found[3][:2] == ('partly', 'd') and 'infos_d.pkl cannot be read' in found[3][2]
     assert (tmp_path / 'b' / filesets.JOURNAL).exists()
     assert (tmp_path / 'b' / 'infos_b.pkl').read_bytes() == b'old'
-    assert [run.what for run in check_setup.run_findings(str(tmp_path / 'a'))] == ['a']
+    assert [run.what for run in run_findings(str(tmp_path / 'a'))] == ['a']
 
 
-def test_packages_are_held_against_the_requirements(tmp_path, monkeypatch, capsys):
+def test_packages_are_compared_with_the_requirements(tmp_path, monkeypatch, capsys):
     path = tmp_path / 'requirements.txt'
-    path.write_text(f'# all\ntorch=={check_setup.installed("torch")}\nnumpy==0.1  # old\nno-such-thing==1.0\n')
-    python, packages = check_setup.python_findings(path)
-    assert python.state == 'ok' and packages.state == 'missing' and check_setup.lacking([packages])
+    path.write_text(f'# all\ntorch=={environment.installed("torch")}\nnumpy==0.1  # old\nno-such-thing==1.0\n')
+    python, packages = environment.python_findings(path)
+    assert python.state == 'ok' and packages.state == 'missing' and lacking([packages])
     assert packages.detail.startswith('2 of 3 of requirements.txt; missing: no-such-thing; of another version: '
                                       'numpy ') and packages.detail.endswith(' for 0.1')
     path.write_text('numpy==0.1\n')
-    assert check_setup.python_findings(path).__next__().state == 'ok'
-    assert [finding.state for finding in check_setup.python_findings(path)] == ['ok', 'partly']
-    monkeypatch.setattr(check_setup, 'installed', lambda package: None if package == 'torch' else '1')
+    assert environment.python_findings(path).__next__().state == 'ok'
+    assert [finding.state for finding in environment.python_findings(path)] == ['ok', 'partly']
+    for module in (environment, check_setup):
+        monkeypatch.setattr(module, 'installed', lambda package: None if package == 'torch' else '1')
     monkeypatch.setitem(sys.modules, 'torch', None)  # an import of it would fail
     monkeypatch.setitem(sys.modules, 'dataloader', None)
     assert tiny.run(check_setup, ['--strict']) == 1
@@ -178,28 +183,29 @@ def test_packages_are_held_against_the_requirements(tmp_path, monkeypatch, capsy
     assert 'once numpy, h5py, torch' in out and 'pip install -r requirements.txt' in out
 
 
-def test_the_machine_is_told(monkeypatch):
+def test_java_and_gpus_are_reported(monkeypatch):
     monkeypatch.setattr('misc.scoring.java.is_installed', lambda: False)
-    java = next(check_setup.scoring_findings())
-    assert java.state == 'missing' and not check_setup.lacking([java]) and 'default-jre' in java.way_out
+    java = next(environment.scoring_findings())
+    assert java.state == 'missing' and not lacking([java]) and 'default-jre' in java.remedy
     device = collections.namedtuple('Device', 'name total_memory major')
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
-    assert 'no CUDA device' in next(check_setup.gpu_findings()).line()
+    assert 'no CUDA device' in next(environment.gpu_findings()).line()
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
-    for name, major, told in (('A100', 8, 'with bfloat16: --amp bf16'), ('V100', 7, 'without bfloat16')):
+    for name, major, expected in (('A100', 8, 'with bfloat16: --amp bf16'), ('V100', 7, 'without bfloat16')):
         monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda number, name=name, major=major: device(
             name, 16 << 30, major))
-        assert next(check_setup.gpu_findings()).line() == f'  ok      GPU cuda:0              {name}, 16 GiB, {told}'
+        line = next(environment.gpu_findings()).line()
+        assert line == f'  ok      GPU cuda:0              {name}, 16 GiB, {expected}'
 
 
-def test_weights_are_told_with_their_places_or_what_to_download(tmp_path, monkeypatch):
+def test_weights_are_reported_with_their_paths_or_what_to_download(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
 
     def found():
-        return {finding.what: finding for finding in check_setup.cnn_findings('data')}
+        return {finding.what: finding for finding in environment.weight_findings('data')}
     assert states(found()) == {'resnet101': 'missing', 'Faster R-CNN': 'missing'} and not needed(found())
-    assert f'put it into {tmp_path}/hub/checkpoints' in found()['Faster R-CNN'].way_out
+    assert f'put it into {tmp_path}/hub/checkpoints' in found()['Faster R-CNN'].remedy
     (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True)
     (tmp_path / 'hub' / 'checkpoints' / 'resnet101-63fe2227.pth').touch()
     (tmp_path / 'data').mkdir()

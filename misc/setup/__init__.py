@@ -1,0 +1,1 @@
+"""What scripts/check_setup.py looks at: packages and devices, data files, trained runs."""
