@@ -1,312 +1,213 @@
-"""Runs held against one another: scores with intervals, differences with p-values, wins and losses.
+"""Runs compared on the same images: scores with intervals, differences from a baseline with p-values.
 
-N images, R draws, C columns of statistics (see misc/compare/significance.py).
+R resamples, M metrics; see misc/compare/significance.py.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from misc.cli import UsageError, plain_text
+from misc.cli import UsageError
 from misc.compare import significance
-from misc.scoring import bleu, meteor
+from misc.compare.image_statistics import Counts, MetricGroup, metric_groups
+from misc.scoring.references import ImageId
+from misc.scoring.results import Results
 from misc.scoring.scores import in_metric_order, sign_of
-from misc.scoring.tokenizer import tokenize
 
-AS_SCORED = 5e-4    # how far BLEU from captions may lie from the file's: tokenizers differ in rare cases
-# How far the mean of image scores may lie from a score that is that mean: files may hold four decimals of it.
-AS_MEAN = {'rel_tol': 5e-4, 'abs_tol': 6e-5}
-FEWEST = 10         # images that an interval is made from: of fewer, draws are too much alike
+MIN_IMAGES = 10    # for an interval; resamples of fewer are too much alike
+Resampled = dict[tuple[str, str], np.ndarray]    # (name of a run, metric) -> its scores on resampled images (R,)
 
 
 @dataclass
-class Family:
-    """Scores that depend on the same sums over images.
+class Settings:
+    """How runs are compared.
 
-    names       of the scores
-    statistics  {name of a run: float64 (N, C)}, of the runs that have them
-    scores      a function from sums (..., C) to scores (..., names)
-    whole       whether they are the scores of the whole set; if not, the means of image scores
+    draws       how often images are resampled, and captions swapped at random, from `seed`
+    confidence  of intervals, in per cent
     """
 
-    names: list
-    statistics: dict
-    scores: Callable
-    whole: bool
+    draws: int = 10000
+    seed: int = 1
+    confidence: float = 95.0
+
+    @property
+    def level(self) -> float:
+        """The largest corrected p-value at which a difference is significant."""
+        return significance.level_of(self.confidence)
 
 
 @dataclass
-class Cell:
-    """A score of a run: `score` as it was reported, the interval `low` to `high`, and where that is of the
-    mean of image scores and the score is not, this `mean`.  What is not known is None."""
+class Score:
+    """A score of one run; None where unknown.
 
-    score: float = None
-    low: float = None
-    high: float = None
-    mean: float = None
+    value      the score of the set, as reported in the file
+    low, high  its confidence interval; of `mean` where that is given
+    mean       the mean of the image scores, where the score of the set is not that mean
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    mean: float | None = None
 
 
 @dataclass
-class Contrast:
-    """A run against the baseline by one score.
+class Difference:
+    """The difference of a run from the baseline in one metric.
 
-    `before`, `after`: the scores of the baseline and of the run (`whole`, or else the means of image scores);
-    `low`, `high`: the interval of their difference, None of few images; `p`, and `adjusted` for all the
-    contrasts of the report; `better`, `worse`: images with a better, a worse score than the baseline's, None
-    where they have none.
+    baseline, score  the two scores: of the set where `corpus_level`, else means of image scores
+    low, high        the confidence interval of the difference, None with few images
+    p, adjusted_p    the p-value, and the same corrected for the number of differences
+    wins, losses     images with a better and with a worse score than the baseline's, None without image scores
     """
 
     run: str
-    measure: str
-    before: float
-    after: float
-    low: float
-    high: float
+    metric: str
+    baseline: float
+    score: float
+    low: float | None
+    high: float | None
     p: float
-    better: int
-    worse: int
-    whole: bool
-    adjusted: float = None
+    wins: int | None
+    losses: int | None
+    corpus_level: bool
+    adjusted_p: float = 1.0
 
     @property
-    def difference(self):
-        return self.after - self.before
+    def value(self) -> float:
+        """The score of the run less that of the baseline."""
+        return self.score - self.baseline
 
-    @property
-    def gain(self):
-        """By how much the run is better, negative where it is worse."""
-        return self.difference * sign_of(self.measure)
-
-
-@dataclass
-class Example:
-    """An image that one run captions better than the other, by their scores of it; the `gain` is negative
-    where it is the baseline that does better."""
-
-    image: object
-    before: float
-    after: float
-    gain: float
+    def verdict(self, level: float) -> str:
+        """'better' or 'worse', '' where the difference is not significant at `level`."""
+        if self.adjusted_p > level:
+            return ''
+        return 'better' if self.value * sign_of(self.metric) > 0 else 'worse'
 
 
 @dataclass
 class Comparison:
-    """All that is known of several runs on the same images.
+    """The result of comparing runs on the same images.
 
-    measures   the names of the scores, in the field's order
-    cells      {name of a run: {measure: Cell}}
-    contrasts  those of each run but the baseline, by run and measure
-    notes      what to know beside, a line each
+    names        of the runs
+    metrics      in the order of tables
+    scores       {name of a run: {metric: Score}}
+    differences  of each run but the baseline, by run and metric
+    notes        remarks for the reader, a line each
     """
 
-    names: list
+    names: list[str]
     baseline: str
-    images: list
-    measures: list
-    cells: dict
-    contrasts: list
-    notes: list
+    images: Sequence[ImageId]
+    metrics: list[str]
+    scores: dict[str, dict[str, Score]]
+    differences: list[Difference]
+    notes: list[str]
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether scores and differences have confidence intervals."""
+        return any(score.low is not None for scores in self.scores.values() for score in scores.values())
 
 
-def compare(several, images, baseline, counted=(), draws=10000, seed=1, confidence=95.0):
-    """The `Comparison` of `Results` on `images`, all of which they have, against the one named `baseline`.
+def compare(runs: Sequence[Results], images: Sequence[ImageId], baseline: str, counted: Sequence[Counts] = (),
+            settings: Settings | None = None) -> Comparison:
+    """Compare `runs` with the one named `baseline` on `images`, which all of them have.
 
-    Scores that are not means over images come from counts, if `counted` has them: see `families_of`.  For
-    intervals images are drawn, and for p-values coins are tossed, `draws` times from `seed`.  Raises
-    `UsageError` where so few `draws` could tell no difference from chance.
+    Metrics that are not means over images are recomputed from `counted`, if it has them: see `metric_groups`.
+    Raises `UsageError` where there are too few draws for any difference to be significant.
     """
-    families, notes = families_of(several, images, counted)
-    check_draws(draws, confidence, sum(
-        len(family.names) for family in families for results in several
-        if results.name != baseline and {baseline, results.name} <= family.statistics.keys()))
-    met = dict.fromkeys(name for results in several for name in results.overall)
-    met.update(dict.fromkeys(name for family in families for name in family.names))
-    measures = in_metric_order(met)
-    drawn = bootstrap(families, draws, seed) if len(images) >= FEWEST else {}
-    if families and not drawn:
-        notes.append(f'Intervals are left out: {len(images)} image{"s" * (len(images) != 1)} cannot show how far '
-                     f'a score would move on others; it takes {FEWEST} at least, and better hundreds.')
-    cells = {results.name: cells_of(results, images, families, drawn, confidence) for results in several}
-    contrasts = []
-    for results in several:
-        if results.name != baseline:
-            other = next(one for one in several if one.name == baseline)
-            contrasts += contrasts_of(other, results, images, families, drawn, draws, seed, confidence)
-    contrasts.sort(key=lambda contrast: ([one.name for one in several].index(contrast.run),
-                                         measures.index(contrast.measure)))
-    for contrast, adjusted in zip(contrasts, significance.holm([contrast.p for contrast in contrasts])):
-        contrast.adjusted = adjusted
-    return Comparison([results.name for results in several], baseline, images, measures, cells, contrasts, notes)
+    settings = settings or Settings()
+    groups, notes = metric_groups(runs, images, counted)
+    others = [run.name for run in runs if run.name != baseline]
+    check_draws(settings, sum(len(group.metrics) for group in groups for name in others
+                              if {baseline, name} <= group.statistics.keys()))
+    metrics = in_metric_order([*(metric for run in runs for metric in run.overall),
+                               *(metric for group in groups for metric in group.metrics)])
+    resampled = bootstrap(groups, settings) if len(images) >= MIN_IMAGES else {}
+    if groups and not resampled:
+        notes.append(f'No confidence intervals: {len(images)} image{"s" * (len(images) != 1)} cannot show how much '
+                     f'a score would vary on others; at least {MIN_IMAGES} are needed, hundreds are better.')
+    by_name = {run.name: run for run in runs}
+    differences = [difference for name in others for group in groups for difference in differences_of(
+        by_name[baseline], by_name[name], images, group, resampled, settings)]
+    differences.sort(key=lambda one: (others.index(one.run), metrics.index(one.metric)))
+    for difference, adjusted in zip(differences, significance.holm([one.p for one in differences])):
+        difference.adjusted_p = adjusted
+    scores = {run.name: scores_of(run, images, groups, resampled, settings) for run in runs}
+    return Comparison(list(by_name), baseline, images, metrics, scores, differences, notes)
 
 
-def check_draws(draws, confidence, count):
-    """Raise `UsageError` where none of `count` differences could be told from chance, however large."""
-    level = significance.level_of(confidence)
+def check_draws(settings: Settings, count: int) -> None:
+    """Raise `UsageError` where none of `count` differences could be significant, however large."""
+    draws, level = settings.draws, settings.level
     if significance.smallest_p(draws, count) > level:
-        raise UsageError(f'--draws {draws} is too few for {count} differences at --confidence {confidence:g}: '
-                         f'corrected for their number, no p could be as small as {level:g}. Give --draws '
-                         f'{significance.draws_for(level, count)}, a lower --confidence, or fewer runs')
+        raise UsageError(f'--draws {draws} is too few for {count} differences at --confidence '
+                         f'{settings.confidence:g}: corrected for their number, no p-value could be as small as '
+                         f'{level:g}. Give --draws {significance.draws_for(level, count)}, a lower --confidence, '
+                         'or fewer runs')
 
 
-def families_of(several, images, counted=()):
-    """The `Family` list of what the runs have, and notes on it.
-
-    `counted` is a list of (names of scores, {name of a run: {image: counts}}, function from sums of counts to
-    those scores).  Where this does not give what the files say, there is a note, and the scores are means of
-    image scores like those that were not counted.
-    """
-    families, notes = [], []
-    for names, tables, scores in counted:
-        wrong = next(filter(None, (unlike(results, names, scores(sum(tables[results.name].values())))
-                                   for results in several if results.name in tables)), None)
-        if wrong:
-            notes.append(wrong)
-        elif tables:
-            families.append(Family(list(names), {run: np.array([table[image] for image in images])
-                                                 for run, table in tables.items()}, scores, True))
-    done = {name for family in families for name in family.names}
-    for name in dict.fromkeys(name for results in several for name in results.image_scores):
-        if name not in done:
-            having = [results for results in several if name in results.image_scores]
-            families.append(Family(
-                [name], {results.name: np.array([[results.image_scores[name][image]] for image in images])
-                         for results in having},
-                lambda sums: sums / len(images), all(is_mean(results, name) for results in having)))
-    means = [name for family in families if not family.whole for name in family.names]
-    if means:
-        notes.append(f'{", ".join(means)} of a whole set: not the mean of the image scores, but here it is this '
-                     'mean that has an interval and is compared, and it is named where it is shown.')
-    return families, notes
-
-
-def unlike(results, names, found):
-    """A note where the scores that were `found` from counts are not those of the file, else None."""
-    for name, score in zip(names, found):
-        if abs(results.overall.get(name, score) - score) > AS_SCORED:
-            return (f'{name} was not computed anew: from the captions of {results.name} and these references it '
-                    f'is {score:.4f}, the file says {results.overall[name]:.4f}. Give the references that the '
-                    'files were scored with.')
-    return None
-
-
-def bleu_counts(several, references):
-    """BLEU as `families_of` takes it, from the captions of those that have it; `references` {image: captions}."""
-    allowed, tables = {}, {}
-    for results in captioned(several, bleu.BLEU_NAMES):
-        for image in results.captions:
-            if image not in allowed:
-                allowed[image] = bleu.reference_limits(map(tokenize, references[image]))
-        tables[results.name] = {image: np.array(bleu.caption_counts(tokenize(caption), *allowed[image]), np.float64)
-                                for image, caption in results.captions.items()}
-    return bleu.BLEU_NAMES, tables, bleu.bleu_scores
-
-
-def meteor_counts(several, references, count):
-    """METEOR as `families_of` takes it; `count(captions, references)` gives the counts (N, C) of all captions,
-    by any keys, or None."""
-    keyed = {(results.name, image): caption for results in captioned(several, meteor.METEOR_NAMES)
-             for image, caption in results.captions.items()}
-    table, tables = count(keyed, {key: references[key[1]] for key in keyed}) if keyed else None, {}
-    if table is not None:
-        for (run, image), row in zip(keyed, table):
-            tables.setdefault(run, {})[image] = row
-    return meteor.METEOR_NAMES, tables, meteor.meteor_scores
-
-
-def captioned(several, names):
-    """The results that have any of some scores: all of them, or none if one of them lacks a caption."""
-    having = [results for results in several if any(name in results.overall for name in names)]
-    return [] if any(None in results.captions.values() for results in having) else having
-
-
-def is_mean(results, name):
-    """Whether a score of the whole file is the mean of its images' scores."""
-    values = list(results.image_scores[name].values())
-    return name in results.overall and math.isclose(np.mean(values), results.overall[name], **AS_MEAN)
-
-
-def bootstrap(families, draws, seed):
-    """{(name of a run, measure): scores (R,) on images drawn again}, all on the same draws."""
-    places = [(family, run) for family in families for run in family.statistics]
+def bootstrap(groups: Sequence[MetricGroup], settings: Settings) -> Resampled:
+    """The scores of every run and metric on resampled images, the same resamples for all."""
+    places = [(group, run) for group in groups for run in group.statistics]
     if not places:
         return {}
     sums = significance.bootstrap_sums(
-        np.concatenate([family.statistics[run] for family, run in places], 1), draws, seed)
-    drawn, first = {}, 0
-    for family, run in places:
-        last = first + family.statistics[run].shape[1]
-        scores = family.scores(sums[:, first:last])
-        drawn.update({(run, name): scores[:, place] for place, name in enumerate(family.names)})
+        np.concatenate([group.statistics[run] for group, run in places], 1), settings.draws, settings.seed)
+    resampled, first = {}, 0
+    for group, run in places:
+        last = first + group.statistics[run].shape[1]
+        scores = group.scores(sums[:, first:last])  # (R, M)
+        resampled.update({(run, metric): scores[:, place] for place, metric in enumerate(group.metrics)})
         first = last
-    return drawn
+    return resampled
 
 
-def cells_of(results, images, families, drawn, confidence):
-    """{measure: Cell} of a run."""
-    complete = len(images) == len(results.captions)
-    cells = {name: Cell(score) for name, score in results.overall.items()} if complete else {}
-    for family in families:
-        if results.name in family.statistics:
-            found = family.scores(family.statistics[results.name].sum(0))
-            for name, score in zip(family.names, map(float, found)):
-                cell = cells.setdefault(name, Cell(score if family.whole else None))
-                if drawn:
-                    cell.low, cell.high = significance.interval(drawn[results.name, name], confidence)
-                cell.mean = None if family.whole else score
-    return cells
+def scores_of(run: Results, images: Sequence[ImageId], groups: Sequence[MetricGroup], resampled: Resampled,
+              settings: Settings) -> dict[str, Score]:
+    """{metric: Score} of one run."""
+    complete = len(images) == len(run.captions)
+    scores = {metric: Score(value) for metric, value in run.overall.items()} if complete else {}
+    for group in groups:
+        if run.name in group.statistics:
+            found = group.scores(group.statistics[run.name].sum(0))  # (M,)
+            for metric, value in zip(group.metrics, map(float, found)):
+                score = scores.setdefault(metric, Score(value if group.corpus_level else None))
+                if resampled:
+                    score.low, score.high = significance.interval(resampled[run.name, metric], settings.confidence)
+                score.mean = None if group.corpus_level else value
+    return scores
 
 
-def contrasts_of(baseline, results, images, families, drawn, draws, seed, confidence):
-    """The `Contrast`s of a run, by all that both have."""
-    contrasts = []
-    for family in families:
-        if {baseline.name, results.name} <= family.statistics.keys():
-            pair = [family.statistics[name] for name in (baseline.name, results.name)]
-            before, after = (family.scores(statistics.sum(0)) for statistics in pair)
-            swapped = [family.scores(sums) for sums in significance.swapped_sums(*pair, draws, seed)]
-            for place, name in enumerate(family.names):
-                low, high = significance.interval(
-                    drawn[results.name, name] - drawn[baseline.name, name], confidence) if drawn else (None, None)
-                moved = [sign_of(name) * (after - before)
-                         for before, after in image_scores(baseline, results, name, images)]
-                chance = swapped[1][:, place] - swapped[0][:, place]
-                contrasts.append(Contrast(
-                    results.name, name, float(before[place]), float(after[place]), low, high,
-                    significance.p_value(after[place] - before[place], chance),
-                    sum(move > 0 for move in moved) if moved else None,
-                    sum(move < 0 for move in moved) if moved else None, family.whole))
-    return contrasts
-
-
-def image_scores(baseline, results, name, images):
-    """[(score of the baseline, of the run)] of the images, [] where one has no score of them."""
-    if name not in baseline.image_scores or name not in results.image_scores:
+def differences_of(baseline: Results, run: Results, images: Sequence[ImageId], group: MetricGroup,
+                   resampled: Resampled, settings: Settings) -> list[Difference]:
+    """The differences of a run from the baseline in the metrics of one group, none unless both have them."""
+    if not {baseline.name, run.name} <= group.statistics.keys():
         return []
-    return [(baseline.image_scores[name][image], results.image_scores[name][image]) for image in images]
+    first, second = group.statistics[baseline.name], group.statistics[run.name]
+    before, after = group.scores(first.sum(0)), group.scores(second.sum(0))  # (M,) each
+    swapped = [group.scores(sums) for sums in significance.swapped_sums(
+        first, second, settings.draws, settings.seed)]  # (R, M) each
+    differences = []
+    for place, metric in enumerate(group.metrics):
+        low = high = None
+        if resampled:
+            low, high = significance.interval(resampled[run.name, metric] - resampled[baseline.name, metric],
+                                              settings.confidence)
+        p = significance.p_value(after[place] - before[place], swapped[1][:, place] - swapped[0][:, place])
+        gains = image_gains(baseline, run, metric, images)
+        differences.append(Difference(
+            run.name, metric, float(before[place]), float(after[place]), low, high, p,
+            sum(gain > 0 for gain in gains) if gains else None,
+            sum(gain < 0 for gain in gains) if gains else None, group.corpus_level))
+    return differences
 
 
-def examples(baseline, results, name, images, number):
-    """The `number` largest wins and the largest losses of a run by one score, two lists of `Example`."""
-    every = [Example(image, before, after, sign_of(name) * (after - before)) for image, (before, after) in zip(
-        images, image_scores(baseline, results, name, images))]
-    every.sort(key=lambda example: -example.gain)
-    wins = [example for example in every[:number] if example.gain > 0]
-    losses = [example for example in every[::-1][:number] if example.gain < 0]
-    return wins, losses
-
-
-def differing(several):
-    """{option: [its value in each run, as text]} of the options that are not the same in all."""
-    names = dict.fromkeys(name for results in several for name in results.options)
-    values = {name: [told(results.options.get(name)) for results in several]
-              for name in names if name not in ('id', 'infos_path')}
-    return {name: row for name, row in values.items() if len(set(row)) > 1}
-
-
-def told(value):
-    """The value of an option as text."""
-    if isinstance(value, list):
-        return ', '.join(map(told, value))
-    return '' if value is None else plain_text(value)
+def image_gains(baseline: Results, run: Results, metric: str, images: Sequence[ImageId]) -> list[float]:
+    """By how much the run is better than the baseline on each image, [] where one has no image scores."""
+    if metric not in baseline.image_scores or metric not in run.image_scores:
+        return []
+    before, after = baseline.image_scores[metric], run.image_scores[metric]
+    return [sign_of(metric) * (after[image] - before[image]) for image in images]

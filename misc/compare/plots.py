@@ -47,11 +47,12 @@ TEXT, GRID = '#59626d', '#d9dee4'
 PAGE_COLOURS = {TEXT: 'var(--soft)', GRID: 'var(--line)'}
 PAGE_SIZE = (460, 230)
 PAGE_STYLE: Any = {
-    **COMMON_STYLE, 'figure.dpi': 72, 'font.size': 11, 'axes.labelsize': 11, 'lines.markersize': 5,
+    **COMMON_STYLE, 'figure.dpi': 72, 'font.size': 11, 'lines.markersize': 5,
+    'axes.labelsize': 11, 'axes.labelpad': 6, 'xtick.labelsize': 11, 'ytick.labelsize': 11,
     'text.color': TEXT, 'axes.labelcolor': TEXT, 'xtick.labelcolor': TEXT, 'ytick.labelcolor': TEXT,
-    'xtick.labelsize': 11, 'ytick.labelsize': 11, 'xtick.major.size': 0, 'ytick.major.size': 0, 'ytick.minor.size': 0,
-    'grid.color': GRID, 'grid.linewidth': 1, 'axes.spines.left': False, 'axes.spines.bottom': False,
-    'figure.facecolor': 'none', 'axes.facecolor': 'none', 'svg.fonttype': 'none'}
+    'grid.color': GRID, 'grid.linewidth': 1, 'figure.facecolor': 'none', 'axes.facecolor': 'none',
+    'axes.spines.left': False, 'axes.spines.bottom': False,
+    'xtick.major.size': 0, 'ytick.major.size': 0, 'ytick.minor.size': 0, 'svg.fonttype': 'none'}
 
 
 def figure_of(runs: Sequence[RunCurves], smooth: int | None = None) -> 'Figure':

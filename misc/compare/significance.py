@@ -1,21 +1,22 @@
-"""How far a score would move on other images, and whether two captioners differ by more than chance.
+"""How much a score would vary on other images, and whether two runs differ by more than chance.
 
-N images, R draws, C columns of statistics: a score is a function of the sums of some columns over the
-images (of the image scores, or of BLEU's counts), so that drawing images again is one product of matrices.
+A score is a function of the sums of some statistics over the images (the image scores, or the counts behind
+BLEU), so resampling images is one product of matrices.  N images, R draws, C columns of statistics.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-BLOCK = 1 << 21  # numbers that are drawn at a time: some tens of MB
+BLOCK = 1 << 21    # random numbers drawn at a time: some tens of MB
 
 
-def bootstrap_sums(statistics, draws, seed):
-    """Sums (R, C) of `statistics` (N, C) over N images drawn with replacement, float64, `draws` = R times.
+def bootstrap_sums(statistics: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Sums (R, C) of `statistics` (N, C) over N images drawn with replacement, float64, R = `draws`.
 
-    All columns share the draws.  Those of several captioners side by side are therefore paired, and the
-    difference of two scores has its interval too.
+    All columns share the draws: with the statistics of several runs side by side, their scores are paired, so
+    their differences have intervals too.
     """
     images, columns = statistics.shape
     random, sums = np.random.default_rng(seed), np.empty((draws, columns))
@@ -26,9 +27,8 @@ def bootstrap_sums(statistics, draws, seed):
     return sums
 
 
-def swapped_sums(first, second, draws, seed):
-    """Sums of two captioners' statistics (N, C) where a coin decides, for each image anew, whose is whose:
-    two of float64 (R, C)."""
+def swapped_sums(first: np.ndarray, second: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of two runs' statistics (N, C) after swapping the two at random, image by image: float64 (R, C) each."""
     middle, half = (first.sum(0) + second.sum(0)) / 2, (first - second) / 2
     random, moved = np.random.default_rng(seed), np.empty((draws, half.shape[1]))
     for start, rows in _blocks(draws, len(half)):
@@ -43,42 +43,44 @@ def _blocks(draws, images):
     return [(first, min(step, draws - first)) for first in range(0, draws, step)]
 
 
-def interval(values, confidence):
-    """The percentile interval of bootstrapped `values` (R,): low and high, with `confidence` per cent of the
-    values between them."""
+def interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The percentile interval (low, high) of resampled `values` (R,), with `confidence` per cent of them inside."""
     outside = (100 - confidence) / 200
     low, high = np.quantile(values, [outside, 1 - outside])
     return float(low), float(high)
 
 
-def p_value(observed, drawn):
-    """How often chance alone gives a difference as large as `observed`, in either direction.
+def p_value(observed: float, drawn: np.ndarray) -> float:
+    """The share of differences at least as large as `observed`, in either direction, among those under chance.
 
-    `drawn` (R,) are the differences under chance; the observed one counts as one of them, so that the answer
-    is never 0.  What differs from the observed by rounding alone is as large.
+    `drawn` (R,) are the differences after swapping at random; the observed one counts as one of them, so the
+    result is never 0.  A difference that falls short of the observed one by rounding alone counts as equal.
     """
     threshold = abs(observed) * (1 - 1e-9) - 1e-12
     return float((1 + np.count_nonzero(np.abs(drawn) >= threshold)) / (1 + len(drawn)))
 
 
-def level_of(confidence):
-    """Up to which p a difference counts at a `confidence` in per cent."""
+def level_of(confidence: float) -> float:
+    """The significance level that belongs to a `confidence` in per cent: 0.05 to 95."""
     return max(round(1 - confidence / 100, 10), 1e-10)
 
 
-def smallest_p(draws, count):
-    """What `p_value` of `draws` coins gives at least, corrected by `holm` for `count` differences."""
+def smallest_p(draws: int, count: int) -> float:
+    """The smallest p-value possible with `draws`, corrected for `count` differences."""
     return count / (1 + draws)
 
 
-def draws_for(level, count):
-    """How many draws make the `smallest_p` of `count` differences less than a level."""
+def draws_for(level: float, count: int) -> int:
+    """The number of draws with which `smallest_p` of `count` differences is below `level`."""
     return math.ceil(count / level)
 
 
-def holm(p_values):
-    """The p-values, each raised for having looked at all of them (Holm 1979): with these, the chance of
-    calling any difference real that is none stays under the level that they are held against."""
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values corrected for their number (Holm 1979).
+
+    The chance of calling any difference significant where none is real stays below the level they are compared
+    with.
+    """
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))

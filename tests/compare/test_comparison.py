@@ -1,4 +1,4 @@
-"""Intervals, p-values and the counts behind BLEU and METEOR, held against plain statements of each."""
+"""Intervals, p-values and the counts behind BLEU and METEOR, compared with plain implementations of each."""
 
 import itertools
 
@@ -7,6 +7,9 @@ import pytest
 
 from misc.cli import UsageError
 from misc.compare import comparison, significance
+from misc.compare.comparison import Settings, compare
+from misc.compare.examples import largest_gains
+from misc.compare.image_statistics import bleu_counts, meteor_counts, metric_groups
 from misc.scoring import bleu, meteor, metrics
 from misc.scoring.results import Results
 from misc.scoring.tokenizer import tokenize
@@ -78,20 +81,20 @@ def test_equal_runs_have_p_1_a_better_one_a_small_p_and_exchange_only_turns_the_
     better = {image: value + 0.1 + 0.1 * float(random.normal()) for image, value in scores.items()}
     a, b, same = of_means('a', scores), of_means('b', better), of_means('same', scores)
     images = list(scores)
-    there = comparison.compare([a, b, same], images, 'a', draws=1000)
-    contrasts = {contrast.run: contrast for contrast in there.contrasts}
-    assert contrasts['same'].p == contrasts['same'].adjusted == 1
-    assert contrasts['same'].low == contrasts['same'].high == contrasts['same'].difference == 0
-    assert contrasts['b'].p == 1 / 1001 and contrasts['b'].adjusted == 2 / 1001
-    assert contrasts['b'].low > 0.08 and contrasts['b'].high < 0.12
-    assert contrasts['b'].better > contrasts['b'].worse > 0
-    back, = comparison.compare([a, b], images, 'b', draws=1000).contrasts
-    assert back.p == contrasts['b'].p and back.difference == -contrasts['b'].difference
-    assert (back.low, back.high) == pytest.approx((-contrasts['b'].high, -contrasts['b'].low))
+    compared = compare([a, b, same], images, 'a', settings=Settings(draws=1000))
+    found = {one.run: one for one in compared.differences}
+    assert found['same'].p == found['same'].adjusted_p == 1
+    assert found['same'].low == found['same'].high == found['same'].value == 0
+    assert found['b'].p == 1 / 1001 and found['b'].adjusted_p == 2 / 1001
+    assert found['b'].low > 0.08 and found['b'].high < 0.12
+    assert found['b'].wins > found['b'].losses > 0
+    back, = compare([a, b], images, 'b', settings=Settings(draws=1000)).differences
+    assert back.p == found['b'].p and back.value == -found['b'].value
+    assert (back.low, back.high) == pytest.approx((-found['b'].high, -found['b'].low))
     worse = of_means('worse', {image: value - 0.004 * (image % 7) for image, value in scores.items()})
-    weak = [comparison.compare([one, other], images, one.name, draws=1000).contrasts[0]
+    weak = [compare([one, other], images, one.name, settings=Settings(draws=1000)).differences[0]
             for one, other in ((a, worse), (worse, a))]
-    assert weak[0].p == weak[1].p and weak[0].difference < 0
+    assert weak[0].p == weak[1].p and weak[0].value < 0
 
 
 def test_p_values_are_corrected_by_holms_steps():
@@ -131,35 +134,35 @@ def scored(name, captions):
 
 
 def test_bleu_of_the_set_has_the_interval_where_there_are_references_and_else_the_mean_of_images(monkeypatch):
-    monkeypatch.setattr(comparison, 'FEWEST', 4)
+    monkeypatch.setattr(comparison, 'MIN_IMAGES', 4)
     a = scored('a', {1: 'a red dog', 2: 'two cats sit', 3: 'a bus', 4: 'birds fly'})
     b = scored('b', {1: 'a red dog runs', 2: 'blue cats sit', 3: 'a big bus parked', 4: 'a flock of birds'})
     images = [1, 2, 3, 4]
-    told = comparison.compare([a, b], images, 'a', [comparison.bleu_counts([a, b], REFERENCES)], draws=500)
-    assert not told.notes and all(contrast.whole for contrast in told.contrasts)
-    cell = told.cells['b']['Bleu_2']
-    assert cell.score == b.overall['Bleu_2'] and cell.mean is None and cell.low <= cell.score <= cell.high
-    contrast = next(one for one in told.contrasts if one.measure == 'Bleu_2')
-    assert contrast.difference == pytest.approx(b.overall['Bleu_2'] - a.overall['Bleu_2'], abs=1e-9)
-    assert (contrast.better, contrast.worse) == (4, 0)
+    compared = compare([a, b], images, 'a', [bleu_counts([a, b], REFERENCES)], settings=Settings(draws=500))
+    assert not compared.notes and all(one.corpus_level for one in compared.differences)
+    score = compared.scores['b']['Bleu_2']
+    assert score.value == b.overall['Bleu_2'] and score.mean is None and score.low <= score.value <= score.high
+    difference = next(one for one in compared.differences if one.metric == 'Bleu_2')
+    assert difference.value == pytest.approx(b.overall['Bleu_2'] - a.overall['Bleu_2'], abs=1e-9)
+    assert (difference.wins, difference.losses) == (4, 0)
 
-    told = comparison.compare([a, b], images, 'a', draws=500)
-    assert 'Bleu_1, Bleu_2' in told.notes[0] and 'CIDEr' not in told.notes[0] and 'mean' in told.notes[0]
-    cell = told.cells['b']['Bleu_2']
+    compared = compare([a, b], images, 'a', settings=Settings(draws=500))
+    assert 'Bleu_1, Bleu_2' in compared.notes[0] and 'CIDEr' not in compared.notes[0] and 'mean' in compared.notes[0]
+    score = compared.scores['b']['Bleu_2']
     mean = np.mean(list(b.image_scores['Bleu_2'].values()))
-    assert cell.score == b.overall['Bleu_2'] != cell.mean == pytest.approx(mean)
-    assert cell.low <= cell.mean <= cell.high
-    assert [contrast.measure for contrast in told.contrasts if contrast.whole] == ['ROUGE_L', 'CIDEr']
-    assert told.measures == ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr']
+    assert score.value == b.overall['Bleu_2'] != score.mean == pytest.approx(mean)
+    assert score.low <= score.mean <= score.high
+    assert [one.metric for one in compared.differences if one.corpus_level] == ['ROUGE_L', 'CIDEr']
+    assert compared.metrics == ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr']
 
     other = {**REFERENCES, 1: ['something else entirely']}
-    told = comparison.compare([a, b], images, 'a', [comparison.bleu_counts([a, b], other)], draws=200)
-    assert 'Give the references that the files were scored with' in told.notes[0]
-    assert told.cells['b']['Bleu_2'].mean is not None
+    compared = compare([a, b], images, 'a', [bleu_counts([a, b], other)], settings=Settings(draws=200))
+    assert 'Give the references that the files were scored with' in compared.notes[0]
+    assert compared.scores['b']['Bleu_2'].mean is not None
 
 
 def test_meteor_of_the_set_has_an_interval_where_its_counts_are_known(monkeypatch):
-    monkeypatch.setattr(comparison, 'FEWEST', 4)
+    monkeypatch.setattr(comparison, 'MIN_IMAGES', 4)
     table = meteor.parse_counts(METEOR_LINES)
     each = dict(zip(REFERENCES, METEOR_SCORES))
     runs = [Results(name, f'{name}.json', {'METEOR': METEOR_OF_ALL}, dict.fromkeys(REFERENCES, 'a'),
@@ -171,9 +174,9 @@ def test_meteor_of_the_set_has_an_interval_where_its_counts_are_known(monkeypatc
         return np.concatenate([table, table])
 
     for counts, mean in ((count, None), (lambda *_: None, pytest.approx(np.mean(METEOR_SCORES)))):
-        told = comparison.compare(runs, list(each), 'a', [comparison.meteor_counts(runs, REFERENCES, counts)], 200)
-        cell = told.cells['b']['METEOR']
-        assert cell.score == METEOR_OF_ALL and cell.mean == mean and told.contrasts[0].p == 1
+        compared = compare(runs, list(each), 'a', [meteor_counts(runs, REFERENCES, counts)], Settings(draws=200))
+        score = compared.scores['b']['METEOR']
+        assert score.value == METEOR_OF_ALL and score.mean == mean and compared.differences[0].p == 1
     assert list(asked[0][0]) == [(run, image) for run in 'ab' for image in each]
     assert asked[0][1]['b', 3] == REFERENCES[3]
 
@@ -182,18 +185,18 @@ def test_meteor_of_the_set_has_an_interval_where_its_counts_are_known(monkeypatc
 def test_counts_stand_for_a_file_only_where_they_give_its_scores(off, computed):
     a = scored('a', {1: 'a red dog', 2: 'two cats sit', 3: 'a bus', 4: 'birds fly'})
     a.overall['Bleu_2'] += off
-    families, notes = comparison.families_of([a], [1, 2, 3, 4], [comparison.bleu_counts([a], REFERENCES)])
-    assert (families[0].names == list(bleu.BLEU_NAMES)) == computed
-    assert any('Bleu_2 was not computed anew' in line for line in notes) != computed
+    groups, notes = metric_groups([a], [1, 2, 3, 4], [bleu_counts([a], REFERENCES)])
+    assert (groups[0].metrics == list(bleu.BLEU_NAMES)) == computed
+    assert any('Bleu_2 was not recomputed' in line for line in notes) != computed
 
 
 def test_bleu_is_not_counted_where_a_caption_is_missing():
     a, b = (scored(name, {1: 'a red dog', 2: 'two cats sit', 3: 'a bus', 4: 'birds fly'}) for name in 'ab')
     b.captions[3] = None
-    names, tables, _ = comparison.bleu_counts([a, b], REFERENCES)
-    assert names == bleu.BLEU_NAMES and tables == {}
-    families, _ = comparison.families_of([a, b], [1, 2, 3, 4], [comparison.bleu_counts([a, b], REFERENCES)])
-    assert all(len(family.names) == 1 for family in families)
+    counts = bleu_counts([a, b], REFERENCES)
+    assert counts.metrics == bleu.BLEU_NAMES and counts.by_run == {}
+    groups, _ = metric_groups([a, b], [1, 2, 3, 4], [bleu_counts([a, b], REFERENCES)])
+    assert all(len(group.metrics) == 1 for group in groups)
 
 
 @pytest.mark.parametrize('scores, overall, whole', [
@@ -202,30 +205,31 @@ def test_bleu_is_not_counted_where_a_caption_is_missing():
     ([0.12345, 0.2], 0.1620, False), ([0.0001, 0.0002], 0.0003, False)])
 def test_a_mean_that_was_rounded_is_still_one_and_another_number_is_not(scores, overall, whole):
     run = Results('a', 'a.json', {'M': overall}, {1: 'a', 2: 'a'}, {'M': dict(zip([1, 2], scores))})
-    (family,), notes = comparison.families_of([run], [1, 2])
-    assert family.whole == whole == (not notes)
+    (group,), notes = metric_groups([run], [1, 2])
+    assert group.corpus_level == whole == (not notes)
     other = of_means('b', {1: 0.5, 2: 0.7})
-    (family,), _ = comparison.families_of([run, other], [1, 2])
-    assert family.whole == whole  # it has to be the mean in every file
+    (group,), _ = metric_groups([run, other], [1, 2])
+    assert group.corpus_level == whole  # it has to be the mean in every file
 
 
 def test_of_a_score_that_should_be_low_less_is_a_win():
     a, b = (Results(name, name, {'loss': 0.3}, dict.fromkeys(range(4), 'a'), {'loss': dict(enumerate(losses))})
             for name, losses in (('a', [0.2, 0.3, 0.3, 0.4]), ('b', [0.1, 0.3, 0.5, 0.1])))
-    wins, losses = comparison.examples(a, b, 'loss', range(4), 5)
+    wins, losses = largest_gains(a, b, 'loss', range(4), 5)
     assert [example.image for example in wins] == [3, 0] and [example.image for example in losses] == [2]
-    contrast, = comparison.compare([a, b], list(range(4)), 'a', draws=100).contrasts
-    assert (contrast.better, contrast.worse) == (2, 1) and contrast.gain == -contrast.difference > 0
+    difference, = compare([a, b], list(range(4)), 'a', settings=Settings(draws=100)).differences
+    assert (difference.wins, difference.losses) == (2, 1)
+    assert difference.value < 0 and difference.verdict(1) == 'better'
 
 
 def test_the_fewest_draws_that_may_tell_a_difference_are_taken():
     scores = {image: image / 9 for image in range(30)}
     runs = [of_means('a', scores), *(of_means(name, {image: score + 1 for image, score in scores.items()})
                                      for name in 'bc')]
-    told = comparison.compare(runs, list(scores), 'a', draws=39)
-    assert [contrast.adjusted for contrast in told.contrasts] == [0.05, 0.05]
+    compared = compare(runs, list(scores), 'a', settings=Settings(draws=39))
+    assert [one.adjusted_p for one in compared.differences] == [0.05, 0.05]
     with pytest.raises(UsageError, match='--draws 38 is too few for 2 .* --draws 40,'):
-        comparison.compare(runs, list(scores), 'a', draws=38)
+        compare(runs, list(scores), 'a', settings=Settings(draws=38))
 
 
 def test_a_difference_that_only_rounding_sets_apart_is_as_large():
@@ -237,9 +241,9 @@ def test_a_difference_that_only_rounding_sets_apart_is_as_large():
 def test_wins_and_losses_are_the_largest_and_never_ties():
     a = of_means('a', {1: 0.1, 2: 0.5, 3: 0.2, 4: 0.3, 5: 0.9})
     b = of_means('b', {1: 0.3, 2: 0.5, 3: 0.9, 4: 0.2, 5: 0.1})
-    wins, losses = comparison.examples(a, b, 'M', [1, 2, 3, 4, 5], 5)
+    wins, losses = largest_gains(a, b, 'M', [1, 2, 3, 4, 5], 5)
     assert [example.image for example in wins] == [3, 1] and [example.image for example in losses] == [5, 4]
-    fewest = comparison.examples(a, b, 'M', [1, 2, 3, 4, 5], 1)
+    fewest = largest_gains(a, b, 'M', [1, 2, 3, 4, 5], 1)
     assert [[one.image for one in side] for side in fewest] == [[3], [5]]
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from PIL import Image
 
 from misc.cli import DataError, UsageError
-from misc.compare import comparison
-from misc.compare import report as report_page
+from misc.compare import examples, sections
+from misc.compare.comparison import Comparison, Difference
+from misc.compare.report import FILES, environment
 from misc.pictures import images
 from misc.run.histories import read_logged
 from scripts import create_report
@@ -62,14 +64,14 @@ def test_the_page_has_scores_differences_examples_and_curves(tmp_path, two, caps
     talk = write_references(tmp_path)
     run = write_run(tmp_path / 'B', 'B', records=[record(5), record(90, CIDEr=0.7)])
     page = report(tmp_path, *two, '--runs', run, '--input_json', talk, '--image_root', tmp_path / 'pictures')
-    assert re.search('class="best">1.400<', page) and 'Each run is compared to' in page
-    assert '+0.400' in page and '+40.0 %' in page and '12, 0' in page
+    assert re.search('class="best">1.400<', page) and 'Each run is compared with' in page
+    assert '+0.400' in page and '+40.0%' in page and '12 / 0' in page
     assert 'people said this' in page and 'a <mark>B</mark> thing 14' in page
     assert page.count('background-image:url(data:image/jpeg;base64') == 7
     assert '1 of 8 pictures cannot be shown' in page and '22.png: there is no such file' in page
     assert 'aria-label="cross-entropy loss: B, last 2.5"' in page and 'iteration 90: 0.7' in page
     out, err = capsys.readouterr()
-    assert 'B - A: CIDEr +0.4000 [' in out and re.search(r'B - A: ROUGE_L .* not told apart', out)
+    assert 'B - A: CIDEr +0.4000 [' in out and re.search(r'B - A: ROUGE_L .* not significant', out)
     assert 'wrote ' in err and 'note: 1 of 8 pictures' in err
 
 
@@ -77,11 +79,11 @@ def test_each_flag_does_what_it_says(tmp_path, two, capsys, monkeypatch):
     talk = write_references(tmp_path)
     plain = report(tmp_path, *two)
     assert report(tmp_path, *two) == plain
-    assert report(tmp_path, *two, '--seed', 7) != plain and '200 draws from seed 1' in plain
-    assert '100 draws from seed 1' in report(tmp_path, *two, '--draws', 100)
-    assert 'with 90 % intervals' in report(tmp_path, *two, '--confidence', 90)
-    assert plain.count('<li><div class="told">') == 8
-    assert report(tmp_path, *two, '--examples', 2).count('<li><div class="told">') == 2
+    assert report(tmp_path, *two, '--seed', 7) != plain and '200 resamples, seed 1' in plain
+    assert '100 resamples, seed 1' in report(tmp_path, *two, '--draws', 100)
+    assert 'with 90% confidence intervals' in report(tmp_path, *two, '--confidence', 90)
+    assert plain.count('<div class="example">') == 8
+    assert report(tmp_path, *two, '--examples', 2).count('<div class="example">') == 2
     assert 'Largest wins' not in report(tmp_path, *two, '--examples', 0)
     assert 'people said' not in plain and 'people said this' in report(tmp_path, *two, '--input_json', talk)
     coco = tmp_path / 'coco.json'
@@ -93,7 +95,7 @@ def test_each_flag_does_what_it_says(tmp_path, two, capsys, monkeypatch):
     capsys.readouterr()
     report(tmp_path, *two, '--baseline', 'B')
     assert 'A - B: CIDEr -0.4000' in capsys.readouterr().out
-    with pytest.raises(UsageError, match='--baseline: there is no run C; there are A, B'):
+    with pytest.raises(UsageError, match='--baseline: there is no run C; the runs are A, B'):
         report(tmp_path, *two, '--baseline', 'C')
     with pytest.raises(UsageError, match='--image_root needs --input_json'):
         report(tmp_path, *two, '--image_root', tmp_path)
@@ -102,7 +104,7 @@ def test_each_flag_does_what_it_says(tmp_path, two, capsys, monkeypatch):
     monkeypatch.setattr(create_report, 'meteor_counts', lambda captions, known, seconds: asked.append(seconds))
     rows = [{'image_id': image, 'caption': 'a', 'METEOR': image / 100} for image in IMAGES]
     meteor = write_results(tmp_path, 'M', overall={'METEOR': 0.2}, images=rows)
-    assert 'mean of images 0.165' in report(tmp_path, meteor, '--input_json', talk, '--java_timeout', 9)
+    assert 'mean over images 0.165' in report(tmp_path, meteor, '--input_json', talk, '--java_timeout', 9)
     report(tmp_path, meteor, '--input_json', talk, '--use_java', 0)
     assert asked == [9]
 
@@ -112,7 +114,7 @@ def test_files_of_different_images_are_refused_or_compared_on_those_they_share(t
     with pytest.raises(UsageError, match=r'(?s)12 in A \(split test\), 3 in C .*3 are in all.*--common 1'):
         report(tmp_path, two[0], short)
     page = report(tmp_path, two[0], short, '--common', 1)
-    assert 'Only the 3 images that all files have' in page and '3, 0' in page and '>1.200' in page
+    assert 'Only the 3 images that all files have' in page and '3 / 0' in page and '>1.200' in page
     other = write_results(tmp_path, 'D', ids=[1, 2], options={'split': 'val'})
     with pytest.raises(DataError, match=r'D_test.json \(split val\) have no image in common'):
         report(tmp_path, two[0], other, '--common', 1)
@@ -145,8 +147,8 @@ def test_what_a_run_lacks_is_named_and_the_rest_compared(tmp_path, two):
     assert 'S has no caption for 12 of 12 images' in page and '<em>no caption</em>' in page
     assert 'S has no SPICE for 2 of 12 images, so it is left out of the comparison' in page
     assert 'L has no scores per image' in page and '>2.500' in page and '>–<' in page
-    assert 'No run has scores per image that the baseline has' in report(tmp_path, two[0], alone)
-    with pytest.raises(DataError, match='have no reference captions in .*, 11 for one'):
+    assert 'No run has scores per image that the baseline also has' in report(tmp_path, two[0], alone)
+    with pytest.raises(DataError, match='have no reference captions in .*, such as 11;'):
         (tmp_path / 'talk.json').write_text(json.dumps({'images': [
             {'id': 1, 'split': 'test', 'captions': ['a']}]}))
         report(tmp_path, *two, '--input_json', tmp_path / 'talk.json')
@@ -240,66 +242,66 @@ def test_what_strangers_wrote_is_shown_as_text(tmp_path, visit):
     assert page.locator('img').count() == 0
 
 
+def test_templates_exempt_from_escaping_only_what_no_stranger_wrote():
+    sources = '\n'.join(path.read_text(encoding='utf-8') for path in pathlib.Path(FILES).glob('*.html'))
+    assert sorted(re.findall(r'{{ ([\w.]+)\|safe }}', sources)) == ['panel.svg', 'script', 'style']
+    assert sources.count('safe') == 3 and 'autoescape' not in sources and environment().autoescape is True
+
+
 def test_of_loss_and_self_similarity_less_is_better_everywhere(tmp_path, capsys):
     def run(name, loss, similarity):
-        told = [{**row, 'loss': loss + 0.01 * (row['image_id'] % 5), 'mBLEU-4': similarity - 0.01 * (
+        scored = [{**row, 'loss': loss + 0.01 * (row['image_id'] % 5), 'mBLEU-4': similarity - 0.01 * (
             row['image_id'] % 3)} for row in rows()]
-        means = {measure: float(np.mean([row[measure] for row in told])) for measure in ('loss', 'mBLEU-4')}
-        return write_results(tmp_path, name, overall=means, images=told)
+        means = {metric: float(np.mean([row[metric] for row in scored])) for metric in ('loss', 'mBLEU-4')}
+        return write_results(tmp_path, name, overall=means, images=scored)
 
     page = report(tmp_path, run('A', 3.0, 0.4), run('B', 2.0, 0.6))
     assert capsys.readouterr().out.splitlines()[-2:] == [
         'B - A: loss -1.0000 [-1.0000, -1.0000], corrected p 0.0100, better',
         'B - A: mBLEU-4 +0.2000 [+0.2000, +0.2000], corrected p 0.0100, worse']
     assert 'class="best">2.019<' in page and 'class="best">0.390<' in page
-    wins, losses = page.split('Wins: images with less loss')[1].split('Losses: images with more loss')
-    assert '-1.000' in wins and 'No image has a higher score.' in losses.split('</section>')[0]
-    assert 'Wins: images with less mBLEU-4</h4><p>No image has a lower score.' in page
-    assert '12, 0</td>' in page and '0, 12</td>' in page and 'class="span better"' in page
+    wins, losses = page.split('Wins: images with lower loss')[1].split('Losses: images with higher loss')
+    assert '-1.000' in wins and 'No image has a higher loss.' in losses.split('</section>')[0]
+    assert re.search(r'Wins: images with lower mBLEU-4</h4>\s*<p>No image has a lower mBLEU-4\.', page)
+    assert '12 / 0</td>' in page and '0 / 12</td>' in page and 'class="bar better"' in page
 
 
-def contrast(**changes):
-    """A `Contrast` by CIDEr, 0.1 better than the 1.0 of the baseline."""
-    return comparison.Contrast(**{
-        'run': 'B', 'measure': 'CIDEr', 'before': 1.0, 'after': 1.1, 'low': 0.05, 'high': 0.15, 'p': 0.03,
-        'better': 9, 'worse': 3, 'whole': True, 'adjusted': 0.04, **changes})
+def difference(**changes):
+    """A `Difference` in CIDEr, 0.1 better than the 1.0 of the baseline."""
+    return Difference(**{
+        'run': 'B', 'metric': 'CIDEr', 'baseline': 1.0, 'score': 1.1, 'low': 0.05, 'high': 0.15, 'p': 0.03,
+        'wins': 9, 'losses': 3, 'corpus_level': True, 'adjusted_p': 0.04, **changes})
 
 
-def on(*contrasts):
-    """A `Report` on these alone."""
-    return report_page.Report(comparison.Comparison(
-        ['A', 'B'], 'A', IMAGES, ['CIDEr'], {}, list(contrasts), []), [])
-
-
-@pytest.mark.parametrize('changes, told', [
-    ({}, 'better'), ({'after': 0.9}, 'worse'), ({'adjusted': 0.05}, 'better'), ({'adjusted': 0.06}, '')])
-def test_a_verdict_takes_a_p_that_is_corrected(changes, told):
-    one = contrast(**changes)
-    assert report_page.verdict(on(one), one) == told
+@pytest.mark.parametrize('changes, verdict', [
+    ({}, 'better'), ({'score': 0.9}, 'worse'), ({'adjusted_p': 0.05}, 'better'), ({'adjusted_p': 0.06}, ''),
+    ({'metric': 'loss'}, 'worse'), ({'metric': 'loss', 'score': 0.9}, 'better')])
+def test_a_verdict_takes_a_p_that_is_corrected(changes, verdict):
+    assert difference(**changes).verdict(0.05) == verdict
 
 
 def test_the_bars_of_all_differences_share_a_scale_that_the_widest_fills():
-    wide = contrast(before=2.0, after=1.5, low=-0.8, high=-0.2)
-    few, nothing = contrast(low=None, high=None), contrast(before=0.0)
-    page = on(contrast(), wide, few, nothing)
+    wide = difference(baseline=2.0, score=1.5, low=-0.8, high=-0.2)
+    few, nothing = difference(run='C', low=None, high=None), difference(run='C', baseline=0.0)
+    tables = sections.difference_tables(Comparison(
+        ['A', 'B', 'C'], 'A', IMAGES, ['CIDEr'], {}, [difference(), wide, few, nothing], []))
+    (_, narrow_bar), (_, wide_bar) = tables['B']
     zero, reach = 66, 62
-    for one, low, high in ((wide, -1, -0.25), (page.comparison.contrasts[0], 0.125, 0.375)):
-        bar = report_page.span(page, one, '')
-        found = re.search(r'<rect x="([\d.]+)" y="6" width="([\d.]+)"', bar)
-        left, width = map(float, found.groups())
-        assert (left, left + width) == pytest.approx((zero + reach * low, zero + reach * high), abs=0.11)
-    assert report_page.span(page, few, '') is None and report_page.span(page, nothing, '') is None
+    for bar, low, middle, high in ((wide_bar, -1, -0.625, -0.25), (narrow_bar, 0.125, 0.25, 0.375)):
+        assert (bar.left, bar.middle, bar.left + bar.width) == pytest.approx(
+            (zero + reach * low, zero + reach * middle, zero + reach * high), abs=0.11)
+    assert [bar for _, bar in tables['C']] == [None, None]
 
 
 def test_fewer_than_ten_images_have_no_intervals_and_a_note_says_why(tmp_path, capsys):
     one = [write_results(tmp_path, name, shift=0.2 * number, ids=IMAGES[:1]) for number, name in enumerate('AB')]
     page = report(tmp_path, *one)
-    assert 'Intervals are left out: 1 image cannot show' in page and '% intervals' not in page
+    assert 'No confidence intervals: 1 image cannot show' in page and '% confidence' not in page
     assert '[' not in re.sub('(?s)<(style|script)>.*?</.*?>', '', page)
-    assert re.search(r'B - A: CIDEr \+0\.\d{4}, corrected p 1\.0000, not told', capsys.readouterr().out)
+    assert re.search(r'B - A: CIDEr \+0\.\d{4}, corrected p 1\.0000, not significant', capsys.readouterr().out)
     nine, ten = (report(tmp_path, *[write_results(tmp_path, name, ids=IMAGES[:count]) for name in 'AB'])
                  for count in (9, 10))
-    assert '9 images cannot' in nine and 'Intervals are left out' not in ten and '95 % intervals' in ten
+    assert '9 images cannot' in nine and 'No confidence intervals' not in ten and '95% confidence intervals' in ten
 
 
 def test_too_few_draws_for_any_p_to_count_are_refused_with_the_number_that_is_enough(tmp_path, two, capsys):
@@ -328,7 +330,7 @@ def test_control_signs_of_an_image_id_reach_neither_terminal_nor_page(tmp_path, 
     runs = [write_results(tmp_path, name, overall={'CIDEr': shift}, images=[
         {'image_id': image, 'caption': 'a', 'CIDEr': shift} for image in ids])
             for name, shift in (('A', 1), ('B', 2))]
-    with pytest.raises(DataError, match='11 for one') as error:
+    with pytest.raises(DataError, match='such as .*11; name') as error:
         report(tmp_path, *runs, '--input_json', write_references(tmp_path))
     assert '\x1b' not in str(error.value)
     talk = tmp_path / 'talk.json'
@@ -360,7 +362,7 @@ def test_the_page_sorts_by_keyboard_chooses_examples_and_needs_nothing_else(tmp_
         page.locator('table').first.get_by_role('button', name='run').click()
         assert names.all_inner_texts() == ['A', 'B', 'C']
         assert page.locator('.pair:visible h3').all_inner_texts() == ['B: CIDEr']
-        assert page.get_by_text('No image has a lower score.').first.is_visible()
+        assert page.get_by_text('No image has a lower CIDEr.').first.is_visible()
         page.locator('select[name=run]').select_option('C')
         assert page.locator('.pair:visible h3').all_inner_texts() == ['C: CIDEr']
         assert page.locator('figure svg').count() == 2
@@ -375,5 +377,8 @@ def test_the_page_is_whole_without_its_script(tmp_path, two, visit):
 
 
 def test_a_differing_word_is_marked_in_both_captions():
-    first, second = (report_page.joined([one]) for one in report_page.marked_words('a red <b> cat', 'a cat sat'))
-    assert first == 'a <mark>red &lt;b&gt;</mark> cat ' and second == 'a cat <mark>sat</mark> '
+    words = environment().get_template('macros.html').module.words
+    first, second = (words(stretches) for stretches in examples.differing_words('a red <b> cat', 'a cat sat'))
+    assert first == 'a <mark>red &lt;b&gt;</mark> cat' and second == 'a cat <mark>sat</mark>'
+    assert [words(stretches) for stretches in examples.differing_words('', 'a')] == [
+        '<em>an empty caption</em>', '<mark>a</mark>']

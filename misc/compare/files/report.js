@@ -1,5 +1,5 @@
 'use strict';
-// The page is whole without this script: it adds sorting, and shows the examples of one run and score at a time.
+// The page is complete without this script, which adds sorting and shows the examples of one run and metric at a time.
 
 /** What a cell is sorted by: its number, its text, or null where it has nothing. */
 function valueOf(row, column) {
@@ -45,7 +45,7 @@ function chooseExamples(form) {
   const show = () => {
     for (const pair of pairs) {
       pair.hidden = pair.dataset.run !== form.elements.run.value
-        || pair.dataset.measure !== form.elements.measure.value;
+        || pair.dataset.metric !== form.elements.metric.value;
     }
     document.getElementById('no-pair').hidden = Array.from(pairs).some(pair => !pair.hidden);
   };
