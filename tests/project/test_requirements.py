@@ -1,0 +1,40 @@
+"""The pinned packages are those that the source imports, or a comment says what needs them."""
+
+import ast
+import importlib.metadata
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+OWN = {'dataloader', 'eval', 'misc', 'models', 'opts', 'prepro_areas', 'scripts', 'tests', 'train'}
+
+
+def pinned(name):
+    """{package, in lower case: the comment after its version, or nothing} of a requirements file."""
+    text = (ROOT / name).read_text(encoding='utf-8')
+    return {package.lower(): comment for package, comment in re.findall(r'^([\w.-]+)==\S+ *(.*)$', text, re.M)}
+
+
+def imported(*patterns):
+    """The packages, in lower case, that source files import from outside the project and the standard library."""
+    names = set()
+    for path in (path for pattern in patterns for path in ROOT.glob(pattern)):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Import):
+                names.update(alias.name.split('.')[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(node.module.split('.')[0])
+    of_module = importlib.metadata.packages_distributions()
+    return {of_module.get(name, [name])[0].lower() for name in names - OWN - sys.stdlib_module_names}
+
+
+def test_each_import_is_pinned_and_each_pin_is_imported_or_explained():
+    packages = pinned('requirements.txt')
+    used = imported('*.py', 'models/**/*.py', 'misc/**/*.py', 'scripts/**/*.py')
+    assert used <= set(packages)
+    assert {package for package, comment in packages.items() if not comment} <= used
+
+
+def test_what_only_the_tests_import_is_pinned_among_theirs():
+    assert imported('tests/**/*.py') <= set(pinned('requirements.txt')) | set(pinned('tests/requirements.txt'))
