@@ -1,4 +1,4 @@
-"""Pages to look at in tests: made-up entries, plain ones and such as a stranger would write."""
+"""Pages for tests: made-up entries, and untrusted text."""
 
 import json
 
@@ -19,7 +19,7 @@ HOSTILE = ['<script>window.hacked = 1</script>', '"><img src=x onerror="window.h
 
 
 def draw_picture(path, seed, size=(320, 240)):
-    """A JPEG of a coloured box on another colour."""
+    """Write a JPEG of a coloured box on another colour; returns its path."""
     random = np.random.default_rng(seed)
     pixels = np.empty((size[1], size[0], 3), np.uint8)
     pixels[:], (y, x) = random.integers(0, 256, 3), random.integers(0, [size[1] // 2, size[0] // 2])
@@ -29,8 +29,10 @@ def draw_picture(path, seed, size=(320, 240)):
 
 
 def made_up(folder, count, seed=0, regions=8, pictures=None, layers=('mean', 'last')):
-    """`count` entries, their ids from 1; and a function that gives boxes and grid vectors of each.  Pictures
-    are drawn into `folder`, or are `pictures`, in turn."""
+    """`count` entries with ids from 1, and a function that returns the boxes and grid vectors of each.
+
+    The pictures are drawn into `folder`, or are those of `pictures` in turn.
+    """
     random, entries, places = np.random.default_rng(seed), [], []
     for number in range(count):
         words = [str(word) for word in random.choice(WORDS, random.integers(5, 15))]
@@ -47,7 +49,7 @@ def made_up(folder, count, seed=0, regions=8, pictures=None, layers=('mean', 'la
 
 
 def read_page(folder):
-    """What the scripts of a page say: (the listing, the details of all images)."""
+    """The data of a page: (the listing, the details of all images)."""
     data, = (folder / 'data').iterdir()
     assert data.name in (folder / 'index.html').read_text()
 
@@ -60,7 +62,7 @@ def read_page(folder):
 
 
 def write_sample(root, count=12, **more):
-    """A page of made-up entries under `root`; returns (its folder, the entries, the function of places)."""
+    """Write a page of made-up entries under `root`; returns (its folder, the entries, the function of `made_up`)."""
     (root / 'pictures').mkdir(parents=True, exist_ok=True)
     entries, places = made_up(root / 'pictures', count, **more)
     write_page(root / 'vis', FACTS, entries, places)

@@ -1,4 +1,4 @@
-"""The fixtures for pages: what they show, and that they see what is wrong with a page."""
+"""The fixtures for pages: they open a page, and fail on its errors."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def test_a_page_is_shown_from_disk_and_from_a_server(visit, served, tmp_path):
 @pytest.mark.parametrize('wrong', [
     '<script>throw Error("broken")</script>', '<script>console.error("broken")</script>',
     '<img src="https://localhost:1/broken.png">', '<script src="broken.js"></script>'])
-def test_what_is_wrong_with_a_page_fails_the_test(browser, tmp_path, wrong):
+def test_errors_of_a_page_fail_the_test(browser, tmp_path, wrong):
     (tmp_path / 'index.html').write_text(PAGE + wrong)
     with pytest.raises(AssertionError, match='broken|ERR_'), checked_pages(browser) as open_page:
         open_page(tmp_path / 'index.html')

@@ -1,4 +1,4 @@
-"""What is written of the page: its numbers, its pictures, and that it is whole at any moment."""
+"""The files of a page: its numbers, its pictures, and that it is complete at any moment."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ def unpacked(text, dtype, *shape):
     return np.frombuffer(base64.b64decode(text), dtype).reshape(shape).astype(float)
 
 
-def test_what_is_packed_small_is_what_was_given_to_a_byte(tmp_path):
+def test_packed_numbers_are_those_given_up_to_rounding(tmp_path):
     folder, entries, places = write_sample(tmp_path, page.SHARD + 3)
     listing, images = read_page(folder)
     assert len(images) == len(entries) and listing['ids'] == [str(number + 1) for number in range(len(entries))]
@@ -37,9 +37,9 @@ def test_what_is_packed_small_is_what_was_given_to_a_byte(tmp_path):
         cells = (rows[:, :, None] * columns[:, None]).reshape(regions, -1)
         assert abs(cells - grids).max() < 0.005
         for name, weights in entry.attention.items():
-            told = image['attention'][name]
-            shares = unpacked(told['weights'], 'u1', len(entry.words), regions) / 255
-            top = np.array(told['top'])[:, None]
+            packed = image['attention'][name]
+            shares = unpacked(packed['weights'], 'u1', len(entry.words), regions) / 255
+            top = np.array(packed['top'])[:, None]
             assert (abs(shares * top - weights) <= 0.0021 * top).all()
         assert image['words'] == entry.words
         for name, value in entry.scores.items():
@@ -47,7 +47,7 @@ def test_what_is_packed_small_is_what_was_given_to_a_byte(tmp_path):
         assert listing['references'][number] == entry.references
 
 
-def test_what_is_not_known_is_left_out(tmp_path):
+def test_unknown_values_are_left_out(tmp_path):
     bare = Entry('one', ['a', 'dog'], str(tmp_path / 'nowhere.jpg'), 'nowhere.jpg', scores={
         'CIDEr': float('nan'), 'log_prob': float('-inf')})
     broken = write_page(tmp_path / 'vis', FACTS, [bare], lambda place: (None, None))
@@ -63,11 +63,11 @@ def picture_files(folder):
             for kind in ('thumbs', 'imgs') for path in (folder / kind).iterdir()}
 
 
-def test_pictures_are_made_once_and_again_when_their_source_changed_and_stale_ones_go(tmp_path):
+def test_pictures_are_made_once_and_again_when_their_source_changes_and_stale_ones_are_deleted(tmp_path):
     folder, entries, places = write_sample(tmp_path, 4)
     first = picture_files(folder)
     assert len(first) == 8
-    (folder / 'imgs' / 'mine.jpg').write_bytes(b'a file of somebody else')
+    (folder / 'imgs' / 'mine.jpg').write_bytes(b'not written by the page')
     (folder / 'thumbs' / f'{"0" * 24}.jpg.77.part').write_bytes(b'half')
     Image.new('RGB', (90, 60), 'teal').save(entries[0].picture)
     write_page(folder, FACTS, entries[:3], places)
@@ -82,7 +82,7 @@ def test_pictures_are_made_once_and_again_when_their_source_changed_and_stale_on
     assert Image.open(thumb).size == (320, 240)
 
 
-def test_pictures_stand_the_way_regions_were_found_and_large_ones_are_made_smaller(tmp_path):
+def test_pictures_keep_the_stored_orientation_and_large_ones_are_scaled_down(tmp_path):
     small, turned, *large = (tmp_path / f'{name}.jpg' for name in ('small', 'turned', 'large', 'long'))
     Image.new('RGB', (60, 40), 'navy').save(small)
     exif = Image.Exif()
@@ -103,7 +103,7 @@ def test_pictures_stand_the_way_regions_were_found_and_large_ones_are_made_small
     assert thumbs == [(60, 40), (60, 40), (384, 192), (192, 384)]
 
 
-def test_where_a_photograph_was_taken_does_not_get_to_the_page_and_pillow_stays_silent(tmp_path, capfd):
+def test_no_metadata_of_a_photo_is_copied_to_the_page_and_pillow_prints_no_warning(tmp_path, capfd):
     exif = Image.Exif()
     exif.get_ifd(0x8825)[1] = 'N'  # GPS: the latitude
     exif[0x010e] = 'at home'
@@ -119,7 +119,7 @@ def test_where_a_photograph_was_taken_does_not_get_to_the_page_and_pillow_stays_
     assert 'arning' not in capfd.readouterr().err
 
 
-def test_only_folders_of_data_that_pages_wrote_are_removed(tmp_path):
+def test_only_data_folders_of_earlier_pages_are_deleted(tmp_path):
     folder, entries, places = write_sample(tmp_path, 2)
     first, = os.listdir(folder / 'data')
     mine = ['backup', 'a' * 15, 'A' * 16, f'{first}.old', f'new.x{TEMPORARY}']
@@ -134,7 +134,7 @@ def test_only_folders_of_data_that_pages_wrote_are_removed(tmp_path):
     assert {*mine, 'c' * 16} <= set(os.listdir(folder / 'data'))
 
 
-def test_a_page_whose_making_was_cut_short_is_the_one_before(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_the_previous_page(tmp_path, monkeypatch):
     folder, entries, places = write_sample(tmp_path, page.SHARD + 1)
     before = {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
@@ -157,7 +157,7 @@ def test_a_page_whose_making_was_cut_short_is_the_one_before(tmp_path, monkeypat
     assert listing['references'] == [[]] * len(entries)
 
 
-def test_the_same_page_is_the_same_to_the_last_byte(tmp_path):
+def test_writing_the_same_page_again_changes_no_byte(tmp_path):
     folder, entries, places = write_sample(tmp_path, 3)
     before = {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
     write_page(folder, FACTS, entries, places, workers=2)
@@ -180,8 +180,8 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def look(trained, tmp_path, monkeypatch):
-    """Call with a model and flags to evaluate it; returns what its page says."""
+def page_data(trained, tmp_path, monkeypatch):
+    """Call with a model and flags to evaluate it; returns the data of its page."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('PATH', '')  # without Java: quick
     corpus, runs = trained
@@ -197,10 +197,10 @@ def look(trained, tmp_path, monkeypatch):
     return evaluate
 
 
-def test_the_page_has_captions_scores_references_boxes_and_attention_of_every_model(look, trained, capsys):
+def test_the_page_has_captions_scores_references_boxes_and_attention_of_every_model(page_data, trained, capsys):
     corpus, runs = trained
     boxes = ('--input_box_dir', corpus / 'box')
-    listing, images = look('spatial_pe', '--language_eval', 1, *boxes)
+    listing, images = page_data('spatial_pe', '--language_eval', 1, *boxes)
     scored = json.loads(pathlib.Path('eval_results/tiny_test.json').read_text())
     assert listing['scores']['CIDEr'] == pytest.approx([row['CIDEr'] for row in scored['images']], rel=1e-5)
     assert listing['captions'] == [row['caption'] for row in scored['images']]
@@ -210,20 +210,20 @@ def test_the_page_has_captions_scores_references_boxes_and_attention_of_every_mo
     for row, image in enumerate(images):
         assert abs(unpacked(image['boxes'], '<u2', image['regions'], 4) / 65535 - relative[row]).max() < 2e-5
         assert image['attention'].keys() == {'mean'} and len(image['attention']['mean']['top']) == len(image['words'])
-    # A model that is told of no boxes: they are drawn all the same.  It has two layers.
-    listing, images = look('transformer', *boxes)
+    # A model without positions: the boxes are drawn anyway.  It has two layers.
+    listing, images = page_data('transformer', *boxes)
     assert 'boxes' in images[0] and images[0]['attention'].keys() == {'mean', 'last'}
     assert 'dot-product' in listing['attention'] and 'not know where' in listing['places']
     assert listing['scores'].keys() == {'log_prob'} and listing['overall'] == {}
-    listing, images = look('show_tell', *boxes)
+    listing, images = page_data('show_tell', *boxes)
     assert 'nothing to highlight' in listing['attention'] and images[0]['attention'] == {} and images[0]['regions']
-    listing, images = look('', folders=list(runs.values()))
+    listing, images = page_data('', folders=list(runs.values()))
     assert 'averaged over the 2 of 3 models' in listing['attention']
     assert images[0]['attention'].keys() == {'mean', 'last'}
     assert 'boxes' not in images[0] and 'rows' in images[0]  # without boxes there are the grid vectors
 
 
-def test_attention_of_the_page_is_that_of_the_model_on_the_captions_words(look, trained, monkeypatch):
+def test_attention_on_the_page_is_that_of_the_model_for_the_captions_words(page_data, trained, monkeypatch):
     from misc.evaluation import captioning as room
     kept, plain = [], room.word_attention
 
@@ -232,22 +232,22 @@ def test_attention_of_the_page_is_that_of_the_model_on_the_captions_words(look, 
         kept.append((model.word_attention(memory, captions), captions, counts, log_probs))
         return plain(model, memory, captions, counts)
     monkeypatch.setattr(room, 'word_attention', word_attention)
-    _, images = look('spatial_pe', '--batch_size', 3)
+    _, images = page_data('spatial_pe', '--batch_size', 3)
     place = 0
     for attention, captions, counts, _ in kept:
         for image, regions in enumerate(counts):
             words = int((captions[image, 0] > 0).sum())
-            told = images[place]['attention']['mean']
-            shares = unpacked(told['weights'], 'u1', words, regions) / 255 * np.array(told['top'])[:, None]
+            packed = images[place]['attention']['mean']
+            shares = unpacked(packed['weights'], 'u1', words, regions) / 255 * np.array(packed['top'])[:, None]
             assert abs(shares - attention['mean'][image, 0, :words, :regions].numpy()).max() < 0.003
             place += 1
     assert place == len(images) == 4
     calls = len(kept)
     tiny.run(evaluation, tiny.eval_flags(*[trained[0], trained[1]['spatial_pe']]))
-    assert len(kept) == calls  # without a page nobody asks
+    assert len(kept) == calls  # without a page, attention is not computed
 
 
-def test_regions_that_do_not_fit_are_named_and_the_page_does_without_them(look, trained, tmp_path, capsys):
+def test_regions_that_do_not_fit_are_named_and_left_out_of_the_page(page_data, trained, tmp_path, capsys):
     corpus, _ = trained
     other = tmp_path / 'box'
     other.mkdir()
@@ -255,10 +255,10 @@ def test_regions_that_do_not_fit_are_named_and_the_page_does_without_them(look, 
         boxes = np.load(path)
         np.save(other / path.name, boxes[1:] if path.stem == '113' else boxes)
     (tmp_path / 'box_sizes.json').write_text((corpus / 'box_sizes.json').read_text())
-    _, images = look('transformer', '--input_box_dir', other)
+    _, images = page_data('transformer', '--input_box_dir', other)
     assert ['boxes' in image for image in images] == [True, False, True, True]
     said = capsys.readouterr().err
     assert '1 images have regions that cannot be drawn' in said and 'not made from the same boxes' in said
     (other / '114.npy').unlink()
     with pytest.raises(DataError, match='1 of 4 images have no boxes'):
-        look('transformer', '--input_box_dir', other)
+        page_data('transformer', '--input_box_dir', other)

@@ -1,4 +1,4 @@
-"""The page in a browser: it finds, orders, opens, lights up, by mouse and by keyboard, and nothing breaks it."""
+"""The page in a browser: searching, sorting, opening, highlighting, by mouse and by keyboard, and untrusted text."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ WIDE = {'viewport': {'width': 1280, 'height': 800}}
 
 @pytest.fixture(scope='module')
 def sample(tmp_path_factory):
-    """(folder of a page, its entries, the function of their places)."""
+    """(folder of a page, its entries, the function that returns their boxes and grid vectors)."""
     return write_sample(tmp_path_factory.mktemp('sample'), COUNT)
 
 
@@ -24,7 +24,7 @@ def page(sample, visit):
 
 
 def captions(page, count=3):
-    """The captions of the first cards, in the order in which they are read."""
+    """The captions of the first cards, in reading order."""
     return page.locator('.card:not([hidden]) .caption').all_inner_texts()[:count]
 
 
@@ -32,10 +32,10 @@ def in_order(entries, name):
     return [' '.join(entry.words) for entry in sorted(entries, key=lambda entry: entry.scores[name])]
 
 
-@pytest.mark.parametrize('way', ['disk', 'server'])
-def test_it_loads_from_disk_and_from_a_server_and_shows_an_image(sample, visit, served, way, tmp_path):
+@pytest.mark.parametrize('source', ['disk', 'server'])
+def test_it_loads_from_disk_and_from_a_server_and_shows_an_image(sample, visit, served, source, tmp_path):
     folder, entries, _ = sample
-    page = visit(folder / 'index.html' if way == 'disk' else served(folder), **WIDE)
+    page = visit(folder / 'index.html' if source == 'disk' else served(folder), **WIDE)
     assert page.title() == FACTS.title and page.locator('#count').inner_text() == f'{COUNT} images'
     assert captions(page) == [' '.join(entry.words) for entry in entries[:3]]
     page.locator('.card a').nth(1).click()
@@ -47,7 +47,7 @@ def test_it_loads_from_disk_and_from_a_server_and_shows_an_image(sample, visit, 
     assert len(shot) > 20000 and page.url.endswith('#2') and entries[1].words[0] in page.title()
 
 
-def test_it_orders_by_scores_and_by_length(page, sample):
+def test_it_sorts_by_scores_and_by_length(page, sample):
     entries = sample[1]
     for score in ('CIDEr', 'Bleu_4', 'log_prob'):
         page.select_option('#score', score)
@@ -62,7 +62,7 @@ def test_it_orders_by_scores_and_by_length(page, sample):
     assert captions(page, 1)[0].count(' ') == min(len(entry.words) for entry in entries) - 1
 
 
-def test_it_finds_words_and_ranges_of_scores(page, sample):
+def test_it_filters_by_words_and_ranges_of_scores(page, sample):
     entries, count = sample[1], page.locator('#count')
     page.fill('#query', 'dog KITE')
     text = [' '.join([*entry.words, '\n', *entry.references]) for entry in entries]
@@ -97,11 +97,11 @@ def test_images_without_the_score_come_last_in_either_order(visit, tmp_path):
         assert captions(page, 5) == [' '.join(entries[place].words) for place in expected]
 
 
-def test_the_lowest_score_to_show_at_its_end_leaves_the_best_image(visit, tmp_path):
+def test_the_lower_slider_at_its_maximum_leaves_the_best_image(visit, tmp_path):
     (tmp_path / 'pictures').mkdir()
     entries, places = made_up(tmp_path / 'pictures', 3)
     low, high = 0.91, 1.97
-    assert low + (high - low) * 100 / 100 > high  # what rounding does to these
+    assert low + (high - low) * 100 / 100 > high  # by rounding
     for entry, score in zip(entries, (low, high, 1.2)):
         entry.scores = {'CIDEr': score}
     write_page(tmp_path / 'vis', FACTS, entries, places)
@@ -112,7 +112,7 @@ def test_the_lowest_score_to_show_at_its_end_leaves_the_best_image(visit, tmp_pa
     assert captions(page) == [' '.join(entries[1].words)]
 
 
-def test_a_caption_without_words_was_looked_at_for_nothing(visit, tmp_path):
+def test_an_empty_caption_has_no_attention(visit, tmp_path):
     entries, places = made_up(tmp_path, 1, pictures=[draw_picture(tmp_path / 'picture.jpg', 0)])
     entries[0].words, entries[0].attention = [], {'mean': np.zeros((0, 8))}
     write_page(tmp_path / 'vis', FACTS, entries, places)
@@ -123,11 +123,11 @@ def test_a_caption_without_words_was_looked_at_for_nothing(visit, tmp_path):
     assert page.locator('.region').count() == 8 and '8 regions' in text and 'Point at a word' not in text
 
 
-def test_an_image_has_an_address_and_neighbours(sample, visit):
+def test_an_image_has_a_url_and_neighbours(sample, visit):
     page = visit((sample[0] / 'index.html').resolve().as_uri() + '#40', **WIDE)
     page.locator('.word').first.wait_for()
     assert page.locator('.position').inner_text() == f'40 of {COUNT}'
-    assert page.locator('.card.chosen .caption').inner_text() == ' '.join(sample[1][39].words)  # it is in sight
+    assert page.locator('.card.chosen .caption').inner_text() == ' '.join(sample[1][39].words)  # scrolled into view
     page.get_by_role('button', name='Next').click()
     page.keyboard.press('n')
     assert page.url.endswith('#42')
@@ -140,12 +140,12 @@ def test_an_image_has_an_address_and_neighbours(sample, visit):
 
 
 def lit_boxes(page):
-    """Rectangles of the outlined boxes, those of most weight last."""
+    """Rectangles of the outlined boxes, the largest weight last."""
     return page.locator('.box.lit').evaluate_all(
         'boxes => boxes.map(box => ["x", "y", "width", "height"].map(name => Number(box.getAttribute(name))))')
 
 
-def test_boxes_light_up_for_a_word_by_mouse_and_by_keyboard(page, sample):
+def test_boxes_are_highlighted_for_a_word_by_mouse_and_by_keyboard(page, sample):
     _, entries, places = sample
     page.locator('.card a').nth(2).click()
     words, (boxes, _) = page.locator('.word'), places(2)
@@ -178,7 +178,7 @@ def test_boxes_light_up_for_a_word_by_mouse_and_by_keyboard(page, sample):
     page.get_by_text(f'{SIDE} × {SIDE} grid').click()
     assert page.locator('.picture .grid').count() == 2 * (SIDE - 1) and not lit_boxes(page)
     words.nth(0).focus()
-    page.keyboard.press('Escape')  # lets go of the word, not of the image
+    page.keyboard.press('Escape')  # deselects the word, keeps the image open
     assert page.locator('.word.lit').count() == 0 and page.url.endswith('#3')
 
 
@@ -202,7 +202,7 @@ def test_a_region_shows_what_it_covers_of_the_grid(page, sample):
     assert page.get_by_text(f'Grid coverage of region {int(second.get_attribute("data-region")) + 1}').is_visible()
 
 
-def test_everything_can_be_reached_and_seen_by_keyboard(page):
+def test_everything_can_be_reached_by_keyboard_with_a_visible_focus(page):
     page.keyboard.press('/')
     assert page.evaluate('document.activeElement.id') == 'query'
     reached = []
@@ -232,7 +232,7 @@ def test_everything_can_be_reached_and_seen_by_keyboard(page):
 
 
 def hostile(folder):
-    """Entries all of whose words, names and references are such as a stranger would write."""
+    """Entries whose words, names, ids and references are all untrusted text."""
     folder.mkdir()
     picture = str(draw_picture(folder / 'picture.jpg', 0))
     ids = ['__proto__', '<b>', 'a/b?c#d%20"\'', '%', *HOSTILE[4:]]
@@ -242,7 +242,7 @@ def hostile(folder):
             for number, (image_id, text) in enumerate(zip(ids, HOSTILE))]
 
 
-def test_text_of_strangers_stays_text(visit, tmp_path):
+def test_untrusted_text_stays_text(visit, tmp_path):
     entries = hostile(tmp_path / 'pictures')
     facts = Facts(HOSTILE[0], [(HOSTILE[1], HOSTILE[0])], {HOSTILE[1]: 1.0}, HOSTILE[0], HOSTILE[1])
     boxes = np.array([[0, 0, 1, 1], [0.2, 0.2, 0.5, 0.5], [0.1, 0.6, 0.1, 0.6]])
@@ -268,7 +268,7 @@ def test_text_of_strangers_stays_text(visit, tmp_path):
 
 
 @pytest.mark.parametrize('missing', ['boxes', 'places', 'attention', 'all'])
-def test_it_does_without_what_is_not_known(visit, tmp_path, missing):
+def test_the_page_works_without_unknown_parts(visit, tmp_path, missing):
     folder, entries, places = write_sample(tmp_path, 2, layers=() if missing in ('attention', 'all') else ('mean',))
     if missing == 'all':
         (tmp_path / 'pictures' / '0.jpg').write_bytes(b'no picture')
@@ -301,7 +301,7 @@ def test_it_does_without_what_is_not_known(visit, tmp_path, missing):
         assert not page.locator('#score').is_visible() and not page.locator('#range').is_visible()
 
 
-def test_a_page_that_was_made_anew_says_so_to_whom_it_was_open(browser, tmp_path):
+def test_a_page_that_was_rewritten_while_open_says_so(browser, tmp_path):
     folder, entries, places = write_sample(tmp_path, 2)
     with browser.new_context() as context:
         page = context.new_page()
@@ -312,7 +312,7 @@ def test_a_page_that_was_made_anew_says_so_to_whom_it_was_open(browser, tmp_path
         page.get_by_text('reload it').wait_for()
 
 
-def test_a_small_window_shows_the_list_or_the_image(sample, visit):
+def test_a_narrow_window_shows_the_list_or_the_image(sample, visit):
     page = visit(sample[0] / 'index.html', viewport={'width': 390, 'height': 800}, color_scheme='dark')
     assert not page.locator('#side').is_visible()
     page.locator('.card a').first.click()
@@ -325,7 +325,7 @@ def test_a_small_window_shows_the_list_or_the_image(sample, visit):
     assert page.locator('.card a').first.evaluate('node => node === document.activeElement')
 
 
-def test_of_many_images_only_those_in_sight_exist(visit, tmp_path):
+def test_of_many_images_only_the_visible_ones_are_in_the_document(visit, tmp_path):
     picture = draw_picture(tmp_path / 'picture.jpg', 0)
     entries, places = made_up(tmp_path, 2000, regions=2, pictures=[picture])
     write_page(tmp_path / 'vis', FACTS, entries, places)

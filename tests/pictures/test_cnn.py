@@ -97,7 +97,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     assert set(cnn.fitting_weights(network, path)) == set(state)   # as older files have it
 
 
-def test_weights_are_looked_for_in_data_and_its_subfolder_or_the_model_root(tmp_path, monkeypatch):
+def test_weights_are_found_in_data_its_subfolder_or_the_model_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     with pytest.raises(DataError, match=(
@@ -194,7 +194,7 @@ def test_unreadable_images_are_named_and_the_others_extracted(photos, extract):
     np.testing.assert_allclose(att, cnn.image_features(network, pixels, 14)[1], atol=1e-5)
 
 
-def test_a_mended_image_is_all_that_a_second_run_extracts(photos, extract):
+def test_a_second_run_extracts_only_repaired_images(photos, extract):
     extract('--att_size', '2')
     before = {path: path.stat().st_mtime_ns for path in photos.glob('out_*/*')}
     (photos / 'out_att' / '3.npz.99.part').write_bytes(b'half')
@@ -219,16 +219,16 @@ def test_model_layout_and_att_size_change_the_features_and_are_not_mixed(photos,
     assert status == 2 and 'resnet101.pth' in message
 
 
-def test_weights_that_torchvision_named_are_laid_out_as_torchvisions_and_others_as_published(photos, extract):
+def test_the_layout_follows_from_torchvisions_file_name_and_is_caffes_otherwise(photos, extract):
     os.rename(photos / 'resnet101.pth', photos / 'resnet101-63fe2227.pth')
-    for flags, output in (((), 'named'), (('--cnn_layout', 'torchvision'), 'told'),
+    for flags, output in (((), 'named'), (('--cnn_layout', 'torchvision'), 'given'),
                           (('--cnn_layout', 'caffe'), 'other')):
         assert 'resnet101-63fe2227.pth' in extract('--att_size', '2', *flags, output=output)[1]
     os.rename(photos / 'resnet101-63fe2227.pth', photos / 'resnet101.pth')
     extract('--att_size', '2', output='published')
-    named, told, other, published = (read(photos, 0, output)[1]
-                                     for output in ('named', 'told', 'other', 'published'))
-    assert np.array_equal(named, told) and np.array_equal(other, published)
+    named, given, other, published = (read(photos, 0, output)[1]
+                                     for output in ('named', 'given', 'other', 'published'))
+    assert np.array_equal(named, given) and np.array_equal(other, published)
     assert np.abs(named - published).mean() > 1e-3
 
 

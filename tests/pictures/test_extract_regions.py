@@ -1,4 +1,4 @@
-"""Regions from pictures: the grid, the detector, features, what is written, odd pictures, weights."""
+"""Region extraction: the grid, the detector, features, output files, odd pictures, weights."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def extract(run_script, networks, tmp_path, pictures):
-    """Call with flags to run the command -> (status, what it said); None leaves a flag out."""
+    """Call with flags to run the command -> (status, its messages); None leaves a flag out."""
     def call(detector='grid', output='out', **flags):
         flags = {'images_root': pictures, 'output_dir': tmp_path / output, 'detector': detector, **RANDOM, **flags}
         return run_script(extract_regions, **{name: value for name, value in flags.items() if value is not None})
@@ -48,7 +48,7 @@ def extract(run_script, networks, tmp_path, pictures):
 
 
 def arrays(folder, output='out'):
-    """{(kind, id): array} of all that was written."""
+    """{(kind, id): array} of everything in the output folders."""
     return {(kind, int(path.stem)): read_array(str(path)) for kind in ('att', 'fc', 'box')
             for path in sorted((folder / f'{output}_{kind}').iterdir())}
 
@@ -62,7 +62,7 @@ def test_the_cells_of_the_grid_tile_the_picture_in_the_order_of_grid_vectors():
     assert np.array_equal(boxes[0::3, 2], boxes[1::3, 0]) and np.array_equal(boxes[:6, 3], boxes[3:, 1])
 
 
-def test_a_cell_has_the_mean_of_the_map_where_it_lies():
+def test_a_cells_feature_is_the_mean_of_the_map_over_the_cell():
     one_map = torch.arange(2 * 4 * 6.0).reshape(1, 2, 4, 6)
     features = finder_module.grid_features(one_map, 2)[0]
     assert features.shape == (4, 2)
@@ -80,7 +80,7 @@ def test_roi_features_are_the_mean_of_the_map_at_points_spread_over_the_box():
         assert torch.allclose(feature, naive.roi_feature(one_map, box, width, height), atol=1e-5)
 
 
-def test_boxes_are_chosen_by_confidence_within_the_least_number_and_what_is_there():
+def test_boxes_above_the_confidence_are_chosen_and_never_fewer_than_the_minimum():
     boxes = torch.rand(6, 4)
     scores = torch.tensor([0.9, 0.8, 0.3, 0.2, 0.1, 0.0])
 
@@ -92,7 +92,7 @@ def test_boxes_are_chosen_by_confidence_within_the_least_number_and_what_is_ther
 
 
 @pytest.mark.parametrize('detector', ['grid', 'fasterrcnn'])
-def test_a_batch_of_pictures_gives_what_they_give_one_by_one(networks, detector):
+def test_a_batch_of_pictures_gives_the_same_regions_as_one_picture_at_a_time(networks, detector):
     finder = finder_module.Finder(recipes.new_recipe(detector, DEFAULTS, 'resnet101', seed=3), torch.device('cpu'))
     pictures = np.stack([np.asarray(photo(seed)) for seed in range(3)])
     together = finder(pictures)
@@ -106,7 +106,7 @@ def test_a_batch_of_pictures_gives_what_they_give_one_by_one(networks, detector)
         np.testing.assert_allclose(together[0][1], expected.reshape(49, 2048), atol=1e-4)
 
 
-def test_the_detector_suppresses_within_a_class_and_gives_the_surest_first(networks):
+def test_the_detector_suppresses_within_a_class_and_sorts_by_score(networks):
     from torchvision.ops import box_iou
     recipe = recipes.new_recipe('fasterrcnn', DEFAULTS, 'resnet101', seed=3)
     finder = finder_module.Finder(recipe, torch.device('cpu'))
@@ -118,7 +118,7 @@ def test_the_detector_suppresses_within_a_class_and_gives_the_surest_first(netwo
     assert overlaps[same].max() <= 0.5 < overlaps[~same].max()
 
 
-def test_what_is_written_has_the_form_of_the_archives(extract, tmp_path, pictures):
+def test_regions_are_written_in_the_format_of_make_bu_data(extract, tmp_path, pictures):
     assert extract(grid_size=2)[0] == 0
     sizes = json.loads((tmp_path / 'out_box_sizes.json').read_text())
     assert sizes == {'1': [64, 48], '2': [48, 64], '3': [300, 150], '4': [64, 48]}
@@ -137,7 +137,7 @@ def test_what_is_written_has_the_form_of_the_archives(extract, tmp_path, picture
     assert set(make_bu_data.KINDS) == {'att', 'fc', 'box'}
 
 
-def test_larger_pictures_are_shrunk_and_their_boxes_are_in_the_pixels_of_the_file(extract, tmp_path, pictures):
+def test_large_pictures_are_scaled_down_and_their_boxes_are_in_pixels_of_the_file(extract, tmp_path, pictures):
     extract('fasterrcnn', longest_side=100)
     shrunk = tmp_path / 'shrunk'
     shrunk.mkdir()
@@ -151,7 +151,7 @@ def test_larger_pictures_are_shrunk_and_their_boxes_are_in_the_pixels_of_the_fil
     assert np.abs(arrays(tmp_path, 'whole')['fc', 3] - large['fc', 3]).max() > 1e-2
 
 
-def test_each_flag_of_the_detector_decides_how_many_boxes_there_are(extract, tmp_path):
+def test_each_flag_of_the_detector_changes_the_number_of_boxes(extract, tmp_path):
     def counts(output, **flags):
         extract('fasterrcnn', output=output, **flags)
         return {len(array) for (kind, _), array in arrays(tmp_path, output).items() if kind == 'box'}
@@ -162,7 +162,7 @@ def test_each_flag_of_the_detector_decides_how_many_boxes_there_are(extract, tmp
     assert extract('fasterrcnn', min_regions=30, max_regions=20)[0] == 2
 
 
-def test_network_layout_and_seed_change_the_features_and_the_seed_alone_repeats_them(extract, tmp_path):
+def test_layout_and_seed_change_the_features_and_the_same_seed_repeats_them(extract, tmp_path):
     extract(grid_size=2)
     for output, flags in {'same': {}, 'seed': {'random_weights': 2}, 'layout': {'cnn_layout': 'caffe'},
                           'batch': {'batch_size': 1, 'num_workers': 3}}.items():
@@ -174,10 +174,10 @@ def test_network_layout_and_seed_change_the_features_and_the_seed_alone_repeats_
     means = np.stack([features['fc', number] for number in (1, 2, 3, 4)])
     apart = np.linalg.norm(means[:, None] - means, axis=2)[~np.eye(4, dtype=bool)].min()
     assert apart > 0.05 * np.linalg.norm(means, axis=1).mean() and 1 < np.linalg.norm(means, axis=1).mean() < 200
-    assert 'WARNING: with random weights' in extract(output='told')[1]
+    assert 'WARNING: with random weights' in extract(output='warned')[1]
 
 
-def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(extract, tmp_path, monkeypatch):
+def test_a_resumed_extraction_ends_like_an_uninterrupted_one(extract, tmp_path, monkeypatch):
     extract(grid_size=2, output='undisturbed')
     written, plain = [], Extraction._write
 
@@ -205,7 +205,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(extract, tm
 @pytest.mark.parametrize('flag, value', [('detector', 'fasterrcnn'), ('grid_size', 3), ('longest_side', 50),
                                          ('random_weights', 2), ('cnn_model', 'resnet152'),
                                          ('cnn_layout', 'caffe')])
-def test_regions_found_in_different_ways_are_not_mixed(extract, tmp_path, flag, value):
+def test_regions_of_different_recipes_are_not_mixed(extract, tmp_path, flag, value):
     extract(grid_size=2)
     before = (tmp_path / 'out_att_regions.json').read_text()
     status, said = extract(**{'grid_size': 2, flag: value})
@@ -213,35 +213,35 @@ def test_regions_found_in_different_ways_are_not_mixed(extract, tmp_path, flag, 
     assert (tmp_path / 'out_att_regions.json').read_text() == before
 
 
-def test_the_way_regions_were_found_lies_beside_them_and_beside_a_packed_file(
+def test_the_recipe_is_written_beside_the_features_and_beside_a_packed_file(
         extract, run_script, tmp_path):
     extract(grid_size=2)
-    way = read_recipe(tmp_path / 'out_att')
-    assert way == read_recipe(tmp_path / 'out_fc') == {
+    recipe = read_recipe(tmp_path / 'out_att')
+    assert recipe == read_recipe(tmp_path / 'out_fc') == {
         'detector': 'grid', 'grid_size': 2, 'longest_side': 640, 'cnn_model': 'resnet101',
         'cnn_layout': 'torchvision', 'cnn_weights': 'random 1'}
     assert run_script(pack_features, input_img_feat_dir=tmp_path / 'out_att', output_file=tmp_path / 'all.h5',
                       num_workers=1)[0] == 0
-    assert read_recipe(tmp_path / 'all.h5') == way and read_recipe(tmp_path / 'elsewhere_att') is None
-    for broken in ('{', '[]', '{"detector": "grid"}', json.dumps({**way, 'grid_size': 0}),
-                   json.dumps({**way, 'cnn_weights': 'random x'})):
+    assert read_recipe(tmp_path / 'all.h5') == recipe and read_recipe(tmp_path / 'elsewhere_att') is None
+    for broken in ('{', '[]', '{"detector": "grid"}', json.dumps({**recipe, 'grid_size': 0}),
+                   json.dumps({**recipe, 'cnn_weights': 'random x'})):
         (tmp_path / 'out_att_regions.json').write_text(broken)
         with pytest.raises(DataError, match='out_att_regions.json.*again'):
             read_recipe(tmp_path / 'out_att')
 
 
-def test_coco_numbers_are_ids_where_all_have_one_and_numbers_once_given_stay():
+def test_ids_are_cocos_numbers_where_all_names_have_one_and_never_change():
     coco = ['val/COCO_val2014_000000000042.jpg', 'train/COCO_train2014_000000000007.jpg']
     assert numbered(coco, {}) == {coco[0]: 42, coco[1]: 7}
     assert numbered(['000000000042.jpg'], {}) == {'000000000042.jpg': 42}
     assert numbered([*coco, 'z.jpg'], {}) == {coco[0]: 1, coco[1]: 2, 'z.jpg': 3}
     assert numbered([*coco, 'z.jpg'], {coco[0]: 42}) == {coco[0]: 42, coco[1]: 43, 'z.jpg': 44}
-    assert numbered(['a', 'b', 'c'], {'b': 1, 'gone': 5}) == {'a': 6, 'b': 1, 'c': 7}
+    assert numbered(['a', 'b', 'c'], {'b': 1, 'deleted': 5}) == {'a': 6, 'b': 1, 'c': 7}
     twice = ['x/COCO_val2014_000000000042.jpg', 'y/COCO_val2014_000000000042.jpg']
     assert numbered(twice, {}) == {twice[0]: 1, twice[1]: 2}
 
 
-def test_pictures_that_come_later_or_change_are_all_that_is_found_anew(extract, tmp_path, pictures):
+def test_a_second_run_finds_regions_only_in_new_and_changed_pictures(extract, tmp_path, pictures):
     extract(grid_size=2)
     before, times = arrays(tmp_path), {path: path.stat().st_mtime_ns for path in tmp_path.glob('out_*/*.np?')}
     photo(99).save(pictures / 'aa.jpg')
@@ -259,7 +259,7 @@ def test_pictures_that_come_later_or_change_are_all_that_is_found_anew(extract, 
     assert status == 2 and 'lists other pictures' in said
 
 
-def test_a_picture_is_known_by_its_content_whatever_its_size_and_date(extract, tmp_path, pictures):
+def test_a_picture_is_identified_by_its_content_not_by_size_or_date(extract, tmp_path, pictures):
     for name in ('b.png', 'd.jpg'):
         (pictures / name).unlink()
     photo(1).save(pictures / 'b.bmp')
@@ -283,12 +283,12 @@ def test_a_picture_is_known_by_its_content_whatever_its_size_and_date(extract, t
     assert found_anew(tmp_path / 'copy') == {'2'}
     listing = tmp_path / 'out_images.json'
     listed = json.loads(listing.read_text())
-    del listed['1']['content'], listed['1']['looks']   # of whatever the content was
+    del listed['1']['content'], listed['1']['looks']   # as if written before contents were recorded
     listing.write_text(json.dumps(listed))
     assert found_anew(tmp_path / 'copy') == {'1'}
 
 
-def test_files_that_are_what_they_were_are_not_read_again_to_tell(extract, monkeypatch):
+def test_files_with_unchanged_size_and_times_are_not_read_again(extract, monkeypatch):
     extract(grid_size=2)
     monkeypatch.setattr(listing, 'digest_of', lambda path: pytest.fail(f'{path} was read'))
     assert extract(grid_size=2)[0] == 0
@@ -308,7 +308,7 @@ def test_the_images_of_a_split_file_have_its_ids(extract, tmp_path, pictures):
 
 
 def save_odd(root):
-    """Pictures of every odd kind, {name: (width, height) upright, or what is said of it}."""
+    """Odd pictures of every kind, {name: (width, height) upright, or a part of its error message}."""
     plain, random = photo(5, 60, 40), np.random.default_rng(0)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -334,7 +334,7 @@ def save_odd(root):
             'thin.png': 'pixels are too few', 'dangling.jpg': 'there is no such file'}
 
 
-def test_every_kind_of_odd_picture_is_taken_or_named_and_the_rest_goes_on(extract, tmp_path):
+def test_every_odd_picture_is_read_or_named_and_the_others_are_extracted(extract, tmp_path):
     root = tmp_path / 'odd'
     root.mkdir()
     expected = save_odd(root)
@@ -353,7 +353,7 @@ def test_every_kind_of_odd_picture_is_taken_or_named_and_the_rest_goes_on(extrac
     assert len(arrays(tmp_path)) == 3 * len(sizes) == 27
 
 
-def test_pictures_are_read_as_people_see_them(tmp_path):
+def test_pictures_are_read_upright_and_composited_on_white(tmp_path):
     save_odd(tmp_path)
 
     def read(name, longest=1000):
@@ -371,7 +371,7 @@ def test_pictures_are_read_as_people_see_them(tmp_path):
     np.testing.assert_allclose(read('half.png')[0], np.broadcast_to([227, 177, 127], (40, 60, 3)), atol=2)
     for name, *size in (('large.jpg', 100, 75), ('large.png', 100, 54)):
         np.testing.assert_allclose(read(name, 100)[0], photo(5, 60, 40).resize(size), **near)
-    for number in range(1, 9):  # every orientation, by Pillow's own way
+    for number in range(1, 9):  # every orientation, compared with Pillow's own function
         exif = Image.Exif()
         exif[0x0112] = number
         photo(5, 60, 40).save(tmp_path / 'exif.png', exif=exif)
@@ -381,7 +381,7 @@ def test_pictures_are_read_as_people_see_them(tmp_path):
         assert read_size(str(tmp_path / 'exif.png'), upright=True) == expected.size
 
 
-def test_large_pictures_are_read_small_so_that_they_take_little_memory(tmp_path, monkeypatch):
+def test_large_pictures_are_decoded_at_a_reduced_size(tmp_path, monkeypatch):
     save_odd(tmp_path)
     sizes, plain = [], Image.Image.resize
     for name in ('large.jpg', 'large.png'):
@@ -393,7 +393,7 @@ def test_large_pictures_are_read_small_so_that_they_take_little_memory(tmp_path,
     assert sizes == [(250, 188), (200, 108)]
 
 
-def test_memory_that_a_batch_did_not_fit_into_is_free_when_its_pictures_are_tried_one_by_one(
+def test_after_an_out_of_memory_error_the_batch_is_freed_before_its_pictures_are_retried(
         extract, tmp_path, monkeypatch):
     extract(grid_size=2, output='undisturbed')
     batches, plain = [], finder_module.Finder._find
@@ -413,15 +413,15 @@ def test_memory_that_a_batch_did_not_fit_into_is_free_when_its_pictures_are_trie
         np.testing.assert_allclose(one[key], other[key], atol=1e-4)
 
 
-def test_a_slip_of_the_program_is_not_taken_for_a_broken_picture(extract, monkeypatch):
-    def slip(maps, side):
+def test_a_programming_error_is_not_reported_as_a_broken_picture(extract, monkeypatch):
+    def broken(maps, side):
         raise ValueError('too many values to unpack')
-    monkeypatch.setattr(finder_module, 'grid_features', slip)
+    monkeypatch.setattr(finder_module, 'grid_features', broken)
     with pytest.raises(ValueError, match='too many values to unpack'):
         extract(grid_size=2)
 
 
-def test_a_detector_has_its_own_sizes_again_after_statistics_were_taken(networks):
+def test_the_detectors_input_size_is_restored_after_calibration(networks):
     found = detector.random_detector(1, 10)
     assert (found.transform.min_size, found.transform.max_size) == ((64,), 128)
     found.forward = lambda pictures: 1 / 0
@@ -430,7 +430,7 @@ def test_a_detector_has_its_own_sizes_again_after_statistics_were_taken(networks
     assert (found.transform.min_size, found.transform.max_size) == ((64,), 128)
 
 
-def test_a_folder_without_pictures_and_a_place_that_is_none_are_refused(extract, tmp_path):
+def test_a_folder_without_pictures_and_a_missing_folder_are_refused(extract, tmp_path):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'empty' / 'notes.txt').touch()
     status, said = extract(images_root=tmp_path / 'empty')
@@ -440,7 +440,7 @@ def test_a_folder_without_pictures_and_a_place_that_is_none_are_refused(extract,
     assert not list(tmp_path.glob('out_*'))
 
 
-def test_a_single_picture_is_a_folder_of_one(extract, tmp_path, pictures):
+def test_a_single_picture_is_treated_as_a_folder_of_one(extract, tmp_path, pictures):
     assert extract(images_root=pictures / 'b.png', grid_size=2)[0] == 0
     assert set(arrays(tmp_path)) == {('att', 1), ('fc', 1), ('box', 1)}
 
@@ -455,23 +455,23 @@ def test_pictures_share_a_batch_only_with_those_of_their_size():
 
 
 @pytest.mark.parametrize('longest', [640, 50, 7, 1])
-def test_the_shape_of_a_picture_is_known_before_it_is_read(tmp_path, longest):
+def test_the_scaled_size_is_predicted_from_the_header(tmp_path, longest):
     for number, size in enumerate(((64, 48), (48, 64), (301, 150), (1, 90))):
         photo(number, *size).save(tmp_path / 'a.jpg')
         pixels, read = read_upright(str(tmp_path / 'a.jpg'), longest)
         assert read == size and pixels.shape[1::-1] == shrunk(size, longest)
 
 
-def test_a_picture_is_looked_at_with_the_same_others_wherever_the_run_before_it_stopped(
+def test_batches_do_not_depend_on_where_an_earlier_run_stopped(
         extract, tmp_path, pictures, monkeypatch):
     for number in range(9):
         photo(number).save(pictures / f'e{number}.jpg')
     seen, plain = [], finder_module.Finder._find
 
-    def look(finder, batch):
+    def find(finder, batch):
         seen.append(batch.copy())
         return plain(finder, batch)
-    monkeypatch.setattr(finder_module.Finder, '_find', look)
+    monkeypatch.setattr(finder_module.Finder, '_find', find)
     extract(batch_size=4)
     whole, seen[:] = list(seen), []
     before = arrays(tmp_path)
@@ -485,7 +485,7 @@ def test_a_picture_is_looked_at_with_the_same_others_wherever_the_run_before_it_
     assert all(np.array_equal(value, before[key]) for key, value in arrays(tmp_path).items())
 
 
-def test_weights_are_looked_for_in_the_folder_or_data_and_torchvisions_cache(
+def test_weights_are_found_in_the_folder_or_in_data_and_torchvisions_cache(
         extract, networks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for place in ('hub/checkpoints/resnet101-63fe2227.pth', 'data/imagenet_weights/resnet101-cd907fc2.pth',
@@ -512,15 +512,15 @@ def test_weights_are_looked_for_in_the_folder_or_data_and_torchvisions_cache(
         recipes.new_recipe('fasterrcnn', DEFAULTS, 'resnet101', folder='elsewhere')
 
 
-def test_weights_are_known_by_their_content(networks, tmp_path):
+def test_weights_are_identified_by_their_content(networks, tmp_path):
     save_weights(tmp_path / 'resnet101.pth')
-    way = recipes.new_recipe('grid', DEFAULTS, 'resnet101', 'torchvision', str(tmp_path))
-    finder = finder_module.Finder(way, torch.device('cpu'), str(tmp_path))
+    recipe = recipes.new_recipe('grid', DEFAULTS, 'resnet101', 'torchvision', str(tmp_path))
+    finder = finder_module.Finder(recipe, torch.device('cpu'), str(tmp_path))
     expected = cnn.load_network('resnet101', str(tmp_path / 'resnet101.pth'), 'torchvision', 'cpu')
     picture = np.array(photo(1))
     np.testing.assert_allclose(finder(picture[None])[0][1].mean(0), cnn.image_features(expected, picture, 7)[0],
                                atol=1e-5)
     save_weights(tmp_path / 'resnet101.pth', seed=1)
     with pytest.raises(DataError, match='does not hold the weights of resnet101'):
-        finder_module.Finder(way, torch.device('cpu'), str(tmp_path))
+        finder_module.Finder(recipe, torch.device('cpu'), str(tmp_path))
     assert recipe_path(tmp_path / 'a_att/') == str(tmp_path / 'a_att_regions.json')

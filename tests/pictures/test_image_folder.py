@@ -1,4 +1,4 @@
-"""Captioning pictures of one's own: `eval.py --image_folder`."""
+"""Captioning the pictures of a folder: `eval.py --image_folder`."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def captions_of(entries):
     return [(entry['caption'], round(entry['log_prob'], 3)) for entry in entries]
 
 
-def test_a_folder_of_pictures_is_captioned_as_those_of_the_data_set_are(own, tmp_path, capsys):
+def test_pictures_of_a_folder_get_the_captions_of_the_same_images_in_the_data_set(own, tmp_path, capsys):
     status, entries = caption(own / 'run', tmp_path / 'pictures')
     shown = capsys.readouterr().out
     assert status == 0
@@ -70,7 +70,7 @@ def test_a_folder_of_pictures_is_captioned_as_those_of_the_data_set_are(own, tmp
     assert captions_of(entries) == captions_of(expected) and len(set(captions_of(entries))) > 1
 
 
-def test_a_single_picture_and_the_first_few_and_several_captions_of_each(own, tmp_path):
+def test_a_single_picture_the_first_few_and_several_captions_of_each(own, tmp_path):
     every = caption(own / 'run', tmp_path / 'pictures')[1]
     (alone,) = caption(own / 'run', tmp_path / 'pictures' / 'deep' / '115.jpg')[1]
     assert alone['file_path'] == '115.jpg' and captions_of([alone]) == captions_of(every[3:])
@@ -80,7 +80,7 @@ def test_a_single_picture_and_the_first_few_and_several_captions_of_each(own, tm
     assert listing['names'] == ['112.jpg', '113.jpg'] and listing['title'] == 'tiny: pictures'
 
 
-def test_the_page_shows_a_turned_picture_upright_as_its_regions_were_found(own, tmp_path):
+def test_the_page_shows_a_rotated_picture_upright_like_its_regions(own, tmp_path):
     turned = Image.Exif()
     turned[0x0112] = 6   # a quarter turn
     photo(7, 64, 48).save(tmp_path / 'turned.jpg', exif=turned)
@@ -90,7 +90,7 @@ def test_the_page_shows_a_turned_picture_upright_as_its_regions_were_found(own, 
     assert image['attention']['mean']['top'] and listing['references'] == [[]]
 
 
-def test_the_page_of_a_split_shows_pictures_as_its_regions_were_found(own, tmp_path):
+def test_the_page_of_a_split_orients_pictures_like_their_regions(own, tmp_path):
     images = tmp_path / 'images'
     shutil.copytree(own / 'images', images)
     turned = Image.Exif()
@@ -106,7 +106,7 @@ def test_the_page_of_a_split_shows_pictures_as_its_regions_were_found(own, tmp_p
         assert read_page(tmp_path / 'here' / 'vis')[0]['sizes'] == [list(shown)], regions
 
 
-def test_every_family_of_models_and_ensembles_find_what_they_need(own, tmp_path):
+def test_every_model_family_and_an_ensemble_caption_pictures(own, tmp_path):
     runs = [own / 'run']
     for number, flags in enumerate((
             ('--caption_model', 'relation_transformer'), ('--enc_pos_type', 'box-coord'),
@@ -133,7 +133,7 @@ def test_pictures_that_cannot_be_read_are_named_at_the_end_and_the_others_captio
         caption(own / 'run', tmp_path / 'none')
 
 
-def test_features_of_another_origin_than_those_of_the_training_are_told_of(own, tmp_path, capsys):
+def test_features_of_another_recipe_than_the_trainings_cause_a_warning(own, tmp_path, capsys):
     means = tmp_path / 'means'   # a model that reads nothing but mean features
     train_run(own, means, '--max_epochs', 1, '--caption_model', 'show_tell', '--input_fc_feat_dir',
               own / 'grid_fc', *tiny.RECURRENT_FLAGS)
@@ -147,7 +147,7 @@ def test_features_of_another_origin_than_those_of_the_training_are_told_of(own, 
             assert ('trained on these features: 2 x 2 cells' in capsys.readouterr().err) is expected
 
 
-def test_regions_are_kept_on_request_and_found_once(own, tmp_path, monkeypatch):
+def test_regions_are_kept_in_regions_dir_and_found_once(own, tmp_path, monkeypatch):
     seen, plain = [], Finder.__call__
     monkeypatch.setattr(Finder, '__call__', lambda self, pictures: (seen.append(len(pictures)),
                                                                     plain(self, pictures))[1])
@@ -162,7 +162,7 @@ def test_regions_are_kept_on_request_and_found_once(own, tmp_path, monkeypatch):
     assert Folder(tmp_path / 'kept' / 'mine_att', 'att').ids() == {'1', '2', '3', '4'}
     photo(1).save(tmp_path / 'pictures' / 'aaa.png')
     later = caption(own / 'run', tmp_path / 'pictures', *flags)[1]
-    # The new one is looked at beside two of its size, as it would have been from the start.
+    # The new one is in a batch with two of its size, as it would have been from the start.
     assert sum(seen) == 8 + 3 and captions_of(later[:4]) == captions_of(first)
     assert [entry['image_id'] for entry in later] == [1, 2, 3, 4, 5]
     assert not tiny.run(extract_regions, [   # the command finds nothing to do either
@@ -170,7 +170,7 @@ def test_regions_are_kept_on_request_and_found_once(own, tmp_path, monkeypatch):
         '--grid_size', 2, '--random_weights', 1, '--device', 'cpu']) and sum(seen) == 8 + 3
 
 
-def test_with_cocos_list_the_captions_are_written_as_its_test_server_takes_them(
+def test_with_cocos_list_a_results_file_for_its_test_server_is_written(
         own, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('PATH', '')  # without Java: quick
     listed = {'images': [{'id': number, 'file_name': f'{name}.jpg', 'width': 64, 'height': 48}
@@ -184,14 +184,14 @@ def test_with_cocos_list_the_captions_are_written_as_its_test_server_takes_them(
     said = capsys.readouterr().err
     assert status == 0 and [entry['image_id'] for entry in entries] == [9, 581929]
     assert 'wrote vis/captions_test2014_tiny_results.json' in said and '2 pictures of' in said
-    listed['images'].append({'id': 3, 'file_name': 'gone.jpg'})
+    listed['images'].append({'id': 3, 'file_name': 'missing.jpg'})
     path = path.rename(tmp_path / 'captions_val2014.json')
     path.write_text(json.dumps({**listed, 'annotations': [
         {'image_id': number, 'caption': 'a red dog'} for number in (9, 581929)]}))
     status, _ = caption(own / 'run', tmp_path / 'pictures', '--coco_json', path, '--language_eval', 1,
                         '--id', 'my')
     said = capsys.readouterr().err
-    assert status == 1 and 'gone.jpg: there is no such file' in said and 'lists 3 images' in said
+    assert status == 1 and 'missing.jpg: there is no such file' in said and 'lists 3 images' in said
     with open('eval_results/my_pictures_val2014.json', encoding='utf-8') as file:
         assert len(json.load(file)['images']) == 2
     assert len(json.loads((tmp_path / 'here/vis/captions_val2014_my_results.json').read_text())) == 2
@@ -211,7 +211,7 @@ def write_annotations(path, numbers_of):
     return path
 
 
-def test_scores_of_own_pictures_lie_beside_those_of_the_test_split_and_name_only_what_stays(
+def test_scores_of_pictures_have_a_file_of_their_own_that_names_no_temporary_folder(
         own, tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', '')  # without Java: quick
     tiny.run(evaluation, tiny.eval_flags(own, own / 'run', *BOXED, '--input_img_feat_dir', own / 'grid_att',
@@ -229,8 +229,8 @@ def test_scores_of_own_pictures_lie_beside_those_of_the_test_split_and_name_only
     assert (results / 'tiny_test.json').read_text() == split
 
 
-def test_references_and_models_are_checked_before_regions_are_looked_for(own, tmp_path, monkeypatch):
-    monkeypatch.setattr(Finder, '__call__', lambda self, pictures: pytest.fail('a picture was looked at'))
+def test_references_and_models_are_checked_before_regions_are_found(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(Finder, '__call__', lambda self, pictures: pytest.fail('regions were searched'))
     listed = tmp_path / 'image_info_test2014.json'
     listed.write_text(json.dumps({'images': [{'id': 7, 'file_name': '112.jpg'}]}))
     flags = ('--coco_json', listed, '--language_eval', 1)
@@ -249,7 +249,7 @@ def test_references_and_models_are_checked_before_regions_are_looked_for(own, tm
         caption(broken, tmp_path / 'pictures')
 
 
-def test_several_processes_caption_what_one_does_and_say_what_is_wrong_once(own, tmp_path):
+def test_several_processes_caption_like_one_and_report_an_error_once(own, tmp_path):
     entries = caption(own / 'run', tmp_path / 'pictures')[1]
     vis = tmp_path / 'here' / 'vis' / 'vis.json'
     vis.unlink()
@@ -268,7 +268,7 @@ def test_several_processes_caption_what_one_does_and_say_what_is_wrong_once(own,
         assert not texts[1] and 'Traceback' not in texts[0]
 
 
-def test_a_run_that_is_ended_by_sigterm_leaves_no_regions_behind(own, tmp_path):
+def test_sigterm_leaves_no_temporary_regions(own, tmp_path):
     temporary = tmp_path / 'temporary'
     temporary.mkdir()
 
@@ -284,7 +284,7 @@ def test_a_run_that_is_ended_by_sigterm_leaves_no_regions_behind(own, tmp_path):
     assert statuses == [128 + signal.SIGTERM] and not list(temporary.iterdir())
 
 
-def test_file_names_of_any_bytes_are_captioned_and_no_control_sign_reaches_the_terminal(own, tmp_path, capsys):
+def test_file_names_of_any_bytes_are_captioned_and_no_control_character_reaches_the_terminal(own, tmp_path, capsys):
     folder = os.fsencode(tmp_path / 'pictures' / 'deep')
     os.rename(os.path.join(folder, b'114.jpg'), os.path.join(folder, b'\xff\x1b[2J.jpg'))
     (tmp_path / 'pictures' / 'deep' / '\x1b[7mbroken.jpg').touch()
@@ -298,7 +298,7 @@ def test_file_names_of_any_bytes_are_captioned_and_no_control_sign_reaches_the_t
 
 
 def change_infos(own, folder, **changes):
-    """A copy of the run in `folder`, its infos file changed; None takes out."""
+    """A copy of the run in `folder` with `changes` to its infos file; None removes a key."""
     shutil.copytree(own / 'run', folder)
     infos = {**checkpoint.read_infos(str(folder / 'infos_tiny.pkl')), **changes}
     infos = {name: value for name, value in infos.items() if value is not None}
@@ -306,7 +306,7 @@ def change_infos(own, folder, **changes):
     return folder
 
 
-def test_features_of_another_origin_are_refused_unless_a_way_is_named(own, tmp_path, capsys):
+def test_a_model_without_a_recipe_needs_detector(own, tmp_path, capsys):
     strange = change_infos(own, tmp_path / 'strange', regions=None)
     with pytest.raises(UsageError, match='(?s)infos_tiny.pkl does not say .*bottom-up.*--detector grid or fast'):
         caption(strange, tmp_path / 'pictures')
@@ -325,12 +325,12 @@ def test_features_of_another_origin_are_refused_unless_a_way_is_named(own, tmp_p
     assert captions_of(other) != captions_of(grid) and read_recipe('again_att')['grid_size'] == 2
     deeper = caption(strange, tmp_path / 'pictures', '--detector', 'grid', '--cnn_model', 'resnet152', *flags)[1]
     assert [entry['log_prob'] for entry in deeper] != [entry['log_prob'] for entry in grid]
-    # The way of the training, named once more, is the way of the training.
+    # --detector that repeats the recipe of the training changes nothing.
     plain = caption(own / 'run', tmp_path / 'pictures')[1]
     assert caption(own / 'run', tmp_path / 'pictures', '--detector', 'grid')[1] == plain
 
 
-def test_what_cannot_be_is_refused(own, tmp_path):
+def test_contradicting_options_and_recipes_are_refused(own, tmp_path):
     pictures = tmp_path / 'pictures'
     for flags, said in (
             (('--input_img_feat_dir', 'x'), '--input_img_feat_dir x does not go with --image_folder'),
@@ -346,21 +346,21 @@ def test_what_cannot_be_is_refused(own, tmp_path):
             tiny.run(evaluation, tiny.eval_flags(own, own / 'run', f'--{name}', 'caffe'))
     with pytest.raises(UsageError, match='no folder or file .*nowhere'):
         caption(own / 'run', tmp_path / 'nowhere')
-    way = read_recipe(own / 'grid_att')
-    other = change_infos(own, tmp_path / 'other', regions={**way, 'grid_size': 3})
+    recipe = read_recipe(own / 'grid_att')
+    other = change_infos(own, tmp_path / 'other', regions={**recipe, 'grid_size': 3})
     with pytest.raises(UsageError, match='found in different ways .*2 x 2 cells.*3 x 3 cells'):
         caption(own / 'run', pictures, '--model', own / 'run/model.pth', other / 'model.pth', '--infos_path',
                 own / 'run/infos_tiny.pkl', other / 'infos_tiny.pkl')
-    wrong = change_infos(own, tmp_path / 'wrong', regions={**way, 'detector': ['grid']})
+    wrong = change_infos(own, tmp_path / 'wrong', regions={**recipe, 'detector': ['grid']})
     with pytest.raises(DataError, match='infos_tiny.pkl does not record how regions were found'):
         caption(wrong, pictures)
     save_weights(tmp_path / 'resnet101.pth', 1)
-    marked = change_infos(own, tmp_path / 'marked', regions={**way, 'cnn_weights': 'sha256 0123'})
+    marked = change_infos(own, tmp_path / 'marked', regions={**recipe, 'cnn_weights': 'sha256 0123'})
     with pytest.raises(DataError, match='does not hold the weights of resnet101 .*sha256 0123.*--cnn_weight_dir'):
         caption(marked, pictures, '--cnn_weight_dir', tmp_path)
 
 
-def test_a_model_of_features_of_another_size_is_refused_before_anything_is_looked_at(
+def test_a_model_of_another_feature_size_is_refused_before_regions_are_found(
         pictures_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photo(1).save(tmp_path / 'a.jpg')

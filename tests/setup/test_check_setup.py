@@ -53,7 +53,7 @@ def test_complete_data_is_reported_with_its_counts(data):
     assert states(findings) == {
         **dict.fromkeys([*list(NAMES.values())[:-1], 'image sizes'], 'ok'),
         **dict.fromkeys(['dataset_coco.json', 'bu_data', 'cocobu.h5'], 'missing')}
-    assert not needed(findings)  # what the chain was made from has done its work
+    assert not needed(findings)  # the sources are needed no more
     assert findings['bu_data'].line().split()[:2] == ['-', 'bu_data']
     assert findings['cocotalk.json'].detail == '16 images (train 7, restval 2, val 3, test 4), 9 words'
     assert findings['cocotalk_label.h5'].detail == '80 captions of up to 6 words'
@@ -61,7 +61,7 @@ def test_complete_data_is_reported_with_its_counts(data):
         'cocobu_att', 'cocobu_fc', 'cocobu_box', 'cocobu_box_vec', 'cocobu_box_relative'))
 
 
-def test_of_an_empty_folder_all_that_training_needs_is_listed_with_the_commands_once_each(tmp_path, capsys):
+def test_for_an_empty_folder_everything_needed_is_listed_and_each_command_once(tmp_path, capsys):
     assert tiny.run(check_setup, ['--data', tmp_path, '--checkpoints', tmp_path / 'none', '--strict']) == 1
     assert tiny.run(check_setup, ['--data', tmp_path, '--checkpoints', tmp_path / 'none']) == 0
     out = capsys.readouterr().out.split('Python\n')[2]
@@ -91,7 +91,7 @@ def test_what_training_needs_depends_on_what_else_is_there(data, removed, lacks)
     assert needed(chain(data)) == lacks
 
 
-def test_a_packed_file_stands_in_for_the_folders_as_far_as_it_is_whole(data):
+def test_a_complete_packed_file_replaces_the_folders(data):
     from misc.dataset.features import Folder
     arrays = {kind: {str(image_id): Folder(data / f'cocobu_{kind}', kind).read(image_id) for image_id in IDS}
               for kind in ('att', 'box')}
@@ -121,7 +121,7 @@ def test_what_is_incomplete_or_broken_is_reported_so(data):
     (data / 'cocotalk.json').write_text('{"images": 3}')
     findings = chain(data)
     assert findings['cocotalk.json'].detail.startswith('broken: it has no list of images')
-    assert findings['cocobu_att'].detail == '16 images'  # of which nobody knows which count
+    assert findings['cocobu_att'].detail == '16 images'  # without the list of images that count
     (data / 'cocotalk.json').write_text('{')
     assert 'not a whole JSON' in chain(data)['cocotalk.json'].detail
 
