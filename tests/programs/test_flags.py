@@ -129,13 +129,13 @@ EVAL_READING = {'infos_path', 'input_label_h5', 'batch_size'}
 
 # Flags of eval.py that a test of tests/programs/test_eval.py shows at work: {its name: flags}.
 IN_TEST_EVAL = {
-    'test_each_flag_of_decoding_does_what_it_says': {
+    'test_each_decoding_flag_has_its_effect': {
         'beam_size', 'group_size', 'diversity_lambda', 'sample_max', 'temperature', 'top_k', 'top_p',
         'max_ppl', 'length_penalty', 'decoding_constraint', 'block_trigrams', 'suppress_UNK', 'sample_n',
         'verbose_beam'},
-    'test_each_flag_of_output_does_what_it_says': {
+    'test_each_output_flag_has_its_effect': {
         'split', 'num_images', 'id', 'coco_json', 'dump_json', 'dump_path', 'dump_images', 'image_root'},
-    'test_it_writes_captions_in_coco_form_and_scores_per_image': {'language_eval', 'verbose_loss'},
+    'test_captions_are_written_in_coco_form_with_scores_per_image': {'language_eval', 'verbose_loss'},
 }
 # Where those flags are tested whose tests are in other files.
 ELSEWHERE = {
