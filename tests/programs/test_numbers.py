@@ -10,6 +10,7 @@ import eval as evaluation
 import train
 from misc.cli import DataError
 from misc.compare import comparison, significance
+from misc.compare.image_statistics import bleu_counts
 from misc.demo import relations
 from misc.run import checkpoint
 from misc.scoring import bleu, diversity, java, meteor, metrics
@@ -253,18 +254,19 @@ def test_scores_from_counts_of_nothing_are_zero():
 @strict
 @pytest.mark.parametrize('images', [1, 2])
 def test_one_image_and_equal_runs_have_intervals_and_p_values(images, monkeypatch):
-    monkeypatch.setattr(comparison, 'FEWEST', 1)   # of so few a report shows no intervals
+    monkeypatch.setattr(comparison, 'MIN_IMAGES', 1)   # the report shows no intervals for so few
     def results(name, value):
         each = dict.fromkeys(range(images), value)
         return Results(name, name, {'CIDEr': value, 'Bleu_4': value}, dict.fromkeys(each, ''), {'CIDEr': each})
     references = {image: [''] for image in range(images)}
     for values in ((0.0, 0.0), (0.5, 0.5), (0.0, 1.0)):
         runs = [results(name, value) for name, value in zip('ab', values)]
-        told = comparison.compare(runs, list(range(images)), 'a', [comparison.bleu_counts(runs, references)], 100)
-        for contrast in told.contrasts:
-            assert np.isfinite([contrast.low, contrast.high, contrast.difference]).all()
-            assert 0 < contrast.p <= contrast.adjusted <= 1
-            assert contrast.p == 1 or values[0] != values[1]
+        compared = comparison.compare(runs, list(range(images)), 'a', [bleu_counts(runs, references)],
+                                      comparison.Settings(draws=100))
+        for difference in compared.differences:
+            assert np.isfinite([difference.low, difference.high, difference.value]).all()
+            assert 0 < difference.p <= difference.adjusted_p <= 1
+            assert difference.p == 1 or values[0] != values[1]
     assert significance.bootstrap_sums(np.ones((1, 2)), 5, 1).tolist() == [[1, 1]] * 5
     assert significance.holm([]) == [] and significance.p_value(0.0, np.zeros(0)) == 1
 
