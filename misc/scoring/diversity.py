@@ -1,60 +1,57 @@
 """How different several captions of one image are."""
 
-import collections
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from misc.scoring.bleu import closest, sentence_bleu
-
-ORDERS = 4
+from misc.scoring.bleu import ORDERS, NGram, closest, ngrams, sentence_bleu
 
 
-def diversity(captions):
-    """Diversity of several captions per image: a dict of floats, means over the images.
+def diversity(captions: Mapping[Any, Sequence[str]]) -> dict[str, float]:
+    """The diversity of several captions per image, mean over the images.
 
-    `captions` is {image id: [caption strings]}, at least two each; words are what spaces part.
+    `captions` is {image id: [caption, ...]}, at least two each; words are separated by spaces.
 
     - `Div-1`, `Div-2`: distinct n-grams of an image's captions, divided by their number of words
       (Shetty et al., ICCV 2017); higher is more diverse.
     - `mBLEU-4`: BLEU-4 of each caption against the image's other captions, mean over captions;
       lower is more diverse.
 
-    Raises `ValueError` where an image has fewer than two captions, or there is no image.
+    Raises `ValueError` where there is no image, or an image has fewer than two captions.
     """
     if not captions or min(map(len, captions.values())) < 2:
-        raise ValueError('diversity is one of several captions per image')
+        raise ValueError('diversity needs several captions per image')
     images = [[caption.split() for caption in several] for several in captions.values()]
-    return {'Div-1': float(np.mean([distinct(several, 1) for several in images])),
-            'Div-2': float(np.mean([distinct(several, 2) for several in images])),
-            'mBLEU-4': float(np.mean([mutual_bleu(several).mean() for several in images]))}
+    counted = [[ngrams(words) for words in several] for several in images]
+    return {'Div-1': float(np.mean([_distinct(*image, 1) for image in zip(images, counted)])),
+            'Div-2': float(np.mean([_distinct(*image, 2) for image in zip(images, counted)])),
+            'mBLEU-4': float(np.mean([_mutual_bleu(*image).mean() for image in zip(images, counted)]))}
 
 
-def ngrams_of(words, n):
-    """All n-grams of a list of words, repeated ones repeated."""
-    return list(zip(*(words[start:] for start in range(n))))
+def _distinct(captions: list[list[str]], counted: list[Counter[NGram]], n: int) -> float:
+    """Distinct n-grams of several captions divided by their words; 0 for no words."""
+    distinct = {ngram for counts in counted for ngram in counts if len(ngram) == n}
+    return len(distinct) / max(1, sum(map(len, captions)))
 
 
-def distinct(several, n):
-    """Distinct n-grams of several captions (lists of words) divided by their words; 0 for no words."""
-    different = {ngram for words in several for ngram in ngrams_of(words, n)}
-    return len(different) / max(1, sum(map(len, several)))
-
-
-def mutual_bleu(several):
-    """BLEU-4 of each of several captions (lists of words) against the others: float64 (captions,)."""
-    clipped = np.zeros((len(several), ORDERS))
-    for n in range(1, ORDERS + 1):
-        counts = [collections.Counter(ngrams_of(words, n)) for words in several]
-        # The most that any other caption holds is the most of all, or the second most of all.
-        most = collections.defaultdict(lambda: (0, 0))
-        for held in counts:
-            for ngram, count in held.items():
-                first, second = most[ngram]
-                most[ngram] = (count, first) if count > first else (first, max(second, count))
-        for place, held in enumerate(counts):
-            clipped[place, n - 1] = sum(
-                min(count, most[ngram][1] if count == most[ngram][0] else most[ngram][0])
-                for ngram, count in held.items())
-    lengths = np.array(list(map(len, several)))
-    others = np.stack([np.delete(lengths, place) for place in range(len(several))])
+def _mutual_bleu(captions: list[list[str]], counted: list[Counter[NGram]]) -> np.ndarray:
+    """BLEU-4 of each of several captions against the others: float64 (captions,)."""
+    # The most that any other caption holds of an n-gram is the largest of all counts, or the second largest.
+    largest: dict[NGram, int] = {}
+    second: dict[NGram, int] = {}
+    for counts in counted:
+        for ngram, count in counts.items():
+            most = largest.get(ngram, 0)
+            if count > most:
+                largest[ngram], second[ngram] = count, most
+            elif count > second[ngram]:
+                second[ngram] = count
+    clipped = np.zeros((len(captions), ORDERS))
+    for row, counts in zip(clipped, counted):
+        for ngram, count in counts.items():
+            row[len(ngram) - 1] += min(count, second[ngram] if count == largest[ngram] else largest[ngram])
+    lengths = np.array(list(map(len, captions)))
+    others = np.stack([np.delete(lengths, place) for place in range(len(captions))])
     return sentence_bleu(clipped, lengths, closest(lengths, others))

@@ -1,7 +1,8 @@
-"""Java programs that are asked line by line, and that may die or hang without taking us along."""
+"""Running Java programs that may die or hang."""
 
 import collections
 import contextlib
+import importlib.util
 import os
 import queue
 import shutil
@@ -9,94 +10,70 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, NoReturn
 
-PACE = 1.0  # seconds for each line of an answer, beyond the longest silence: none that works is so slow
+from misc.cli import UserError
+
+PACE = 1.0  # seconds allowed for each line of an answer, besides the longest silence; working programs are faster
 
 
 class JavaFailed(Exception):
     """A Java program died, hung or answered nonsense.  The text completes 'the program ...'."""
 
 
-def is_installed():
-    """Whether there is a `java` to start."""
+def is_installed() -> bool:
+    """Whether there is a `java` to run."""
     return shutil.which('java') is not None
 
 
-class Java:
-    """A running Java program with lines in and lines out; a context manager that ends it.
+def toolkit_folder(name: str) -> str:
+    """The folder of a part of pycocoevalcap, where its Java program is.  Raises `UserError` without pycocoevalcap."""
+    found = importlib.util.find_spec('pycocoevalcap')
+    if found is None or not found.submodule_search_locations:
+        raise UserError('scores need pycocoevalcap: pip install -r requirements.txt')
+    return os.path.join(list(found.submodule_search_locations)[0], name)
 
-    Its standard error is read all the time, so that it cannot block on a full pipe, and the last
-    lines go into the message of a failure.
+
+class Java:
+    """A running Java program that answers lines with lines; a context manager that kills it at the end.
+
+    Its standard error is read all the time, so that it cannot block on a full pipe; the first of the last lines go
+    into the message of a failure.
     """
 
-    def __init__(self, arguments, folder, seconds):
-        """Start `java ARGUMENTS` in `folder`; `seconds` is the longest silence that is borne."""
+    def __init__(self, arguments: Sequence[str], folder: str, seconds: float) -> None:
+        """Start `java ARGUMENTS` in `folder`; it fails if it is silent for longer than `seconds`."""
         self.seconds = seconds
-        # Text is UTF-8 and figures are English whatever the machine's locale.  Its own session,
-        # so that a wrapper script's children end with it.
-        command = [shutil.which('java'), '-Dfile.encoding=UTF-8', '-Duser.language=en', *arguments]
+        # UTF-8 and English number formats whatever the locale.  A session of its own, so that the children of
+        # a wrapper script are killed with it.
+        command = [shutil.which('java') or 'java', '-Dfile.encoding=UTF-8', '-Duser.language=en', *arguments]
         try:
             self.process = subprocess.Popen(
                 command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE, start_new_session=True)
         except OSError as error:
             raise JavaFailed(f'could not be started ({error})') from None
-        self.answers = queue.Queue()
-        self.errors = collections.deque(maxlen=20)
-        self.threads = []
+        self.answers: queue.Queue[str | None] = queue.Queue()  # None: the output has ended
+        self.errors: collections.deque[str] = collections.deque(maxlen=20)
+        self.threads: list[threading.Thread] = []
         self._start(self._read_answers)
         self._start(self._read_errors)
 
-    def _start(self, work, *arguments):
-        self.threads.append(threading.Thread(target=work, args=arguments, daemon=True))
-        self.threads[-1].start()
-
-    def _read_answers(self):
-        with contextlib.suppress(OSError, ValueError):
-            for line in self.process.stdout:
-                self.answers.put(line.decode('utf-8', 'replace').rstrip('\r\n'))
-        self.answers.put(None)
-
-    def _read_errors(self):
-        with contextlib.suppress(OSError, ValueError):
-            for line in self.process.stderr:
-                if line.strip():
-                    self.errors.append(line.decode('utf-8', 'replace').strip())
-
-    def ask(self, lines, count, last=False):
+    def ask(self, lines: Sequence[str], count: int, last: bool = False) -> list[str]:
         """Send `lines` (without line breaks) and return the `count` lines of the answer.
 
-        `last` closes the input, for a program that answers when it has seen it all.  Raises
-        `JavaFailed` when the program ends too early, is silent for too long, or says something now and
-        then and does not get on.
+        `last` closes the input, for a program that answers when it has read it all.  Raises `JavaFailed` when the
+        program ends too early, is silent for too long, or is too slow altogether.
         """
-        # Written by a thread: the program answers while it reads, and both pipes are short.
+        # Written by a thread: the program answers while it reads, and both pipes hold little.
         self._start(self._write, lines, last)
-        end = time.monotonic() + self.seconds + count * PACE
-        return [self._answer(end) for _ in range(count)]
+        deadline = time.monotonic() + self.seconds + count * PACE
+        return [self._answer(deadline) for _ in range(count)]
 
-    def _write(self, lines, last):
-        with contextlib.suppress(OSError, ValueError):  # it died: the reader tells
-            for line in lines:
-                self.process.stdin.write(line.encode('utf-8', 'replace') + b'\n')
-            self.process.stdin.flush()
-            if last:
-                self.process.stdin.close()
-
-    def _answer(self, end):
-        left = end - time.monotonic()
-        try:
-            answer = self.answers.get(timeout=max(0.0, min(self.seconds, left)))
-        except queue.Empty:
-            if left < self.seconds:
-                raise JavaFailed(f'was too slow and was stopped{self._complaint()}') from None
-            self._fail_silent()
-        if answer is None:
-            self._fail_ended()
-        return answer
-
-    def finish(self):
-        """Wait for the program to end well.  Raises `JavaFailed`."""
+    def finish(self) -> None:
+        """Wait for the program to end.  Raises `JavaFailed` unless its exit status is 0."""
         self._write([], last=True)
         try:
             status = self.process.wait(timeout=self.seconds)
@@ -105,30 +82,70 @@ class Java:
         if status:
             self._fail_ended()
 
-    def _fail_silent(self):
-        raise JavaFailed(f'gave no sign for {self.seconds:g} seconds and was stopped{self._complaint()}')
+    def _start(self, work: Callable[..., None], *arguments: Any) -> None:
+        self.threads.append(threading.Thread(target=work, args=arguments, daemon=True))
+        self.threads[-1].start()
 
-    def _fail_ended(self):
+    def _read_answers(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            for line in self.process.stdout or ():
+                self.answers.put(line.decode('utf-8', 'replace').rstrip('\r\n'))
+        self.answers.put(None)
+
+    def _read_errors(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            for line in self.process.stderr or ():
+                if line.strip():
+                    self.errors.append(line.decode('utf-8', 'replace').strip())
+
+    def _write(self, lines: Iterable[str], last: bool) -> None:
+        stdin = self.process.stdin
+        assert stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # if it died, `_answer` finds out
+            for line in lines:
+                stdin.write(line.encode('utf-8', 'replace') + b'\n')
+            stdin.flush()
+            if last:
+                stdin.close()
+
+    def _answer(self, deadline: float) -> str:
+        left = deadline - time.monotonic()
+        try:
+            answer = self.answers.get(timeout=max(0.0, min(self.seconds, left)))
+        except queue.Empty:
+            if left < self.seconds:
+                raise JavaFailed(f'was too slow and was stopped{self._last_errors()}') from None
+            self._fail_silent()
+        if answer is None:
+            self._fail_ended()
+        return answer
+
+    def _fail_silent(self) -> NoReturn:
+        raise JavaFailed(f'was silent for {self.seconds:g} seconds and was stopped{self._last_errors()}')
+
+    def _fail_ended(self) -> NoReturn:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=5)
-        raise JavaFailed(f'ended too early with status {self.process.poll()}{self._complaint()}')
+        raise JavaFailed(f'ended too early with status {self.process.poll()}{self._last_errors()}')
 
-    def _complaint(self):
-        time.sleep(0.05)  # let the reader of errors catch up
-        return f': {" / ".join(list(self.errors)[:3])[:400]}' if self.errors else ', without a word'
+    def _last_errors(self) -> str:
+        time.sleep(0.05)  # let the thread that reads standard error catch up
+        return f': {" / ".join(list(self.errors)[:3])[:400]}' if self.errors else ', with no error message'
 
-    def __enter__(self):
+    def __enter__(self) -> 'Java':
         return self
 
-    def __exit__(self, kind, value, trace):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for thread in self.threads:
             thread.join(timeout=1)
-        # A pipe that a stray grandchild keeps open has a thread waiting in it, and closing would
-        # wait too: such a one is left behind.
+        # If a stray grandchild keeps a pipe open, a thread is blocked reading it, and closing the pipe would block
+        # too: it is then left open.
         if not any(thread.is_alive() for thread in self.threads):
             for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
                 with contextlib.suppress(OSError):
-                    pipe.close()
+                    if pipe is not None:
+                        pipe.close()

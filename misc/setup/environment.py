@@ -55,19 +55,16 @@ def python_findings(requirements: str | os.PathLike[str]) -> Iterator[Finding]:
 
 def scoring_findings() -> Iterator[Finding]:
     """Java and the models of SPICE; all scores but METEOR and SPICE can be computed without them."""
-    from misc.scoring import java
-    from misc.scoring.metrics import SPICE_MODELS, spice_is_installed
+    from misc.scoring import java, spice
     is_there = java.is_installed()
     yield Finding(THERE if is_there else MISSING, 'Java', shutil.which('java') or 'METEOR and SPICE need it',
                   '' if is_there else 'install a Java runtime, say default-jre')
-    notes: list[str] = []
     try:
-        is_there = spice_is_installed(notes)
+        missing = spice.missing_models()
     except UserError:
         return  # pycocoevalcap is missing, which `python_findings` reports
-    yield Finding(THERE if is_there else MISSING, "SPICE's models",
-                  '' if is_there else f'{len(SPICE_MODELS)} files; without them SPICE is left out',
-                  ' '.join(notes))
+    yield Finding(MISSING if missing else THERE, "SPICE's models",
+                  f'{len(spice.MODELS)} files; without them SPICE is left out' if missing else '', missing)
 
 
 def gpu_findings() -> Iterator[Finding]:

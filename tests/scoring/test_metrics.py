@@ -10,7 +10,7 @@ import time
 import pytest
 
 from misc.cli import DataError
-from misc.scoring import java, metrics
+from misc.scoring import java, metrics, spice
 from misc.scoring.metrics import score
 from misc.scoring.references import coco_references, load_references
 from misc.scoring.results import image_rows, load_predictions, write_results, write_vis
@@ -130,7 +130,7 @@ def test_a_java_that_hangs_is_stopped_and_its_children_too(fake_java, tmp_path):
     assert time.monotonic() - started < 10
     assert 'METEOR' not in overall and 'CIDEr' in overall
     line = next(line for line in notes if 'METEOR' in line)
-    assert 'gave no sign for 1.5 seconds' in line and 'Out of patience' in line
+    assert 'was silent for 1.5 seconds' in line and 'Out of patience' in line
     time.sleep(0.1)
     status = pathlib.Path(f'/proc/{(tmp_path / "child").read_text()}/stat')
     assert not status.exists() or status.read_text().split()[2] == 'Z'
@@ -192,11 +192,11 @@ def test_a_tokenizer_that_hangs_is_stopped_and_the_one_in_python_takes_its_place
     overall, _, notes = score(CAPTIONS, REFERENCES, java_seconds=0.5)
     assert time.monotonic() - started < 8
     assert overall == score(CAPTIONS, REFERENCES, use_java=False)[0]
-    assert any('PTB tokenizer gave no sign for 0.5 seconds' in line and 'no memory' in line for line in notes)
+    assert any('PTB tokenizer was silent for 0.5 seconds' in line and 'no memory' in line for line in notes)
 
 
 @pytest.mark.parametrize('program, said', [
-    ('sys.stdin.readline()\ntime.sleep(60)', 'gave no sign for 1 seconds'),
+    ('sys.stdin.readline()\ntime.sleep(60)', 'was silent for 1 seconds'),
     ('sys.exit("no heap")', 'ended too early with status 1: no heap'),
     ('for line in sys.stdin:\n    print("1 2", flush=True)', 'something else than counts'),
     ('for line in sys.stdin:\n    print("nan " * 23, flush=True)', 'something else than counts')])
@@ -207,10 +207,10 @@ def test_counts_that_java_does_not_give_are_reported_and_left_out(fake_java, cap
 
 
 def test_a_spice_that_hangs_is_stopped(fake_java, monkeypatch):
-    monkeypatch.setattr(metrics, 'SPICE_MODELS', [])
+    monkeypatch.setattr(spice, 'MODELS', ())
     fake_java('time.sleep(60)')
-    with pytest.raises(java.JavaFailed, match='gave no sign for 4 seconds'):
-        metrics.spice({1: ['a'], 2: ['a'], 3: ['a']}, dict.fromkeys((1, 2, 3), ['a']), java_seconds=1.0)
+    with pytest.raises(java.JavaFailed, match='was silent for 4 seconds'):
+        spice.spice({1: ['a'], 2: ['a'], 3: ['a']}, dict.fromkeys((1, 2, 3), ['a']), seconds=1.0)
 
 
 def test_a_broken_tokenizer_falls_back_to_python(tmp_path, monkeypatch):
@@ -223,7 +223,7 @@ def test_a_broken_tokenizer_falls_back_to_python(tmp_path, monkeypatch):
 
 
 def test_spice_runs_where_its_models_are(fake_java, monkeypatch):
-    monkeypatch.setattr(metrics, 'SPICE_MODELS', [])
+    monkeypatch.setattr(spice, 'MODELS', ())
     fake_java('if "spice" not in command:\n    sys.exit("METEOR is not here")\n'
               'images = json.load(open(sys.argv[sys.argv.index("spice-1.0.jar") + 1]))\n'
               'assert images[0]["test"] == "a man rides the horse on grass" and len(images[0]["refs"]) == 3\n'
