@@ -1,5 +1,6 @@
-"""Score any captioner's results file; no model needed."""
+"""Score the captions of any captioner; no model is needed."""
 
+import argparse
 import os
 import sys
 
@@ -21,7 +22,7 @@ captioner: BLEU-1..4, METEOR, ROUGE-L, CIDEr, and SPICE where its models are ins
 Only the images that have a caption in the file are scored."""
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """The command line of this script."""
     result = Parser(description=DESCRIPTION)
     result.add_argument('--predictions', required=True, metavar='FILE',
@@ -29,23 +30,23 @@ def parser():
     result.add_argument('--input_json', metavar='FILE',
                         help='references: the "captions" of a file written by prepro_labels.py')
     result.add_argument('--coco_json', metavar='FILE',
-                        help='references: a COCO caption-annotation file; goes before --input_json')
+                        help='references: a COCO caption-annotation file, used in place of --input_json')
     result.add_argument('--output_json', metavar='FILE',
-                        help='also write the scores, per image too, to this file')
+                        help='also write the scores, those of each image included, to this file')
     result.add_argument('--use_java', type=boolean, nargs='?', const=True, default=True, metavar='0|1',
-                        help='0 leaves Java alone, and with it METEOR and SPICE, where it is too slow '
+                        help='0 does without Java, and so without METEOR and SPICE, where it is too slow '
                              'or broken (default: 1)')
     result.add_argument('--java_timeout', type=number_in(float, above=0), default=180.0, metavar='SECONDS',
                         help='a Java program that is silent for longer is stopped and its score left out; '
-                             'raise it on a machine that is very busy')
+                             'raise it on a very busy machine')
     return result
 
 
-def main():
-    """Read, score, print the table, write."""
+def main() -> None:
+    """Read the captions, score them, print the table, write the scores."""
     options = parser().parse_args()
     if not options.input_json and not options.coco_json:
-        raise UsageError('there is nothing to score against: give --input_json data/cocotalk.json, '
+        raise UsageError('references are missing: give --input_json data/cocotalk.json, '
                          'or --coco_json with a COCO annotation file')
     captions = load_predictions(options.predictions)
     references = load_references(options.input_json, options.coco_json)

@@ -1,44 +1,42 @@
 """The tokens that coco-caption scores, without Java.
 
-coco-caption runs Stanford's PTBTokenizer (the Penn Treebank's conventions) with `-preserveLines
--lowerCase` and then removes a fixed list of punctuation.  `tokenize` does the same in Python.  The
-rules below were found by watching the Java program split made-up strings, and the tests hold the
-two against each other.
+coco-caption runs Stanford's PTBTokenizer (the conventions of the Penn Treebank) with `-preserveLines -lowerCase` and
+then removes a fixed list of punctuation.  `tokenize` does the same in Python.  The rules below
+were found by observing how the Java program splits made-up strings; the tests compare the two.
 
-A caption is read from left to right.  Where several rules fit, the one that sees the longest
-stretch wins (what it looks ahead at counts), and of equally long ones the first.
+A caption is read from left to right.  Of the rules that match at a place the one with the longest match wins
+(lookahead included), and among equally long ones the first.
 """
 
 import re
+from collections.abc import Callable, Iterator, Sequence
 
-# What coco-caption removes.  Brackets survive: its list has them in capitals, and the tokenizer
-# has lower-cased them by then.
+# What coco-caption removes.  Brackets survive: its list has them in capitals, but the tokenizer lower-cases them.
 PUNCTUATION = frozenset(["''", "'", '``', '`', '.', '?', '!', ',', ':', '-', '--', '...', ';'])
 
 
-def tokenize(caption):
+def tokenize(caption: str) -> str:
     """The tokens of a caption, lower case, without punctuation, joined by single spaces.
 
-    A telephone number or a mixed fraction ('1 1/2') is one token with a no-break space inside, as
-    in the Java program.  Only this caption counts, whereas the Java program, fed with many, peeks
-    into the next line in two rare cases: after 'no.' and after a single letter with a full stop.
+    A telephone number or a mixed fraction ('1 1/2') is one token with a no-break space inside, as in the Java
+    program.  Each caption is tokenized by itself, whereas the Java program, given many, looks at the next line in
+    two rare cases: after 'no.' and after a single letter with a full stop.
     """
     return ' '.join(token for token in raw_tokens(one_line(caption)) if token not in PUNCTUATION)
 
 
-def one_line(caption):
-    """`caption` with every kind of line break made a space: one caption, one line."""
+def one_line(caption: str) -> str:
+    """`caption` with a space in place of every kind of line break."""
     return BREAKS.sub(' ', caption)
 
 
-def raw_tokens(line):
+def raw_tokens(line: str) -> Iterator[str]:
     """Yield the lower-case tokens of one line, punctuation included.
 
-    Straight quotes, single or double, come out as "'": they are removed later, so which way they
-    would point does not matter.
+    Straight quotes, single or double, come out as "'": they are removed later, so their direction does not matter.
     """
     end = len(line)
-    line += '\n\n'  # what some rules look ahead at
+    line += '\n\n'  # for rules that look ahead
     place = 0
     while place < end:
         plain = PLAIN.match(line, place)
@@ -46,52 +44,55 @@ def raw_tokens(line):
             yield plain[0]
             place = plain.end()
             continue
-        reach, match, write = 0, None, None
+        longest, match, write = place, None, whole
         for pattern, writer in RULES:
             found = pattern.match(line, place)
-            if found and found.end() - place > reach:
-                reach, match, write = found.end() - place, found, writer
+            if found and found.end() > longest:
+                longest, match, write = found.end(), found, writer
         if match is None:
-            place += 1  # a space, or a sign that the Java program throws away
+            place += 1  # a space, or a character that the Java program drops
             continue
         place = match.end('token') if 'token' in match.re.groupindex else match.end()
         yield from (token.lower() for token in write(match) if token)
 
 
-# ---- what a rule makes of its stretch ----
+# ---- what a rule makes of its match: a list of tokens ----
 
-def whole(match):
-    """The stretch as one token; spaces inside become no-break spaces, some signs their names."""
+Write = Callable[[re.Match[str]], Sequence[str]]
+
+
+def whole(match: re.Match[str]) -> Sequence[str]:
+    """The match as one token; spaces inside become no-break spaces, some characters their names."""
     text = match['token'] if 'token' in match.re.groupindex else match[0]
-    return [text.translate(SIGNS).replace('&amp;', '&')]
+    return [text.translate(NAMED_CHARACTERS).replace('&amp;', '&')]
 
 
-def verbatim(match):
-    """The stretch as one token, no sign changed."""
+def verbatim(match: re.Match[str]) -> Sequence[str]:
+    """The match as one token, unchanged."""
     return [match[0]]
 
 
-def straight(match):
-    """As `whole`, with any apostrophe made the plain one."""
+def straight(match: re.Match[str]) -> Sequence[str]:
+    """As `whole`, with every apostrophe straight."""
     return [CURLY.sub("'", text).replace('‘', '`') for text in whole(match)]
 
 
-def face(match):
-    """An emoticon, in which round brackets get their names and others do not."""
+def face(match: re.Match[str]) -> Sequence[str]:
+    """An emoticon, in which only round brackets become their names."""
     return [match[0].replace('(', '-lrb-').replace(')', '-rrb-')]
 
 
-def pieces(match):
-    """Each group of the pattern a token."""
+def pieces(match: re.Match[str]) -> Sequence[str]:
+    """Each group of the pattern as a token."""
     return match.groups()
 
 
-def constant(text):
+def constant(text: str) -> Write:
     """Always the same token."""
     return lambda match: [text]
 
 
-SIGNS = str.maketrans({
+NAMED_CHARACTERS = str.maketrans({
     ' ': '\u00a0', '(': '-lrb-', ')': '-rrb-', '[': '-lsb-', ']': '-rsb-', '{': '-lcb-', '}': '-rcb-',
     '\u00ad': None, '½': '1/2', '¼': '1/4', '¾': '3/4', '⅓': '1/3', '⅔': '2/3',
     '£': '#', '€': '$', '¤': '$', '\u20a0': '$', '\x80': '$', '¢': 'cents'})
@@ -99,7 +100,7 @@ QUOTES = str.maketrans({**dict.fromkeys('‘‛‹\x91', '`'), **dict.fromkeys('
                         **dict.fromkeys('“«\x93', '``'), **dict.fromkeys('”»\x94', "''")})
 BREAKS = re.compile('[\x00\t\n\x0b\x0c\r\x1c-\x1f\x85\u2028\u2029]')
 
-# ---- the words that the rules know ----
+# ---- the words in the rules ----
 
 # Abbreviations that may end a sentence, and those that do not (titles before a name, say).
 ENDING = """
@@ -114,7 +115,7 @@ mrs mtg pfc pvt rep rev sen sfc sgt spc ste alex asst atty brig capt cmdr dept e
 mlle msgr natl pres prof reps sens supt assoc attys comdr lieut profs supts treas messrs
 """
 STATES = 'Az La Pa Ark Del Ill Ore Tex Mass Miss Wash'  # not in lower case, where they are words
-# After a single letter and a full stop these tell that a new sentence began.
+# After a single letter and a full stop, these words begin a new sentence.
 STARTERS = """
 A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More
 Now Once One Other Our She Since So Some Such That The Their Then There These They This We What When
@@ -128,13 +129,13 @@ xml zip docx html java jpeg
 JOINED = frozenset(['cannot', 'gonna', 'gotta', 'lemme', 'gimme', 'wanna'])
 
 
-def any_of(words):
-    """A pattern for any of some words, in any case."""
+def any_of(words: str) -> str:
+    """A pattern for any of the words, in any case."""
     return f'(?i:{"|".join(words.split())})'
 
 
-def case_kept(words):
-    """A pattern for any of some words as they are written, or in capitals."""
+def case_kept(words: str) -> str:
+    """A pattern for any of the words as written, or in capitals."""
     return f'(?:{"|".join((words + " " + words.upper()).split())})'
 
 
@@ -154,13 +155,13 @@ ABBREVIATION = f'(?:{any_of(ENDING + TITLES)}|{case_kept(STATES)})'
 CLITIC = '(?i:[msd]|re|ve|ll)'
 SLASHED = '[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}'
 SPACE = '[ \u00a0]'
-DOMAIN = '(?:[^\\s"`\'<>|.!?(){}$,-_]+\\.)+'  # the range takes in figures and capitals
+DOMAIN = '(?:[^\\s"`\'<>|.!?(){}$,-_]+\\.)+'  # the range ,-_ includes digits and capitals
 PATH = '[^\\s"<>|(){}][^\\s"<>|(){}]*[^\\s"<>|.!?(){},-]'
 
-# A word that no rule but the one for words can start at.
+# A lower-case word before another one or at the end, as most are.  No rule but that for words matches there.
 PLAIN = re.compile('[a-z]+(?= [a-z]|\n)')
 
-RULES = [(re.compile(pattern), write) for pattern, write in [
+RULES: list[tuple[re.Pattern[str], Write]] = [(re.compile(pattern), write) for pattern, write in [
     # Contractions.
     (rf'(?i)(can)(not)(?!{ALNUM})', pieces),
     (rf'(?i)(gon|wan)(na)(?!{ALNUM})', pieces),
@@ -204,14 +205,14 @@ RULES = [(re.compile(pattern), write) for pattern, write in [
      rf'\d{{3,4}}[- \u00a0]?\d{{3,5}}', whole),
     (r'(?:(?:\+\+?)?\d{2,4}\.)?\d{2,4}\.\d{3,4}\.\d{3,5}', whole),
     (r'[½¼¾⅓⅔]', whole),
-    # Addresses and mark-up.
+    # Addresses and markup.
     (rf'(?i:https?)://{PATH}', verbatim),
     (rf'www\.(?:[^\s"<>|.!?(){{}},]+\.)+[A-Za-z]{{2,4}}(?:/{PATH})?', verbatim),
     (rf'{DOMAIN}(?:com|net|org|edu)(?:/{PATH})?', verbatim),
     (r'<?(?:mailto:)?[A-Za-z0-9][^\s"<>|(){}@]*@(?:[^\s"<>|(){}.]+\.)*[^\s"<>|(){}.]+>?', verbatim),
     (rf'@[A-Za-z_][A-Za-z_0-9]*|#{LETTER}+', whole),
     (r'</?[A-Za-z!?][A-Za-z0-9:._-]*(?:[ /][^<>]*)?>', whole),
-    # Signs.
+    # Punctuation and symbols.
     (r'&(?:amp|lt|gt);', lambda match: [{'a': '&', 'l': '<', 'g': '>'}[match[0][1]]]),
     (r'&(?:quot|nbsp|[mn]dash);', constant("'")),
     (r'&#\d+;', whole),
