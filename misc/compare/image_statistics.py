@@ -108,7 +108,7 @@ def bleu_counts(runs: Sequence[Results], references: Mapping[ImageId, Sequence[s
             if image not in limits:
                 limits[image] = bleu.reference_limits(map(tokenize, references[image]))
         by_run[run.name] = {image: np.array(bleu.caption_counts(tokenize(caption), *limits[image]), np.float64)
-                            for image, caption in run.captions.items()}
+                            for image, caption in run.captions.items() if caption is not None}
     return Counts(bleu.BLEU_NAMES, by_run, bleu.bleu_scores)
 
 

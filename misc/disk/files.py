@@ -34,7 +34,7 @@ def replacing(path: StrPath, mode: str = 'wb', durable: bool = True) -> Iterator
         _remove_abandoned(path)
     part = f'{path}.{os.getpid()}{TEMPORARY}'
     try:
-        with open(part, mode, **({} if 'b' in mode else {'encoding': 'utf-8'})) as file:
+        with open(part, mode, encoding=None if 'b' in mode else 'utf-8') as file:
             yield file
             file.flush()
             if durable:

@@ -59,7 +59,8 @@ class Validation:
 
     def _score(self, results: list[ImageCaptions]) -> dict[str, float]:
         from misc.scoring.metrics import score
-        overall, _, notes = score({image.image_id: image.first.text for image in results}, self.references)
+        overall, _, notes = score({image.image_id: image.first.text for image in results},
+                                  self.references or {})
         for line in notes:
             note(f'note: {line}')
         return overall

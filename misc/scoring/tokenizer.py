@@ -44,12 +44,12 @@ def raw_tokens(line: str) -> Iterator[str]:
             yield plain[0]
             place = plain.end()
             continue
-        longest, match, write = place, None, whole
+        longest = place
         for pattern, writer in RULES:
             found = pattern.match(line, place)
             if found and found.end() > longest:
                 longest, match, write = found.end(), found, writer
-        if match is None:
+        if longest == place:
             place += 1  # a space, or a character that the Java program drops
             continue
         place = match.end('token') if 'token' in match.re.groupindex else match.end()
