@@ -1,4 +1,4 @@
-"""A set of files that is replaced as one: killed anywhere, read meanwhile, written by one process alone."""
+"""A set of files is replaced as one: by one process at a time, killed at any point, read meanwhile."""
 
 import functools
 import json
@@ -26,12 +26,12 @@ def save(folder, files):
 
 
 def files_of(folder):
-    """What lies in the folder, {name: bytes}."""
+    """The files in the folder, {name: bytes}."""
     return {entry.name: (folder / entry.name).read_bytes() for entry in os.scandir(folder)}
 
 
 def content_of(folder):
-    """What a reader finds of the set, {name: bytes}."""
+    """What a reader sees of the set, {name: bytes}."""
     found = {}
     for name in filesets.listing(folder):
         if not name.endswith('.part') and name not in (filesets.LOCK, filesets.JOURNAL):
@@ -41,7 +41,7 @@ def content_of(folder):
 
 
 def end_at(event, names, number):
-    """In a process to be killed: die before the `number`-th `event` (as of `sys.audit`) on one of `names`."""
+    """Kill this process before the `number`-th `event` (see `sys.audit`) on one of `names`."""
     seen = []
 
     def watch(happened, arguments):
@@ -53,7 +53,7 @@ def end_at(event, names, number):
 
 
 def forked(work):
-    """Run `work()` in a process of its own -> how it ended, as `os.waitstatus_to_exitcode` has it."""
+    """Run `work()` in a forked process; returns its exit code, as `os.waitstatus_to_exitcode` gives it."""
     child = os.fork()
     if not child:
         try:
@@ -65,7 +65,7 @@ def forked(work):
 
 
 @pytest.mark.parametrize('event', ['open', 'os.rename', 'os.remove'])
-def test_killed_anywhere_in_a_save_the_folder_holds_the_old_set_or_the_new(tmp_path, event):
+def test_after_a_kill_anywhere_in_a_save_the_folder_holds_the_old_set_or_the_new(tmp_path, event):
     outcomes = []
 
     def killed(folder, number):
@@ -86,11 +86,11 @@ def test_killed_anywhere_in_a_save_the_folder_holds_the_old_set_or_the_new(tmp_p
         if status == 0:
             break
     assert status == 0 and outcomes[-1] and sorted(outcomes) == outcomes
-    if event == 'os.rename':  # 4 new files, the journal; then they count, and 4 moves
+    if event == 'os.rename':  # 4 new files and the journal, which makes them count; then 4 moves
         assert outcomes == [False] * 5 + [True] * 5
 
 
-def test_a_process_that_was_killed_holds_nothing_though_its_children_live_on(tmp_path):
+def test_a_killed_process_holds_no_lock_even_if_its_children_live_on(tmp_path):
     def killed():
         with filesets.only_writer(tmp_path):
             child = os.fork()
@@ -104,7 +104,7 @@ def test_a_process_that_was_killed_holds_nothing_though_its_children_live_on(tmp
     assert time.monotonic() - started < 2 and files_of(tmp_path) == NEW
 
 
-def test_a_command_that_was_killed_holds_its_output_folder_until_its_workers_have_ended(tmp_path, monkeypatch):
+def test_the_workers_of_a_killed_command_hold_its_output_folder_until_they_end(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, 'PATIENCE', 0.1)
 
     def killed():
@@ -130,8 +130,8 @@ def test_two_processes_do_not_write_into_one_folder(tmp_path, monkeypatch):
     save(tmp_path / 'run', NEW)
 
 
-def test_of_many_processes_that_want_a_lock_file_one_has_it_at_a_time(tmp_path):
-    """Each takes the lock, and so removes its file, many times; two at once would mix up the number."""
+def test_one_process_at_a_time_holds_a_lock_file(tmp_path):
+    """Each takes the lock, and so removes its file, many times; two at once would lose an increment."""
     (tmp_path / 'number').write_text('0')
     program = (f'import os\nfrom misc.disk import locks\nlocks.PATIENCE = 60\nfor _ in range(20):\n'
                f'    with locks.held_file({str(tmp_path / "lock")!r}, "held"):\n'
@@ -142,7 +142,7 @@ def test_of_many_processes_that_want_a_lock_file_one_has_it_at_a_time(tmp_path):
     assert (tmp_path / 'number').read_text() == '80' and not (tmp_path / 'lock').exists()
 
 
-def test_a_folder_into_which_nothing_came_goes_again_and_one_that_was_there_stays(tmp_path):
+def test_a_new_folder_that_stays_empty_is_removed_and_an_old_one_is_kept(tmp_path):
     (tmp_path / 'empty').mkdir()
     for name in ('empty', 'new'):
         with pytest.raises(KeyError), filesets.only_writer(tmp_path / name):
@@ -151,13 +151,13 @@ def test_a_folder_into_which_nothing_came_goes_again_and_one_that_was_there_stay
 
 
 def numbered(number):
-    """A set that says everywhere which one it is."""
+    """A set each of whose files holds the number of the set."""
     infos = {'opt': {'seq_length': 6, 'id': 'x'}, 'vocab': {}, 'iter': number, 'epoch': 1}
     tensors = checkpoint.tensor_bytes({'w': torch.full((1000,), float(number))})
     return {'infos_x.pkl': checkpoint.pickle_bytes(infos), 'model.pth': tensors, 'optimizer.pth': tensors}
 
 
-def test_a_reader_beside_a_writer_sees_one_set_and_disturbs_nothing(tmp_path):
+def test_a_reader_beside_a_writer_sees_one_set_and_changes_nothing(tmp_path):
     save(tmp_path, numbered(0))
     child = os.fork()
     if not child:
@@ -184,8 +184,8 @@ def test_a_reader_beside_a_writer_sees_one_set_and_disturbs_nothing(tmp_path):
     assert checkpoint.find_run(str(tmp_path), 'x').infos['iter'] == 149
 
 
-def test_a_reader_takes_a_save_that_was_cut_short_from_where_it_lies(tmp_path):
-    """Also what only the new set has, and in a folder that is never written to again."""
+def test_a_reader_sees_the_new_set_of_an_interrupted_save(tmp_path):
+    """Including files that only the new set has, and in a folder that is never written to again."""
     save(tmp_path, numbered(1))
     new = {**numbered(2), 'model-best.pth': numbered(2)['model.pth']}
     for name, content in new.items():

@@ -1,4 +1,4 @@
-"""Pickles from strangers are read and never run."""
+"""Pickles are read without running what is in them."""
 
 import argparse
 import collections
@@ -19,7 +19,7 @@ def written(path, content):
 
 
 class Reduced:
-    """Pickles as a call of `function` with `arguments`."""
+    """Pickled as a call of `function` with `arguments`."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -47,7 +47,7 @@ def test_plain_values_come_back_equal_and_of_the_same_type(tmp_path, protocol):
 
 
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
-def test_arrays_come_back_wherever_they_are_held(tmp_path, protocol):
+def test_arrays_come_back_from_any_depth(tmp_path, protocol):
     arrays = [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3)),
               np.array(3, np.int8), np.zeros((0, 4), np.float32), np.array(['ab', 'c']),
               np.array([b'ab', b'c']),
@@ -92,7 +92,7 @@ def test_files_of_python_2_are_read(tmp_path):
 
 
 def attacks(marker):
-    """{name: pickle bytes}: each would create `marker`, or break something, in an open unpickler."""
+    """{name: pickle bytes}: in an ordinary unpickler each would create `marker`, or break something."""
     command = f'touch {marker}'
     made = {name: pickle.dumps(value, protocol=2) for name, value in {
         'system': Reduced(os.system, command),
@@ -141,13 +141,13 @@ def test_nothing_in_a_file_is_run(tmp_path):
     assert repr(argparse.Namespace(a=1)) == 'Namespace(a=1)'
 
 
-def test_what_is_refused_is_named(tmp_path):
+def test_the_message_names_what_was_refused(tmp_path):
     path = written(tmp_path / 'bad.pkl', pickle.dumps(Reduced(os.system, 'true'), protocol=2))
     with pytest.raises(DataError, match=r'bad\.pkl asks for posix\.system, which was refused'):
         pickles.load(path)
 
 
-def test_broken_files_are_errors_that_name_the_file_and_the_way_out(tmp_path):
+def test_messages_about_damaged_files_name_the_file_and_the_way_out(tmp_path):
     whole = pickle.dumps({'opt': argparse.Namespace(a=[1, 2]), 'x': np.arange(3)}, protocol=2)
     for length in range(len(whole)):
         with pytest.raises(DataError, match='cut.pkl.*make it with: python train.py'):
@@ -161,7 +161,7 @@ def test_broken_files_are_errors_that_name_the_file_and_the_way_out(tmp_path):
         pickles.load(tmp_path / 'absent.pkl', 'x')
 
 
-def test_dump_writes_what_load_reads_and_replaces_only_when_whole(tmp_path):
+def test_dump_writes_what_load_reads_and_keeps_the_old_file_on_an_error(tmp_path):
     path = tmp_path / 'a.pkl'
     pickles.dump(path, {'opt': argparse.Namespace(a=1)})
     with pytest.raises((AttributeError, pickle.PicklingError)):

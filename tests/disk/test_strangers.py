@@ -1,4 +1,4 @@
-"""Files that a stranger made to do harm are refused by name, in little time, and nothing in them is run."""
+"""Malicious files are refused by name, quickly and in little memory, and nothing in them is run."""
 
 import collections
 import contextlib
@@ -26,13 +26,13 @@ from misc.pictures import cnn
 from misc.run import checkpoint
 from misc.training.rewards import load_cider
 
-SECONDS = 5     # that a refusal may take, on a busy machine
-ROOM = 1 << 30  # bytes of memory that it may take
+SECONDS = 5     # a refusal may take this long, on a busy machine
+ROOM = 1 << 30  # and this many bytes of memory
 CANARY = 'canary'
 
 
 class Call:
-    """Pickles as a call of `function`."""
+    """Pickled as a call of `function`."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -42,7 +42,7 @@ class Call:
 
 
 class Built:
-    """Pickles as a plain class whose state is set by a call."""
+    """Pickled as a plain class whose state is set by a call."""
 
     def __reduce__(self):
         return (dict, (), None, None, iter([(Call(os.mkdir, CANARY), 1)]))
@@ -54,7 +54,7 @@ def opcodes(module, name, argument):
 
 
 CODE = f'open("{CANARY}", "w")'
-# What a file asks for: bytes of a pickle.
+# Malicious pickles, by what they ask for.
 PICKLES = {
     'system': opcodes('posix', 'system', f'touch {CANARY}'),
     'system of os': opcodes('os', 'system', f'touch {CANARY}'),
@@ -94,7 +94,7 @@ PICKLES = {
 
 
 def doubling(levels, tuples=True):
-    """A pickle of a tuple (or list) that holds another twice, which holds another twice; used as a key."""
+    """A pickle of a tuple (or list) that holds another one twice, which holds a third twice, ...; used as a key."""
     content = b'\x80\x02}' + (b'K\x01' if tuples else b']')
     for level in range(levels):
         content += b'q' + bytes([level]) + b'h' + bytes([level]) + b'\x86'
@@ -102,7 +102,7 @@ def doubling(levels, tuples=True):
 
 
 def deep(levels):
-    """A pickle of lists in one another."""
+    """A pickle of nested lists."""
     return b'\x80\x02' + b']' * levels + b'a' * (levels - 1) + b'.'
 
 
@@ -124,7 +124,7 @@ TOO_MUCH = {
 
 @contextlib.contextmanager
 def refused(name, tmp_path, monkeypatch):
-    """What is done here is refused with the name of the file, soon, in little memory, and runs nothing."""
+    """The block must raise a `DataError` that names the file, quickly, in little memory, and run nothing."""
     monkeypatch.chdir(tmp_path)
     before = set(os.listdir(tmp_path))
     started, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -138,7 +138,7 @@ def refused(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('read', [pickles.load, checkpoint.read_infos, load_cider, checkpoint.read_tensors])
 @pytest.mark.parametrize('case', [*PICKLES, *TOO_MUCH])
-def test_a_pickle_that_asks_for_more_than_values_is_refused(tmp_path, monkeypatch, case, read):
+def test_malicious_pickles_are_refused(tmp_path, monkeypatch, case, read):
     path = tmp_path / 'strange.p'
     path.write_bytes({**PICKLES, **TOO_MUCH}[case])
     with refused('strange.p', tmp_path, monkeypatch) as error:
@@ -147,7 +147,7 @@ def test_a_pickle_that_asks_for_more_than_values_is_refused(tmp_path, monkeypatc
         assert 'refused' in str(error.value)
 
 
-def test_what_a_pickle_asks_for_would_run_in_an_open_reader(tmp_path, monkeypatch):
+def test_the_malicious_pickles_do_run_in_an_ordinary_unpickler(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sprung = 0
     for case in ('system', 'eval', 'exec', 'a nested tuple', 'an array of objects', 'an instance'):
@@ -159,14 +159,14 @@ def test_what_a_pickle_asks_for_would_run_in_an_open_reader(tmp_path, monkeypatc
 
 
 def saved(value, layout='zip'):
-    """What torch.save writes of a value, in today's layout or in the older one."""
+    """The bytes that torch.save writes, in today's layout or in the older one."""
     file = io.BytesIO()
     torch.save(value, file, _use_new_zipfile_serialization=layout == 'zip')
     return file.getvalue()
 
 
 def rewritten(content, change=lambda name, data: (name, data), packing=zipfile.ZIP_STORED, more=()):
-    """An archive with its members changed, and `more` of them."""
+    """An archive with its members changed, and with `more` members."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, 'w', packing) as new:
         for member in old.namelist():
@@ -177,12 +177,12 @@ def rewritten(content, change=lambda name, data: (name, data), packing=zipfile.Z
 
 
 def hidden(content):
-    """The archive with another pickle."""
+    """A `change` of an archive that replaces its pickle."""
     return lambda name, data: (name, content if name.endswith('data.pkl') else data)
 
 
 def as_link(content):
-    """The archive, one of whose members says that it is a symbolic link to a place outside."""
+    """The archive with a member marked as a symbolic link that leads outside."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, 'w') as new:
         for member in old.infolist():
@@ -195,7 +195,7 @@ def as_link(content):
 
 
 def as_folder(content):
-    """The archive, one of whose members says that it is a folder."""
+    """The archive with a member marked as a folder."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, 'w') as new:
         for member in old.infolist():
@@ -206,7 +206,7 @@ def as_folder(content):
 
 
 def legacy_with(place, content):
-    """A file of the older layout whose pickle at `place` is another."""
+    """A file of the older layout with its pickle at `place` replaced."""
     whole, parts = saved(WEIGHTS, 'legacy'), []
     file = io.BytesIO(whole)
     for _ in range(5):
@@ -256,7 +256,7 @@ WEIGHT_READERS = pytest.mark.parametrize('read', [
 
 @WEIGHT_READERS
 @pytest.mark.parametrize('layout', ['zip', 'legacy'])
-def test_the_file_that_the_others_are_made_of_is_taken(tmp_path, layout, read):
+def test_the_file_that_the_malicious_ones_are_made_from_is_accepted(tmp_path, layout, read):
     path = tmp_path / 'whole.pth'
     path.write_bytes(saved(WEIGHTS, layout))
     read(str(path))
@@ -264,14 +264,14 @@ def test_the_file_that_the_others_are_made_of_is_taken(tmp_path, layout, read):
 
 @WEIGHT_READERS
 @pytest.mark.parametrize('case', ARCHIVES)
-def test_a_file_of_tensors_that_holds_anything_else_is_refused(tmp_path, monkeypatch, case, read):
+def test_malicious_files_of_tensors_are_refused(tmp_path, monkeypatch, case, read):
     path = tmp_path / 'strange.pth'
     path.write_bytes(ARCHIVES[case]())
     with refused('strange.pth', tmp_path, monkeypatch):
         read(str(path))
 
 
-def test_weights_whose_bits_were_flipped_are_refused_by_their_checksum(tmp_path):
+def test_weights_with_a_flipped_bit_are_refused(tmp_path):
     path = tmp_path / 'model.pth'
     content = saved({'weight': torch.full((1000,), 0.5)})
     place = content.index(struct.pack('<f', 0.5) * 9) + 400
@@ -282,7 +282,7 @@ def test_weights_whose_bits_were_flipped_are_refused_by_their_checksum(tmp_path)
 
 
 @pytest.mark.parametrize('layout', ['zip', 'legacy'])
-def test_whole_files_of_tensors_are_read_in_both_layouts(tmp_path, layout):
+def test_files_of_tensors_are_read_in_both_layouts(tmp_path, layout):
     shared = torch.arange(6.0)
     value = {'a': shared, 'b': shared[2:4], 'c': torch.ones(2, 3).t(), 'd': torch.tensor(7),
              'e': {'state': [torch.nn.Parameter(torch.ones(2))], 'step': 3, 'none': None}}
@@ -294,7 +294,7 @@ def test_whole_files_of_tensors_are_read_in_both_layouts(tmp_path, layout):
 
 
 def bomb(path, shape, real):
-    """An .npz whose array is said to be of `shape`, and has `real` bytes of zeros, packed."""
+    """An .npz whose array claims `shape` and holds `real` bytes of zeros, compressed."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {'descr': '<f4', 'fortran_order': False, 'shape': shape})
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive, archive.open('feat.npy', 'w') as member:
@@ -306,7 +306,7 @@ def bomb(path, shape, real):
 @pytest.mark.parametrize('shape, real', [
     ((1 << 40, 4), 0), ((1 << 62, 1 << 62), 0), ((3000, 1 << 20), 0), ((1 << 18, 512), 512 << 20)],
     ids=['terabytes said', 'more than a number', 'gigabytes said', 'gigabytes held'])
-def test_a_bomb_of_features_is_not_unpacked(tmp_path, monkeypatch, shape, real):
+def test_a_decompression_bomb_of_features_is_refused(tmp_path, monkeypatch, shape, real):
     bomb(tmp_path / '7.npz', shape, real)
     monkeypatch.setattr(features, 'LARGEST', 256 << 20)
     with refused('7.npz', tmp_path, monkeypatch):
@@ -316,7 +316,7 @@ def test_a_bomb_of_features_is_not_unpacked(tmp_path, monkeypatch, shape, real):
 @pytest.mark.parametrize('name', ['7.npz', '7.npy'])
 @pytest.mark.parametrize('descr', ["'|O'", "[('a','|O')]", "__import__('os').mkdir('canary')", "'<f4'.__class__"],
                          ids=['objects', 'records', 'code', 'a class'])
-def test_arrays_of_objects_and_heads_of_code_are_refused(tmp_path, monkeypatch, name, descr):
+def test_arrays_of_objects_and_headers_with_code_are_refused(tmp_path, monkeypatch, name, descr):
     head = f"{{'descr': {descr}, 'fortran_order': False, 'shape': (1,), }}".encode()
     content = b'\x93NUMPY\x01\0' + struct.pack('<H', len(head)) + head + pickle.dumps([Call(os.mkdir, CANARY)])
     if name.endswith('.npz'):
@@ -328,7 +328,7 @@ def test_arrays_of_objects_and_heads_of_code_are_refused(tmp_path, monkeypatch, 
         features.read_array(str(tmp_path / name))
 
 
-def test_names_in_an_archive_of_features_lead_nowhere(tmp_path):
+def test_member_names_in_an_archive_of_features_write_nothing(tmp_path):
     np.savez(tmp_path / '7.npz', feat=np.ones((2, 3), np.float32))
     with zipfile.ZipFile(tmp_path / '7.npz', 'a') as archive:
         archive.writestr('../../canary', b'x')
@@ -338,7 +338,7 @@ def test_names_in_an_archive_of_features_lead_nowhere(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['external link', 'outside storage', 'virtual', 'said to be huge'])
-def test_labels_that_lie_in_another_file_or_nowhere_are_refused(tmp_path, monkeypatch, kind):
+def test_labels_stored_in_another_file_or_nowhere_are_refused(tmp_path, monkeypatch, kind):
     h5py = pytest.importorskip('h5py')
     path, secret = tmp_path / 'labels.h5', tmp_path / 'secret.h5'
     with h5py.File(secret, 'w') as file:
@@ -359,7 +359,7 @@ def test_labels_that_lie_in_another_file_or_nowhere_are_refused(tmp_path, monkey
         Labels(str(path), 2, 9)
 
 
-def test_a_link_in_the_place_of_a_file_is_followed_and_one_to_itself_is_named(tmp_path, monkeypatch):
+def test_symbolic_links_are_followed_and_one_to_itself_is_named(tmp_path, monkeypatch):
     (tmp_path / 'loop.p').symlink_to(tmp_path / 'loop.p')
     (tmp_path / 'loop.json').symlink_to(tmp_path / 'loop.json')
     (tmp_path / 'true.p').write_bytes(pickle.dumps([1]))
@@ -373,7 +373,7 @@ def test_a_link_in_the_place_of_a_file_is_followed_and_one_to_itself_is_named(tm
 
 @pytest.mark.parametrize('settings', [{'PYTHONIOENCODING': 'ascii'}, {'LC_ALL': 'C', 'PYTHONUTF8': '0'},
                                       {'PYTHONIOENCODING': 'utf-8'}], ids=['ascii', 'C', 'utf-8'])
-def test_captions_in_any_script_are_printed_whatever_the_terminal_takes(tmp_path, settings):
+def test_captions_in_any_script_are_printed_in_any_encoding(tmp_path, settings):
     (tmp_path / 'größe.json').write_text(json.dumps([{'image_id': 1, 'caption': 'größe \ud800'}]))
     (tmp_path / 'coco.json').write_text(json.dumps({'annotations': [{'image_id': 1, 'caption': 'ein hund'}]}))
     project = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

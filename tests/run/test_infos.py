@@ -1,10 +1,6 @@
 """What an infos file says is looked at before a run goes on with it."""
 
-import argparse
-import collections
-import io
 import math
-import pickle
 
 import numpy as np
 import pytest
@@ -13,7 +9,6 @@ import torch
 import eval as evaluation
 import train
 from misc.cli import DataError, UsageError
-from misc.disk import nesting
 from misc.run import checkpoint, infos
 from misc.training.optim import build_optimiser, take_moments
 from tests.helpers import tiny
@@ -114,20 +109,6 @@ def test_a_run_whose_moments_are_broken_goes_on_without_them_and_says_so(root, c
     torch.save(state, path)
     tiny.run(train, tiny.train_flags(root, root / 'run', '--start_from', root / 'run'))
     assert 'optimizer.pth holds no moments of this optimiser and model' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickles_of_plain_values_are_moderate_however_large(protocol):
-    shared = {str(number): [number, (number, str(number))] for number in range(300)}
-    table = {(str(a), str(b)): 1.0 for a in range(90) for b in range(90)}
-    value = {'table': collections.defaultdict(float, table), 'shared': [shared] * 40,
-             'opt': argparse.Namespace(a=[1, 2]), 'array': np.arange(1000),
-             'set': {1, 2}, 'frozen': frozenset('ab'), 'text': 'é' * 100_000,
-             'none': (None, True, 1.5, -3, 10 ** 40)}
-    value['itself'] = value
-    file = io.BytesIO(pickle.dumps(value, protocol=protocol))
-    nesting.check_pickle(file)
-    assert file.tell() == len(file.getvalue())
 
 
 def test_a_checkpoint_of_weights_for_other_numbers_is_refused(root):

@@ -7,7 +7,7 @@ from misc.scoring.diversity import diversity
 from tests import naive
 
 
-def test_equal_captions_are_not_diverse_and_captions_without_a_common_word_are():
+def test_equal_captions_are_not_diverse_and_captions_without_common_words_are():
     same = diversity({1: ['a dog runs on grass'] * 4})
     assert same['Div-1'] == pytest.approx(5 / 20) and same['Div-2'] == pytest.approx(4 / 20)
     assert same['mBLEU-4'] == pytest.approx(1)
@@ -16,7 +16,7 @@ def test_equal_captions_are_not_diverse_and_captions_without_a_common_word_are()
     assert different['mBLEU-4'] == pytest.approx(0, abs=1e-6)
 
 
-def test_figures_are_means_over_images_by_the_plain_formulas():
+def test_diversity_is_the_mean_over_images_of_the_plain_formulas():
     draw = np.random.default_rng(0)
     captions = {image: [' '.join(draw.choice(list('abc'), draw.integers(0, 9)))
                         for _ in range(draw.integers(2, 6))] for image in range(60)}

@@ -1,4 +1,4 @@
-"""Scores against hand-worked and naive values, and with a Java that is absent, broken or hanging."""
+"""Scores equal hand-worked and naive values; Java may be absent, broken or hang."""
 
 import json
 import os
@@ -34,9 +34,9 @@ def with_java():
 
 @pytest.fixture
 def fake_java(tmp_path, monkeypatch):
-    """A function that puts a program of our own, given as Python text, first on PATH as `java`.
+    """A function that installs Python source as the `java` on PATH.
 
-    It tokenizes by giving captions back as they are; the text decides what else it does.
+    As a tokenizer this program returns captions unchanged; the source decides what else it does.
     """
     def install(text):
         path = tmp_path / 'java'
@@ -51,7 +51,7 @@ def fake_java(tmp_path, monkeypatch):
 
 
 def words_as_numbers(captions):
-    """Captions as tuples of the numbers that stand for their words."""
+    """Captions as lists of word numbers."""
     numbers = {}
     return [[numbers.setdefault(word, len(numbers) + 1) for word in caption.split()] for caption in captions]
 
@@ -80,7 +80,7 @@ def test_bleu_rouge_and_cider_equal_their_definitions():
 
 def test_a_hand_worked_caption():
     # 'a man rides the horse on grass' matches a, man, rides, horse, on and the: 6 of 7 words, while
-    # 'grass' is in no reference; the closest reference has as many words, so nothing is taken off.
+    # 'grass' is in no reference; the closest reference has as many words, so there is no brevity penalty.
     _, per_image, _ = score(CAPTIONS, REFERENCES, use_java=False)
     assert per_image[3]['Bleu_1'] == pytest.approx(6 / 7)
     # 'a bus' is 2 of 2 words; the closest length is 4: exp(1 - 4 / 2).
@@ -90,7 +90,7 @@ def test_a_hand_worked_caption():
     assert per_image[7]['ROUGE_L'] == pytest.approx(1.0)
 
 
-def test_copies_of_references_score_one_and_meteor_takes_odd_captions(with_java, capfd):
+def test_copies_of_references_score_one_and_odd_captions_get_a_meteor_score(with_java, capfd):
     captions = {3: REFERENCES[3][2], 7: REFERENCES[7][0].upper() + '.', 5: REFERENCES[5][0],
                 1: '', 2: 'UNK UNK', 4: 'a ||| b | <i c="|||"> ||| c', 6: 'a\nb\u2028c', 8: '...',
                 9: 'é 日本 😀'}
@@ -108,7 +108,7 @@ def test_copies_of_references_score_one_and_meteor_takes_odd_captions(with_java,
     assert capfd.readouterr().out == ''
 
 
-def test_the_tokens_of_java_do_not_depend_on_the_locale(with_java, monkeypatch):
+def test_java_tokens_do_not_depend_on_the_locale(with_java, monkeypatch):
     monkeypatch.setenv('LC_ALL', 'C')
     assert metrics.ptb_tokens(['A café', '', 'Zürich, ½']) == ['a café', '', 'zürich 1/2']
 
@@ -121,7 +121,7 @@ def test_without_java_one_line_says_so_and_the_other_scores_are_the_same(monkeyp
     assert len(notes) == 1 and 'METEOR and SPICE need it' in notes[0]
 
 
-def test_a_java_that_hangs_is_stopped_and_its_children_too(fake_java, tmp_path):
+def test_java_that_hangs_is_stopped_with_its_children(fake_java, tmp_path):
     fake_java('child = subprocess.Popen(["sleep", "60"])\n'
               f'open({str(tmp_path / "child")!r}, "w").write(str(child.pid))\n'
               'print("Out of patience", file=sys.stderr, flush=True)\nchild.wait()')
@@ -136,21 +136,21 @@ def test_a_java_that_hangs_is_stopped_and_its_children_too(fake_java, tmp_path):
     assert not status.exists() or status.read_text().split()[2] == 'Z'
 
 
-def test_a_java_that_dies_is_reported_with_its_words(fake_java):
+def test_java_that_dies_is_reported_with_its_error_message(fake_java):
     fake_java('sys.stdin.readline()\nsys.exit("Could not reserve enough space for object heap")')
     overall, _, notes = score(CAPTIONS, REFERENCES)
     assert list(overall) == ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr']
     assert any('METEOR' in line and 'status 1' in line and 'object heap' in line for line in notes)
 
 
-def test_a_java_that_floods_its_error_pipe_does_not_hang(fake_java):
+def test_java_that_floods_standard_error_does_not_block(fake_java):
     fake_java('for line in sys.stdin:\n    sys.stderr.write("x" * 300000 + "\\n")\n'
               '    [print(0.5, flush=True) for _ in range(1 if line.startswith("SCORE") else 4)]')
     overall, _, notes = score(CAPTIONS, REFERENCES, java_seconds=10)
     assert overall['METEOR'] == 0.5
 
 
-def test_bars_in_captions_do_not_look_like_the_bars_of_the_protocol(fake_java):
+def test_bars_in_captions_are_not_taken_for_those_of_the_meteor_protocol(fake_java):
     fake_java('for line in sys.stdin:\n'
               '    if line.startswith("SCORE"):\n        print(line.count("|||") / 10, flush=True)\n'
               '    else:\n        [print(number) for number in line.strip().split("|||")[1:] + [1.0]]\n'
@@ -166,7 +166,7 @@ def test_bars_in_captions_do_not_look_like_the_bars_of_the_protocol(fake_java):
     (1, '"nonsense"', "'nonsense' where scores"), (1, '""', "'' where scores"), (1, '"nan"', "'nan' where scores"),
     (1, '"0.5 0.5"', 'where scores'), (1, 1.5, "'1.5' where scores"), (1, -1, "'-1' where scores"),
     (1, '"\\xff\\x00"', 'where scores')])
-def test_a_java_that_answers_nonsense_is_reported(fake_java, counts, answer, said):
+def test_java_that_answers_nonsense_is_reported(fake_java, counts, answer, said):
     fake_java('for line in sys.stdin:\n    many = line.startswith("EVAL")\n'
               f'    [print({answer} if many else {counts}, flush=True) for _ in range(4 if many else 1)]')
     overall, _, notes = score(CAPTIONS, REFERENCES, java_seconds=10)
@@ -174,7 +174,7 @@ def test_a_java_that_answers_nonsense_is_reported(fake_java, counts, answer, sai
     assert any('METEOR' in line and said in line for line in notes)
 
 
-def test_a_java_that_never_gets_on_is_stopped_however_often_it_gives_a_sign(fake_java, monkeypatch):
+def test_java_that_answers_too_slowly_is_stopped(fake_java, monkeypatch):
     monkeypatch.setattr(java, 'PACE', 0.2)
     fake_java('sys.stdin.readline()\nwhile True:\n    time.sleep(0.6)\n    print(1, flush=True)')
     captions = dict.fromkeys(range(30), 'a man')
@@ -184,7 +184,7 @@ def test_a_java_that_never_gets_on_is_stopped_however_often_it_gives_a_sign(fake
     assert 'METEOR' not in overall and any('METEOR' in line and 'too slow' in line for line in notes)
 
 
-def test_a_tokenizer_that_hangs_is_stopped_and_the_one_in_python_takes_its_place(tmp_path, monkeypatch):
+def test_a_hanging_java_tokenizer_is_replaced_by_the_one_in_python(tmp_path, monkeypatch):
     (tmp_path / 'java').write_text('#!/bin/sh\necho "no memory" >&2\nsleep 60\n')
     (tmp_path / 'java').chmod(0o755)
     monkeypatch.setenv('PATH', f'{tmp_path}{os.pathsep}{os.environ["PATH"]}')
@@ -200,20 +200,20 @@ def test_a_tokenizer_that_hangs_is_stopped_and_the_one_in_python_takes_its_place
     ('sys.exit("no heap")', 'ended too early with status 1: no heap'),
     ('for line in sys.stdin:\n    print("1 2", flush=True)', 'something else than counts'),
     ('for line in sys.stdin:\n    print("nan " * 23, flush=True)', 'something else than counts')])
-def test_counts_that_java_does_not_give_are_reported_and_left_out(fake_java, capsys, program, said):
+def test_missing_meteor_counts_are_reported(fake_java, capsys, program, said):
     fake_java(program)
     assert metrics.meteor_counts(CAPTIONS, REFERENCES, java_seconds=1.0) is None
     assert said in capsys.readouterr().err
 
 
-def test_a_spice_that_hangs_is_stopped(fake_java, monkeypatch):
+def test_spice_that_hangs_is_stopped(fake_java, monkeypatch):
     monkeypatch.setattr(spice, 'MODELS', ())
     fake_java('time.sleep(60)')
     with pytest.raises(java.JavaFailed, match='was silent for 4 seconds'):
         spice.spice({1: ['a'], 2: ['a'], 3: ['a']}, dict.fromkeys((1, 2, 3), ['a']), seconds=1.0)
 
 
-def test_a_broken_tokenizer_falls_back_to_python(tmp_path, monkeypatch):
+def test_a_broken_java_tokenizer_is_replaced_by_the_one_in_python(tmp_path, monkeypatch):
     (tmp_path / 'java').write_text('#!/bin/sh\necho "no runtime present" >&2\nexit 1\n')
     (tmp_path / 'java').chmod(0o755)
     monkeypatch.setenv('PATH', f'{tmp_path}{os.pathsep}{os.environ["PATH"]}')
@@ -222,7 +222,7 @@ def test_a_broken_tokenizer_falls_back_to_python(tmp_path, monkeypatch):
     assert any('PTB tokenizer ended' in line and 'no runtime present' in line for line in notes)
 
 
-def test_spice_runs_where_its_models_are(fake_java, monkeypatch):
+def test_spice_runs_where_its_models_are_installed(fake_java, monkeypatch):
     monkeypatch.setattr(spice, 'MODELS', ())
     fake_java('if "spice" not in command:\n    sys.exit("METEOR is not here")\n'
               'images = json.load(open(sys.argv[sys.argv.index("spice-1.0.jar") + 1]))\n'
@@ -257,7 +257,7 @@ def cocotalk(path):
     return write(path, {'ix_to_word': {'1': 'a'}, 'images': images})
 
 
-def test_references_come_from_either_kind_of_file(tmp_path):
+def test_references_are_read_from_both_kinds_of_file(tmp_path):
     ours = cocotalk(tmp_path / 'cocotalk.json')
     assert load_references(ours) == REFERENCES
     assert set(load_references(ours, split='test')) == {3, 7}
@@ -271,7 +271,7 @@ def test_references_come_from_either_kind_of_file(tmp_path):
     (None, 'prepro_labels.py'), ('{"images": [', 'prepro_labels.py'), ([], 'prepro_labels.py'),
     ({'images': [{'id': 1, 'split': 'test'}]}, '--coco_json'),
     ({'images': [{'id': 1, 'split': 'test', 'captions': [3]}]}, 'not strings')])
-def test_a_reference_file_that_will_not_do_is_named_with_the_way_out(tmp_path, content, said):
+def test_messages_about_unusable_references_name_the_file_and_the_way_out(tmp_path, content, said):
     path = tmp_path / 'cocotalk.json'
     if content is not None:
         write(path, content)
@@ -289,7 +289,7 @@ def test_an_unknown_split_is_refused(tmp_path):
     ({'images': []}, 'annotations'), ([1], 'annotations'), ({'annotations': []}, 'no annotations'),
     ({'annotations': [{'image_id': 1}]}, 'caption'),
     ({'annotations': [{'image_id': 1, 'caption': None}]}, 'caption')])
-def test_a_file_that_is_no_coco_annotation_file_is_refused(tmp_path, content, said):
+def test_files_that_are_not_coco_annotations_are_refused(tmp_path, content, said):
     with pytest.raises(DataError, match=said):
         coco_references(write(tmp_path / 'coco.json', content))
 
@@ -299,12 +299,12 @@ def test_a_file_that_is_no_coco_annotation_file_is_refused(tmp_path, content, sa
     ([{'image_id': 1}], 'entry 0'), ([3], 'entry 0'),
     ([{'image_id': 1, 'caption': 'a'}, {'image_id': '1', 'caption': 'b'}], 'more than one caption'),
     ('[{"image_id": 1,', 'not a valid JSON file')])
-def test_predictions_that_will_not_do_are_refused(tmp_path, content, said):
+def test_unusable_predictions_are_refused(tmp_path, content, said):
     with pytest.raises(DataError, match=said):
         load_predictions(write(tmp_path / 'mine.json', content))
 
 
-def test_the_table_has_the_usual_columns_and_dashes_for_what_is_missing():
+def test_the_table_has_the_usual_column_order_and_dashes_for_missing_scores():
     table = score_table({'transformer': {'CIDEr': 1.25, 'relations': 0.5, 'Bleu_4': 0.3},
                          'spatial_pe': {'Bleu_4': 0.31234567, 'CIDEr': 1.5, 'METEOR': 0.2}})
     assert table.splitlines() == ['             Bleu_4  METEOR   CIDEr  relations',
@@ -313,7 +313,7 @@ def test_the_table_has_the_usual_columns_and_dashes_for_what_is_missing():
                                   'spatial_pe   0.3123  0.2000  1.5000          -']
 
 
-def test_results_files_have_the_form_of_the_formats_page(tmp_path):
+def test_results_files_have_the_documented_form(tmp_path):
     path = tmp_path / 'eval_results' / 'id_test.json'
     images = image_rows({3: 'a man', 5: 'a bus'}, {3: {'CIDEr': 1.0}})
     write_results(str(path), {'CIDEr': 0.5}, images, {'beam_size': 2})
@@ -345,7 +345,7 @@ def test_the_script_prints_the_table_and_writes_the_scores(tmp_path):
     assert 'scored 2 of the 3 images' in ended.stderr
 
 
-def test_the_script_refuses_in_a_line_or_two(tmp_path):
+def test_errors_of_the_script_take_a_line_or_two(tmp_path):
     mine = write(tmp_path / 'mine.json', [{'image_id': 99, 'caption': 'a'}])
     ended = run_script('--predictions', mine)
     assert ended.returncode == 2 and '--coco_json' in ended.stderr and len(ended.stderr.splitlines()) == 1

@@ -8,7 +8,7 @@ import pytest
 from misc.scoring import java, metrics
 from misc.scoring.tokenizer import raw_tokens, tokenize
 
-# Captions and their tokens as the Java program has them, each fed alone.
+# Captions and the tokens that the Java program gives for each by itself.
 KNOWN = [
     ("A man's dog isn't here; it's John's, don't they know? Can't, won't, ain't.",
      "a man 's dog is n't here it 's john 's do n't they know ca n't wo n't ai n't"),
@@ -122,7 +122,7 @@ KNOWN = [
      'x | | y | | | z'),
 ]
 
-# Pieces that captions are made of, glued together at random with and without spaces.
+# Pieces from which nonsense captions are joined at random, with and without spaces.
 PIECES = [
     'a', 'the', 'The', 'man', 'dog', "dog's", "dogs'", "isn't", "can't", 'cannot', 'gonna', "it's", "they're",
     "I'm", "he'd", "we've", "o'clock", 'U.S.', 'T.V.', 'tv', 'st.', 'St.', 'Mr.', 'no.', 'Jan.', 'etc.', 'p.m.',
@@ -133,7 +133,7 @@ PIECES = [
 
 
 def glued(count):
-    """`count` seeded nonsense captions."""
+    """`count` nonsense captions from a fixed seed."""
     draw = random.Random(1)
     return [''.join(draw.choice(PIECES) + draw.choice(['', ' ', ' ']) for _ in range(draw.randint(1, 6)))
             for _ in range(count)]
@@ -151,19 +151,19 @@ def test_tricky_captions_split_as_the_java_program_splits_them(caption, tokens):
 
 
 def test_the_java_program_splits_the_tricky_captions_as_noted(with_java):
-    # A plain line between two captions keeps one from being looked at while the other is read.
+    # Between two captions stands a plain line, because the Java program looks at the next line in rare cases.
     lines = [line for caption, _ in KNOWN for line in (caption, 'and')]
     assert metrics.ptb_tokens(lines)[::2] == [tokens for _, tokens in KNOWN]
 
 
-def test_every_caption_of_the_excerpt_splits_as_in_java(with_java, minicoco):
+def test_every_caption_of_minicoco_splits_as_in_java(with_java, minicoco):
     images = json.loads((minicoco / 'dataset_coco.json').read_text())['images']
     captions = [sentence['raw'] for image in images for sentence in image['sentences']]
     assert len(captions) == 495
     assert metrics.ptb_tokens(captions) == [tokenize(caption) for caption in captions]
 
 
-def test_glued_nonsense_splits_as_in_java(with_java):
+def test_nonsense_splits_as_in_java(with_java):
     captions = glued(3000)
     lines = [line for caption in captions for line in (caption, 'and')]
     expected = metrics.ptb_tokens(lines)[::2]
@@ -180,5 +180,5 @@ def test_punctuation_is_a_token_before_it_is_removed():
     assert list(raw_tokens('A dog, "big".')) == ['a', 'dog', ',', "'", 'big', "'", '.']
 
 
-def test_a_long_caption_takes_time_in_proportion():
+def test_time_grows_in_proportion_to_the_length_of_a_caption():
     assert tokenize('dog@' * 2000 + '. ' + "'" * 5000 + '-' * 5000 + '1 ' * 5000)

@@ -1,4 +1,4 @@
-"""CIDEr-D by keys and searches equals CIDEr-D by dictionaries."""
+"""CIDEr-D by integer keys and searches equals CIDEr-D by dictionaries."""
 
 import json
 import pickle
@@ -14,13 +14,13 @@ from tests.helpers.captions import odd_rows
 
 
 @pytest.mark.parametrize('seed', range(30))
-def test_scores_equal_the_definition_on_anything(seed):
+def test_scores_equal_the_definition(seed):
     draw = np.random.default_rng(seed)
     width, words = int(draw.choice([1, 2, 3, 5, 16, 30])), int(draw.choice([1, 3, 20]))
     images = [odd_rows(draw, draw.integers(1, 8), width, words) for _ in range(12)]
     table = naive.ngram_frequency(images[:8])  # the last images hold n-grams that it lacks
     table = {ngram: count for ngram, count in table.items() if draw.random() < 0.9}
-    scorer = CiderD(table, 8 if seed % 5 else 3)  # with 3, some n-grams weigh less than nothing
+    scorer = CiderD(table, 8 if seed % 5 else 3)  # with 3, some n-grams have a negative weight
     captions = odd_rows(draw, 60, int(draw.choice([1, 4, width, width + 3])), words + 1)
     captions[:12] = odd_rows(draw, 12, captions.shape[1], words)
     owners = draw.integers(0, 12, 60, dtype=np.int32)
@@ -30,7 +30,7 @@ def test_scores_equal_the_definition_on_anything(seed):
     np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-9)
 
 
-def test_a_reference_scores_ten_against_itself_and_the_plain_versions_agree_with_arithmetic():
+def test_a_reference_scores_ten_against_itself_and_a_hand_worked_score_is_right():
     table = {('1',): 2, ('2',): 1, ('1', '2'): 1, ('0',): 4}
     scorer = CiderD(table, 4)
     same = scorer.prepare([np.array([[1, 2, 3, 4]])])
@@ -53,7 +53,7 @@ def test_a_caption_cut_at_the_limit_has_no_end_token():
 
 
 def test_ngrams_of_different_orders_never_share_a_key():
-    # Without care the end token alone, twice, and after a word would be told apart by nothing.
+    # With index in place of index + 1 in the keys, [0], [0, 0] and [0, 1] would have those of [], [] and [1].
     for caption in ([0], [1], [0, 0], [1, 0], [LARGEST_INDEX, 0], [LARGEST_INDEX] * 4):
         table = {('0',): 1, ('1',): 7, ('0', '0'): 3, ('0', '1'): 5, ('1', '0'): 2,
                  (str(LARGEST_INDEX),): 4, (str(LARGEST_INDEX),) * 4: 6}
@@ -64,7 +64,7 @@ def test_ngrams_of_different_orders_never_share_a_key():
             assert got == pytest.approx(naive.cider_d(caption, references[owner], table, 50), abs=1e-12)
 
 
-def test_ngrams_that_only_references_have_are_told_apart_whenever_they_are_met():
+def test_ngrams_missing_from_the_table_are_distinguished():
     scorer = CiderD({}, 100)
     first, second, third = (scorer.prepare([np.array([[word]])])[0] for word in (5, 4, 6))
     captions, owners = np.repeat([[4], [5], [6], [7]], 3, axis=0), [0, 1, 2] * 4
@@ -74,7 +74,7 @@ def test_ngrams_that_only_references_have_are_told_apart_whenever_they_are_met()
 
 
 @pytest.mark.parametrize('size', [1, 2, 63, 64, 65, 128, 1000])
-def test_the_search_in_two_steps_finds_what_one_search_finds(size):
+def test_the_search_in_two_steps_equals_one_search(size):
     draw = np.random.default_rng(size)
     table = np.concatenate([[0], np.sort(draw.choice(3000, size - 1, replace=False) + 1)]).astype(np.uint64)
     keys = np.concatenate([table, np.arange(3010, dtype=np.uint64), np.full(1, 2 ** 64 - 1, np.uint64)])
@@ -82,7 +82,7 @@ def test_the_search_in_two_steps_finds_what_one_search_finds(size):
     assert np.array_equal(last_not_above(table, table[::STRIDE], keys), wanted)
 
 
-def test_references_are_asked_for_once_and_blocks_do_not_show(monkeypatch):
+def test_references_are_requested_once_and_block_size_does_not_matter(monkeypatch):
     draw = np.random.default_rng(0)
     images = {image_id: odd_rows(draw, 5, 12, 9) for image_id in range(100, 140)}
     scorer, asked = CiderD(naive.ngram_frequency(images.values()), len(images)), []
@@ -133,7 +133,7 @@ def test_what_cannot_be_scored_is_refused():
     assert scorer.scores(np.zeros((0, 5), dtype=np.int64), [], []).shape == (0,)
 
 
-def test_the_real_captions_score_as_the_definition_says(minicoco):
+def test_scores_of_real_captions_equal_the_definition(minicoco):
     data = json.loads((minicoco / 'dataset_coco.json').read_text())
     number = {}
     images = [[[number.setdefault(word, len(number) + 1) for word in sentence['tokens'][:16]]

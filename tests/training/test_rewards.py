@@ -16,7 +16,7 @@ WIDTH = 9
 
 
 def scene(seed=0, images=20, words=12):
-    """A seeded (references by image id, table, ids, samples (I, 4, T), greedy (I, T))."""
+    """(references by image id, table, ids, samples (I, 4, T), greedy (I, T)) from a seed."""
     draw = np.random.default_rng(seed)
     references = {7 + image: odd_rows(draw, draw.integers(1, 8), WIDTH, words) for image in range(images)}
     ids = draw.choice(list(references), 10, replace=False)
@@ -34,7 +34,7 @@ def naive_reward(row, references, table, images, cider_weight, bleu_weight):
 
 
 @pytest.mark.parametrize('seed', range(10))
-def test_bleu_equals_the_sentence_score_of_coco_caption_on_anything(seed):
+def test_bleu_equals_the_sentence_score_of_coco_caption(seed):
     references, table, ids, samples, _ = scene(seed, words=[2, 6, 20][seed % 3])
     scorer = CiderD(table, len(references))
     rows, owners = samples.reshape(40, WIDTH), np.repeat(np.arange(10), 4)
@@ -46,7 +46,7 @@ def test_bleu_equals_the_sentence_score_of_coco_caption_on_anything(seed):
 
 
 @pytest.mark.parametrize('weights', [(1.0, 0.0), (0.0, 1.0), (0.7, 2.0)])
-def test_the_advantage_is_the_weighted_reward_less_the_baseline(weights):
+def test_the_advantage_is_the_weighted_reward_minus_the_baseline(weights):
     references, table, ids, samples, greedy = scene()
     scorer = CiderD(table, len(references))
     def plain(image, row):
@@ -68,7 +68,7 @@ def test_the_advantage_is_the_weighted_reward_less_the_baseline(weights):
     assert statistics['baseline'] == pytest.approx(wanted.mean())
 
 
-def test_statistics_tell_the_terms_the_ends_and_the_lengths():
+def test_statistics_hold_the_terms_the_share_of_ended_captions_and_their_length():
     references = {1: np.array([[1, 2, 0, 0], [1, 3, 0, 0]])}
     scorer = CiderD(naive.ngram_frequency(references.values()), 5)
     reward = Rewards(scorer, references.get, 4, 1.0, 0.5, baseline='mean')
@@ -80,16 +80,16 @@ def test_statistics_tell_the_terms_the_ends_and_the_lengths():
                                  'end_token_in_reward': True}
 
 
-def test_captions_that_decoding_handed_over_in_fewer_columns_ended_there():
+def test_captions_in_fewer_columns_than_the_longest_length_all_ended():
     references, table, ids, samples, greedy = scene()
     reward = Rewards(CiderD(table, len(references)), references.get, WIDTH)
     samples[..., 4:], greedy[:, 6:] = 0, 0
-    whole, told = reward(ids, samples, greedy)
-    short, told_short = reward(ids, samples[..., :4], greedy[:, :6])
-    assert np.array_equal(whole, short) and told == told_short and told['ended'] == 1
+    whole, statistics = reward(ids, samples, greedy)
+    short, short_statistics = reward(ids, samples[..., :4], greedy[:, :6])
+    assert np.array_equal(whole, short) and statistics == short_statistics and statistics['ended'] == 1
 
 
-def test_tensors_are_taken_as_arrays_are():
+def test_tensors_and_arrays_get_the_same_reward():
     import torch
     references, table, ids, samples, greedy = scene()
     reward = Rewards(CiderD(table, len(references)), references.get, WIDTH)
@@ -98,7 +98,7 @@ def test_tensors_are_taken_as_arrays_are():
     assert np.array_equal(got, wanted)
 
 
-def test_settings_that_reward_nothing_are_refused():
+def test_useless_settings_are_refused():
     references, table, ids, samples, _ = scene()
     scorer = CiderD(table, 20)
     with pytest.raises(UsageError, match='sc_baseline.*median.*greedy, mean'):
@@ -118,7 +118,7 @@ def related_references(seed=0, images=30, words=40):
     return dict(enumerate(np.where(np.arange(WIDTH) < draw.integers(5, WIDTH + 1, (images, 5, 1)), rows, 0)))
 
 
-def test_a_table_made_from_the_captions_passes_and_one_of_another_vocabulary_is_refused():
+def test_the_right_table_passes_and_one_with_another_vocabulary_is_refused():
     references = related_references()
     table = naive.ngram_frequency(references.values())
     some = {image: references[image] for image in (3, 5, 8, 20)}
@@ -134,7 +134,7 @@ def test_a_table_made_from_the_captions_passes_and_one_of_another_vocabulary_is_
             check_table(CiderD(wrong, 30, name='data/x.p'), some)
 
 
-def test_a_table_by_which_references_score_near_nothing_is_refused():
+def test_a_table_with_which_references_score_near_zero_is_refused():
     references = related_references()
     table = naive.ngram_frequency(references.values())
     with pytest.raises(DataError, match=r'score 0\.00(.|\n)*prepro_ngrams'):
