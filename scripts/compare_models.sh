@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# All six models side by side on the built-in data set: for each of three seeds, cross-entropy and then
-# self-critical training as in demo.sh, both scored on the test split; at the end one table and one plot.
-# An hour or two on 2 cores.  Each run has a log, checkpoints/compare_logs/RUN.log.  A run that is scored
-# is not repeated, and one that was interrupted goes on where it was saved last: start the script again.
+# Compare all six models on the built-in data set: for each of three seeds, cross-entropy and then
+# self-critical training as in demo.sh, both scored on the test split, and finally a table and a plot.
+# Takes an hour or two on 2 cores.  The log of each run is checkpoints/compare_logs/RUN.log.  Scored runs are
+# not repeated, and interrupted ones resume from their last checkpoint: start the script again.
 # Remove checkpoints/compare_* and eval_results/compare_* to start over.
 #
-# JOBS=8 bash scripts/compare_models.sh                       that many runs at a time (default: 2)
+# JOBS=8 bash scripts/compare_models.sh                       the number of runs at a time (default: 2)
 # SEEDS=1 MODELS="topdown show_tell" bash scripts/compare_models.sh    only these
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if [ $# -gt 0 ]; then  # --help, or a mistake: it takes no arguments
+if [ $# -gt 0 ]; then  # --help, or an error: there are no arguments
     sed -n '/^# /s/^# //p;/^set/q' "scripts/$(basename "$0")"
     exit $([ "$1" = --help ] || [ "$1" = -h ] || echo 2)
 fi
@@ -34,11 +34,11 @@ is_scored() {  # run
     [ -e "eval_results/${1}_test.json" ] && [ -e "eval_results/${1}_rl_test.json" ]
 }
 
-# Each run is a process group of its own (set -m), so that all of it hears when the script is told to stop;
-# it is waited for, since it saves before it leaves.
+# Each run is a process group of its own (set -m), so that all its processes receive the signal when the script
+# is stopped; the script waits for them, since they save a checkpoint first.
 stop() {  # exit status
     trap - INT TERM
-    echo "stopping; what was saved is kept, start the script again to go on" >&2
+    echo "stopping; checkpoints are kept, start the script again to resume" >&2
     local running group
     running=$(jobs -rp)
     for group in $running; do kill -TERM -- "-$group" 2>/dev/null || true; done
@@ -70,7 +70,7 @@ for seed in $SEEDS; do
     for model in $MODELS; do
         run=compare_${model}_$seed
         if ! is_scored "$run"; then
-            echo "compare_models.sh: $run did not finish; see $LOGS/$run.log, and start again to go on" >&2
+            echo "compare_models.sh: $run did not finish; see $LOGS/$run.log, then start the script again to resume" >&2
             exit 1
         fi
         results+=("eval_results/${run}_test.json" "eval_results/${run}_rl_test.json")

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The main job on the built-in data set: make the data, prepare it, train spatial_pe and (for
-# comparison) transformer with cross-entropy, then self-critically, score all on the test split and
-# print one table.  Data and trainings that are finished are not made again, and an interrupted training
-# goes on where it was saved last; remove data/demo and checkpoints/demo_* to start over.
+# The whole pipeline on the built-in data set: make and prepare the data, train spatial_pe and, for
+# comparison, transformer, first with cross-entropy, then self-critically, score all on the test split
+# and print a table.  Finished steps are not repeated, and an interrupted training resumes from its last
+# checkpoint; remove data/demo and checkpoints/demo_* to start over.
 #
-# SEED=2 bash scripts/demo.sh    another seed for the trainings (they are kept apart)
+# SEED=2 bash scripts/demo.sh    train with another seed, in folders of its own
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if [ $# -gt 0 ]; then  # --help, or a mistake: it takes no arguments
+if [ $# -gt 0 ]; then  # --help, or an error: there are no arguments
     sed -n '/^# /s/^# //p;/^set/q' "scripts/$(basename "$0")"
     exit $([ "$1" = --help ] || [ "$1" = -h ] || echo 2)
 fi
@@ -24,8 +24,8 @@ for model in spatial_pe transformer; do
     results+=("eval_results/${run}_test.json" "eval_results/${run}_rl_test.json")
 done
 
-say "scores on the test split; relations: the share of captions whose left, right, above or below, and"
-echo "   the two shapes it joins, are right (_rl: after self-critical training)"
+say "scores on the test split; relations: the share of captions whose left, right, above or below is"
+echo "   correct, with both shapes (_rl: after self-critical training)"
 python scripts/demo_table.py --input_json $DATA/cocotalk.json "${results[@]}"
 cat <<'END'
 

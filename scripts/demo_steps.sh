@@ -1,10 +1,9 @@
-# Sourced by demo.sh and compare_models.sh, from the project's root: the steps of a demonstration on the
-# built-in data set.  What is finished is not made again, and an interrupted training goes on where it was
-# saved last.
+# Sourced by demo.sh and compare_models.sh in the project's root: the steps on the built-in data set.
+# Finished steps are not repeated, and an interrupted training resumes from its last checkpoint.
 DATA=data/demo
 EPOCHS=12          # of cross-entropy
-MORE_EPOCHS=1      # of self-critical training; two of them at twice the rate, and
-                   # captions win reward by saying less: "there is a red star there is a blue box"
+MORE_EPOCHS=1      # of self-critical training; after two at twice the rate, captions gain
+                   # reward by stating less: "there is a red star there is a blue box"
 INPUTS="--input_json $DATA/cocotalk.json --input_label_h5 $DATA/cocotalk_label.h5
     --input_img_feat_dir $DATA/cocobu_att --input_grid_vec_dir $DATA/cocobu_box_vec
     --input_box_dir $DATA/cocobu_box"

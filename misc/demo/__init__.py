@@ -1,1 +1,1 @@
-"""The built-in data set of drawn shapes: scenes, regions, captions, and whether captions state positions right."""
+"""The built-in data set of drawn shapes: scenes, captions, regions, and the accuracy of stated relations."""

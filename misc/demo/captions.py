@@ -1,13 +1,16 @@
-"""Captions of the built-in data set: one fact, said in many ways."""
+"""Captions of the built-in data set: one fact in many phrasings."""
+
+import numpy as np
 
 from misc.demo.relations import BACK_PHRASES, MIRROR, PHRASES, SHAPE_WORDS
+from misc.demo.scenes import Fact
 
-CAPTIONS = 5      # per picture
+CAPTIONS = 5        # per image
 MAX_WORDS = 16
-TELL_PLACE = 0.9  # how often a caption tells the place in the picture, where there is one to tell
+PLACE_SHARE = 0.9    # of the captions that mention the place in the image, where the fact has one
 
-# X is the larger and Y the smaller of two shapes, R a relation phrase for what X is to Y, M one for
-# what Y is to X, B one for the same that points back.  The larger always comes first.
+# {X} is the larger and {Y} the smaller of two shapes; the larger always comes first.  {R} is a phrase for the
+# relation of X to Y, {M} one for that of Y to X, {B} the same as {M} in a form that refers back.
 SIDE_PATTERNS = ('{X} {R} {Y}', '{X} is {R} {Y}', 'there is {X} {R} {Y}', '{X} {V} {R} {Y}',
                  'the {P} shows {X} {R} {Y}', '{M} {X} there is {Y}', '{X} with {Y} {B}')
 INSIDE_PATTERNS = ('a {S} {x} {I} a {L} {y}', 'there is a {S} {x} {I} a {L} {y}',
@@ -24,11 +27,11 @@ PLACES = {
 }
 
 
-def write_captions(fact, rng):
-    """`CAPTIONS` different captions that tell `fact`, each at most `MAX_WORDS` words, as
-    sentences with a capital and a full stop."""
+def write_captions(fact: Fact, rng: np.random.Generator) -> list[str]:
+    """`CAPTIONS` distinct captions that state `fact`: sentences of at most `MAX_WORDS` words, with a capital and a
+    full stop."""
     write = {'inside': _write_inside, 'between': _write_between}.get(fact.relation, _write_side)
-    captions = []
+    captions: list[str] = []
     while len(captions) < CAPTIONS:
         text = write(fact, rng)
         caption = text[0].upper() + text[1:] + '.'
@@ -37,8 +40,8 @@ def write_captions(fact, rng):
     return captions
 
 
-def tokens_of(caption):
-    """The tokens of a caption, as Karpathy's files have them: lower case, no full stop."""
+def tokens_of(caption: str) -> list[str]:
+    """The tokens of a caption as in Karpathy's split files: lower case, no full stop."""
     return caption.lower().replace('.', '').split()
 
 
@@ -47,7 +50,7 @@ def _pick(words, rng):
 
 
 def _name(shape, rng):
-    """'red circle'.  The shape's plain name comes more often than its second one."""
+    """A name like 'red circle'; the first word for a shape is three times as frequent as the second."""
     words = [word for word, meaning in SHAPE_WORDS.items() if meaning == shape.shape]
     return f'{shape.colour} {_pick(words[:1] * 3 + words[1:], rng)}'
 
@@ -70,7 +73,7 @@ def _fixed_words(rng):
 def _write_side(fact, rng):
     pattern = _pick(SIDE_PATTERNS, rng)
     x, y = (_with_article(_name(shape, rng)) for shape in fact.shapes)
-    if fact.place and rng.random() < TELL_PLACE:
+    if fact.place and rng.random() < PLACE_SHARE:
         x += ' ' + _place_phrase(fact.place, rng)
     mirrored = MIRROR[fact.relation]
     return pattern.format(X=x, Y=y, R=_pick(PHRASES[fact.relation], rng), M=_pick(PHRASES[mirrored], rng),
@@ -81,7 +84,7 @@ def _write_inside(fact, rng):
     inner, outer = fact.shapes
     pattern = _pick(INSIDE_PATTERNS, rng)
     y = _name(outer, rng)
-    if fact.place and rng.random() < TELL_PLACE:
+    if fact.place and rng.random() < PLACE_SHARE:
         y += ' ' + _place_phrase(fact.place, rng)
     return pattern.format(x=_name(inner, rng), y=y, **_fixed_words(rng))
 

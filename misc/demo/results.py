@@ -1,49 +1,39 @@
-"""Results files of the built-in data set: their scores, and the share of relations that are right."""
+"""Results files on the built-in data set: their scores and their relation accuracy."""
 
 import os
+from collections.abc import Mapping, Sequence
 
-from misc.cli import DataError
+from misc.cli import DataError, plain_text
 from misc.demo.relations import relation_accuracy
-from misc.disk.files import read_json
-from misc.scoring.references import checked_captions, load_references
+from misc.scoring.references import ImageId, load_references
+from misc.scoring.results import MADE_BY, read_results
 
 SHOWN = ('Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr')
 
 
-def read_rows(paths, input_json):
-    """{name of a results file: its shown scores and its relation accuracy}, with the references in
-    `input_json`.  Raises `DataError` for a file of something else."""
+def read_rows(paths: Sequence[str], input_json: str) -> dict[str, dict[str, float]]:
+    """{name of a results file: {score: number}}, with the relation accuracy as 'relations'.
+
+    The references are in `input_json`.  Raises `DataError` for a file that holds no results, or those of other
+    images.
+    """
     references = load_references(input_json)
-    return {os.path.splitext(os.path.basename(path))[0]: table_row(path, references, input_json)
-            for path in paths}
+    return {os.path.splitext(os.path.basename(path))[0]: table_row(path, references, input_json) for path in paths}
 
 
-def table_row(path, references, input_json):
-    """The shown scores of one results file, and its relation accuracy; `references` {image id: captions}
-    are of the file `input_json`."""
-    captions, shown = read_results(path)
-    unknown = [image_id for image_id in captions if image_id not in references]
+def table_row(path: str, references: Mapping[ImageId, Sequence[str]], input_json: str) -> dict[str, float]:
+    """The scores of one results file that are shown, with its relation accuracy."""
+    results = read_results(path)
+    captions = {image: caption for image, caption in results.captions.items() if caption is not None}
+    if len(captions) < len(results.captions):
+        raise DataError(f'{path} has no caption for {len(results.captions) - len(captions)} of '
+                        f'{len(results.captions)} images; give eval_results/ID_SPLIT.json, made by: {MADE_BY}')
+    unknown = [image for image in captions if image not in references]
     if unknown:
-        raise DataError(f'{path} has captions of images that have none in {input_json}, {unknown[0]} for '
-                        'one; give the --input_json of the evaluation')
-    relations = relation_accuracy(captions, {image_id: references[image_id] for image_id in captions})
+        raise DataError(f'{path} has captions of images without references in {input_json}, such as '
+                        f'{plain_text(unknown[0])}; give the --input_json of the evaluation')
+    row = {name: results.overall[name] for name in SHOWN if name in results.overall}
+    relations = relation_accuracy(captions, {image: references[image] for image in captions})
     if relations['accuracy'] is not None:
-        shown['relations'] = relations['accuracy']
-    return shown
-
-
-def read_results(path):
-    """A results file -> {image id: caption} and {name of a shown score: number}."""
-    made_by = 'python eval.py ... --language_eval 1'
-    results = read_json(path, made_by)
-    try:
-        rows = [(row['image_id'], row['caption']) for row in results['images']]
-        checked_captions([caption for _, caption in rows])
-        return dict(rows), {name: float(results['overall'][name]) for name in SHOWN
-                            if name in results['overall']}
-    except KeyError as error:
-        reason = f'it has no {error.args[0]}'
-    except (TypeError, ValueError):
-        reason = 'it should hold overall, scores by their names, and images, with image_id and caption each'
-    raise DataError(f'{path} is not a results file: {reason}; give eval_results/ID_SPLIT.json, made by: '
-                    f'{made_by}')
+        row['relations'] = relations['accuracy']
+    return row

@@ -88,7 +88,7 @@ def test_stopped_it_tells_its_trainings_and_goes_on_with_them_later(project):
     while not (project / 'eval_results' / 'compare_show_tell_1_rl_test.json').exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait() == 143 and 'to go on' in process.stderr.read()
+    assert process.wait() == 143 and 'to resume' in process.stderr.read()
     assert 'told' in (project / 'calls').read_text().splitlines()
     (project / 'stuck').unlink()
     (project / 'calls').write_text('')
@@ -128,7 +128,7 @@ def test_the_table_holds_means_and_spreads_of_the_seeds(tmp_path, capsys):
     line = capsys.readouterr().out.splitlines()[2]
     assert line == ('| `show_tell` | 2.200 ± 0.283 | 3.250 ± 0.354 | 0.500 ± 0.707 | 0.500 ± 0.707 | 2,007 '
                     '| 45 | 100 |')
-    with pytest.raises(DataError, match='other_test is not named as'):
+    with pytest.raises(DataError, match='other_test does not have a name that'):
         tiny.run(compare_table, [write_results(tmp_path, 'other_test', 1, true), *flags])
     (tmp_path / 'compare_show_tell_1.log').unlink()
     with pytest.raises(DataError, match='no log .*compare_show_tell_1.log'):
@@ -141,10 +141,10 @@ NO_RESULTS = {
     'no scores': ({'images': []}, 'has no overall'),
     'a caption without an image': ({'overall': {}, 'images': [{'caption': 'a'}]}, 'has no image_id'),
     'captions that are none': ({'overall': {}, 'images': [{'image_id': 1, 'caption': 5}]},
-                               'should hold overall'),
-    'scores that are none': ({'overall': {'CIDEr': 'x'}, 'images': []}, 'should hold overall'),
+                               'has no caption for 1 of 1 images'),
+    'no images': ({'overall': {'CIDEr': 'x'}, 'images': []}, 'holds no images'),
     'other images': ({'overall': {}, 'images': [{'image_id': 7, 'caption': 'a'}]},
-                     'captions of images that have none in .*talk.json, 7 for one; give the --input_json'),
+                     'captions of images without references in .*talk.json, such as 7; give the --input_json'),
 }
 
 
