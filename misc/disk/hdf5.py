@@ -1,4 +1,4 @@
-"""Reading HDF5 files that may be damaged or come from strangers."""
+"""Reading HDF5 files that may be damaged or malicious."""
 
 import contextlib
 import os

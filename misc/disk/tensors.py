@@ -1,4 +1,4 @@
-"""Reading files that `torch.save` wrote and that may be damaged or come from strangers.
+"""Reading files that `torch.save` wrote and that may be damaged or malicious.
 
 `torch.load` with `weights_only` runs nothing that a file names.  But it does not compare the archive's checksums,
 so flipped bits become weights; it inflates compressed members, however large; and it believes what a file says
