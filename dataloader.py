@@ -91,11 +91,11 @@ class Batch:
     def _images(self, start: int, end: int) -> 'Batch':
         """The batch of the images from `start` to `end`; arrays are views."""
         rows = slice(sum(self.counts[:start]), sum(self.counts[:end]))
-        parts = {name: getattr(self, name) for name in ('features', 'grids', 'boxes')}
+        parts: dict[str, Any] = {name: getattr(self, name) for name in ('features', 'grids', 'boxes')}
         parts = {name: None if array is None else array[rows] for name, array in parts.items()}
         parts['fc'] = None if self.fc is None else self.fc[start:end]
         captions, lengths = self.captions, self.lengths
-        if captions is not None:
+        if captions is not None and lengths is not None:
             captions, each = captions[start:end], captions.shape[1]
             lengths = lengths[start * each:end * each]
         return Batch(self.image_ids[start:end], self.images[start:end], self.counts[start:end],
@@ -112,13 +112,13 @@ class Reader(Dataset):
     def __init__(self, corpus: Corpus, captions_per_image: int, seed: int):
         self.corpus, self.captions_per_image, self.seed = corpus, captions_per_image, seed
 
-    def __getitem__(self, request: tuple[list[int], int, int]) -> Batch | Exception:
+    def __getitem__(self, request: tuple[Sequence[int], int, int]) -> Batch | Exception:
         try:
             return self.batch(*request)
         except (DataError, OSError) as error:
             return error
 
-    def batch(self, rows: list[int], epoch: int, position: int) -> Batch:
+    def batch(self, rows: Sequence[int], epoch: int, position: int) -> Batch:
         """The `Batch` of the images `rows`."""
         if not rows:
             return Batch([], [], [], None, None, None, None, epoch, position)
@@ -130,7 +130,7 @@ class Reader(Dataset):
             # a restart changes it.
             captions = torch.from_numpy(np.stack([
                 corpus.captions(row, self.captions_per_image, (self.seed, epoch, row)) for row in rows]))
-        parts = {name: None if arrays[0][name] is None else torch.from_numpy(
+        parts: dict[str, Any] = {name: None if arrays[0][name] is None else torch.from_numpy(
             np.concatenate([one[name] for one in arrays])) for name in arrays[0]}
         counts = [0 if one['features'] is None else len(one['features']) for one in arrays]
         return Batch([corpus.ids[row] for row in rows], list(rows), counts, captions=captions,
@@ -170,7 +170,7 @@ class Order:
         """The order of the images in `epoch`, the current one or a later one."""
         return self.order if epoch == self.epoch else self._shuffled(epoch)
 
-    def __iter__(self) -> Iterator[tuple[list[int], int, int]]:
+    def __iter__(self) -> Iterator[tuple[Sequence[int], int, int]]:
         epoch, position = self.epoch, self.position
         while True:
             order = self.order_of(epoch)
@@ -216,7 +216,6 @@ class TrainBatches:
     def close(self) -> None:
         """End the worker processes.  Ended by the interpreter's exit, they would be reported as crashed."""
         self.batches.close()
-        self.batches = None
 
     @property
     def epoch_is_over(self) -> bool:
@@ -240,8 +239,10 @@ class Prefetcher:
     """
 
     def __init__(self, items: Iterator[Any]):
-        self.items, self.fetched = items, queue.Queue(2)
-        self.closed, self.thread = False, None
+        self.items: Iterator[Any] | None = items
+        self.fetched: queue.Queue[tuple[Any, Exception | None]] = queue.Queue(2)
+        self.closed = False
+        self.thread: threading.Thread | None = None
 
     def __iter__(self) -> 'Prefetcher':
         return self
@@ -258,7 +259,7 @@ class Prefetcher:
 
     def _fetch(self) -> None:
         error = None
-        while not self.closed and error is None:
+        while self.items is not None and not self.closed and error is None:
             item = None
             try:
                 item = next(self.items)
@@ -301,7 +302,10 @@ def make_loader(reader: Dataset, requests: Iterable[Any], workers: int, pin: boo
 def _kill_workers_at_exit() -> None:
     """Register the end of all workers for the end of this process.  They ignore the SIGTERM that
     multiprocessing sends them before it joins them."""
-    atexit.register(lambda: [process.kill() for process in multiprocessing.active_children()])
+    @atexit.register
+    def kill_workers() -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
 
 
 def init_worker(parent: int, _: int) -> None:
@@ -327,7 +331,7 @@ def worker_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        first = error
+        first: BaseException | None = error
         while first is not None and 'DataLoader worker' not in str(first):
             first = first.__context__
         if first is None or isinstance(error, DataError):

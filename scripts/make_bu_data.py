@@ -13,7 +13,7 @@ import numpy as np
 
 from misc.cli import DataError, Parser, Progress, note, run_command
 from misc.dataset.archive import find_archive
-from misc.dataset.features import SUFFIX, write_array
+from misc.dataset.array_files import SUFFIX, write_array
 from misc.dataset.grids import checked_boxes, image_sizes
 from misc.disk.files import write_json
 from misc.prepare.broken import Broken

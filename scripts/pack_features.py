@@ -11,9 +11,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 
 from misc.cli import DataError, Parser, Progress, UsageError, boolean, note, progress, run_command
-from misc.dataset.features import Packed, open_source, packed_sizes
-from misc.dataset.grids import image_sizes, sizes_place
-from misc.dataset.packed import COMPARED, UNWRITTEN, WRITTEN, Writer, kinds_in, lay_out, rows_and_map
+from misc.dataset.features import open_reader
+from misc.dataset.grids import image_sizes, sizes_location
+from misc.dataset.packed import PackedReader, kinds_in, packed_sizes
+from misc.dataset.packing import COMPARED, UNWRITTEN, WRITTEN, PackedWriter, lay_out, rows_and_map
 from misc.dataset.recipe import read_recipe, recipe_path
 from misc.disk.files import write_json
 from misc.prepare.broken import Broken
@@ -27,13 +28,13 @@ BATCH = 256   # images after which what is written is put on record; no more tha
 
 
 class Grown:
-    """What is packed already and, for the images that came since, the folder: as `Folder` reads."""
+    """What is packed already and, for the images that came since, the folder: read like a folder."""
 
     def __init__(self, packed, source):
         self.packed, self.source = packed, source
 
     def _holder(self, image_id):
-        return self.packed if image_id in self.packed.places else self.source
+        return self.packed if image_id in self.packed.index else self.source
 
     def where(self, image_id):
         return self._holder(image_id).where(image_id)
@@ -154,7 +155,7 @@ def pack(opt, sources, output, partial_path, broken):
     ids, sizes = common_ids(sources, broken), known_sizes(opt)
     done = {}   # what is in `output`: {id: size or None}
     if os.path.exists(output):
-        packed = {kind: Packed(output, kind, 'output_file') for kind in sources}
+        packed = {kind: PackedReader(output, kind, 'output_file') for kind in sources}
         sources = {kind: Grown(packed[kind], source) for kind, source in sources.items()}
         stored = packed_sizes(output)
         done = {image_id: stored.get(image_id) for image_id in next(iter(packed.values())).ids()}
@@ -163,7 +164,7 @@ def pack(opt, sources, output, partial_path, broken):
         return
     fill(partial_path, sources, sizes, opt.num_workers, broken)
     os.replace(partial_path, output)
-    report(set(ids) - Packed(output, next(iter(sources)), 'output_file', unwritten=True).ids(),
+    report(set(ids) - PackedReader(output, next(iter(sources)), 'output_file', unwritten=True).ids(),
            'came after packing had begun', broken)
 
 
@@ -181,11 +182,11 @@ def begin(opt, ids, sizes, done, sources, partial_path, broken):
 
 def fill(path, sources, sizes, workers, broken):
     """Write and compare all that is not yet in the laid out file `path`."""
-    writer = Writer(path)
+    writer = PackedWriter(path)
     writer.write_sizes(sizes)
     advance(writer, partial(store, sources=sources, writer=writer), UNWRITTEN, WRITTEN, 'packing',
             workers, broken)
-    packed = {kind: Packed(path, kind, 'output_file') for kind in sources}
+    packed = {kind: PackedReader(path, kind, 'output_file') for kind in sources}
     work = partial(compare, sources=sources, packed=packed, sizes=(sizes, packed_sizes(path)))
     advance(writer, work, WRITTEN, COMPARED, 'comparing', workers, broken)
     check_any(writer.with_state(COMPARED), broken)
@@ -217,13 +218,13 @@ def verify(opt, sources, output):
     if not os.path.isfile(output):
         raise DataError(f'--output_file: there is no file {output}; run the command without --verify')
     broken = Broken()
-    packed = {kind: Packed(output, kind, 'output_file') for kind in sources}
+    packed = {kind: PackedReader(output, kind, 'output_file') for kind in sources}
     for kind in {'att', 'fc'} & set(packed):
         if packed[kind].dtype != opt.dtype:
             raise UsageError(f'--dtype {opt.dtype}: {output} holds {packed[kind].dtype}; give --dtype '
                              f'{packed[kind].dtype}, or pack it again into another file')
     ids = common_ids(sources, broken)
-    there = next(iter(packed.values())).places
+    there = next(iter(packed.values())).index
     report(set(ids) - set(there), f'are not in {output}', broken)
     report(set(there) - set(ids), f'are in {output} alone', broken)
     todo = [image_id for image_id in ids if image_id in there]
@@ -262,7 +263,7 @@ def arguments():
 def main():
     """Pack what is not there yet."""
     opt = arguments().parse_args()
-    sources = {kind: open_source(getattr(opt, flag), kind, flag)
+    sources = {kind: open_reader(getattr(opt, flag), kind, flag)
                for kind, flag in FLAGS.items() if getattr(opt, flag)}
     output = os.path.normpath(opt.output_file)
     if not sources:
@@ -285,7 +286,7 @@ def main():
         with claimed(output, 'pack_features.py', {'dtype': opt.dtype}, inputs, [folder], [output]) as record:
             own = True
             pack(opt, sources, output, partial_path, broken)
-            forget_others(record, Packed(output, next(iter(sources)), 'output_file').ids())
+            forget_others(record, PackedReader(output, next(iter(sources)), 'output_file').ids())
             save(output, record)
     finally:
         # Unless there is something in it to go on with, or it is another process's.
@@ -315,13 +316,13 @@ def describe(image_id, source):
 
 def summary(output, sources, opt):
     """Say what the file holds."""
-    ids = Packed(output, next(iter(sources)), 'output_file').ids()
+    ids = PackedReader(output, next(iter(sources)), 'output_file').ids()
     note(f'{len(ids)} images ({", ".join(sources)}), {os.path.getsize(output) / 1e6:,.0f} MB -> {output}')
     if opt.input_box_dir:
         unknown = len(ids - set(packed_sizes(output)))
         if unknown:
             note(f'warning: the size of {unknown} of {len(ids)} images is not known (not in '
-                 f'{sizes_place(opt.input_box_dir)} nor in --input_json)')
+                 f'{sizes_location(opt.input_box_dir)} nor in --input_json)')
 
 
 if __name__ == '__main__':

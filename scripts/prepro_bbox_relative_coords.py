@@ -7,8 +7,9 @@ from functools import partial
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.cli import DataError, Parser, UsageError, note, run_command
-from misc.dataset.features import SUFFIX, open_boxes, write_array
-from misc.dataset.grids import checked_boxes, image_sizes, relative_boxes, sizes_place
+from misc.dataset.array_files import SUFFIX, write_array
+from misc.dataset.features import open_boxes
+from misc.dataset.grids import checked_boxes, image_sizes, relative_boxes, sizes_location
 from misc.dataset.karpathy import SOURCE, read_images
 from misc.disk.files import read_json
 from misc.pictures.images import read_size
@@ -53,12 +54,12 @@ def find_images(opt, ids, sizes, broken):
         return {}
     if not opt.input_json or not opt.image_root:
         raise UsageError(f'{len(unknown)} images have no known size (none in '
-                         f'{sizes_place(opt.input_box_dir)});\n'
+                         f'{sizes_location(opt.input_box_dir)});\n'
                          'give --input_json and --image_root, so that they can be opened')
     if not os.path.isdir(opt.image_root):
         raise UsageError(f'--image_root: there is no folder {opt.image_root}')
     paths = {}
-    for image in read_images(opt.input_json, broken, captions=False):
+    for image in read_images(opt.input_json, broken.add, captions=False):
         if str(image['id']) in unknown and image['file_path']:
             paths[str(image['id'])] = os.path.join(opt.image_root, image['file_path'])
     return paths

@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 
 from misc.cli import DataError, Parser, Progress, UsageError, note, number_in, run_command
-from misc.dataset.features import SUFFIX, write_array
+from misc.dataset.array_files import SUFFIX, write_array
 from misc.dataset.karpathy import read_images
 from misc.dataset.networks import LAYOUTS, NAMES
 from misc.pictures.images import read_rgb
@@ -90,7 +90,7 @@ def image_paths(opt, broken):
     if not os.path.isdir(opt.images_root):
         raise UsageError(f'--images_root: there is no folder {opt.images_root}')
     paths = {}
-    for image in read_images(opt.input_json, broken, captions=False):
+    for image in read_images(opt.input_json, broken.add, captions=False):
         if image['file_path']:
             paths[str(image['id'])] = os.path.join(opt.images_root, image['file_path'])
         else:

@@ -121,7 +121,7 @@ def main():
     """Read, encode, write."""
     opt = arguments().parse_args()
     broken = Broken()
-    images = read_images(opt.input_json, broken)
+    images = read_images(opt.input_json, broken.add)
     sizes = measure(images, opt.images_root, broken) if opt.images_root else {}
     words = build_vocabulary(images, opt.word_count_threshold)
     arrays = encode_captions(images, words, opt.max_length)

@@ -83,7 +83,7 @@ def main():
     broken = Broken()
     index = read_vocabulary(opt.dict_json)
     splits = SPLITS[opt.split]
-    images = [image for image in read_images(opt.input_json, broken)
+    images = [image for image in read_images(opt.input_json, broken.add)
               if splits is None or image['split'] in splits]
     if not images:
         raise DataError(f'--split {opt.split}: {opt.input_json} has no image of it')

@@ -13,8 +13,8 @@ import pytest
 
 import train
 from misc.cli import UserError
-from misc.dataset.features import open_source
-from misc.dataset.packed import write_packed
+from misc.dataset.features import open_reader
+from misc.dataset.packing import write_packed
 from tests.helpers import ROOT, pictures, tiny
 from tests.helpers import browser as browsers
 from tests.helpers import networks as small_networks
@@ -41,7 +41,7 @@ def trained_root(tmp_path_factory):
     """A folder with the tiny corpus, its features packed in `att.h5`, annotations in `coco.json`, and a run of one
     epoch in `run`; tests share it and only read it."""
     root = tiny.write_corpus(tmp_path_factory.mktemp('trained') / 'root')
-    source = open_source(str(root / 'att'), 'att', '')
+    source = open_reader(str(root / 'att'), 'att', '')
     write_packed(root / 'att.h5', {'att': {image_id: source.read(image_id) for image_id in source.ids()}})
     (root / 'coco.json').write_text(json.dumps({'annotations': [
         {'image_id': image_id, 'caption': 'a red dog'} for image_id in range(100, 116)]}))

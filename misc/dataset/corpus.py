@@ -38,8 +38,7 @@ class Corpus:
         self.vocabulary: dict[str, str] = info['ix_to_word']
         self.ids: list[int] = [image['id'] for image in self.images]
         self.splits: list[str] = [image['split'] for image in self.images]
-        self.labels = Labels(sources.input_label_h5, len(self.images), len(self.vocabulary)) \
-            if wants_labels else None
+        self.labels = Labels(sources.input_label_h5, len(self.images), len(self.vocabulary)) if wants_labels else None
         self.regions = Regions(sources, self.images)
 
     def open_for(self, needs: Iterable[str]) -> None:
@@ -84,6 +83,7 @@ class Corpus:
     def captions(self, row: int, count: int | None = None, seed: Any = None) -> np.ndarray:
         """int64 (count, max_length) captions of an image: all of them, or `count` drawn by `seed`, without
         repetition where there are enough."""
+        assert self.labels is not None
         labels = self.labels.of(row)
         if count is not None:
             random = np.random.default_rng(seed)

@@ -1,144 +1,159 @@
-"""Writing a packed file; `misc/dataset/features.py` says what lies in it, and reads it.
+"""Packed files: the arrays of all images in one HDF5 file, as `scripts/pack_features.py` writes them.
 
-The file is laid out in full before the first array is written.  From then on HDF5's own records stay
-as they are, and arrays go to their places past the HDF5 library, in any order, from any process.  So
-whatever kills the writer, the file is whole but for some images, and `state` says which.
+A packed file holds any of the kinds of `misc/dataset/array_files.py`, for the same images:
+
+===============  =====================  ==============================================================
+data set         type, shape            content
+===============  =====================  ==============================================================
+`ids`            int64 (N,)             image ids
+`KIND/rows`      float32 or float16     all images' rows, one image after the other: those of the i-th
+                 (rows, D)              of `ids` are `rows[offsets[i]:offsets[i + 1]]`; fc has one each
+`KIND/offsets`   int64 (N + 1,)         where they begin and end
+`KIND/maps`      int64 (N, 2)           height and width of a map, whose array is (h, w, D); 0 0 for an
+                                        array that is (regions, D).  May be absent: there are no maps
+`sizes`          float64 (N, 2)         width and height of the images in pixels, 0 0 where they are
+                                        not known.  May be absent: none is known
+`state`          uint8 (N,)             0: the image's rows are not written (readers skip the image);
+                                        1: written; 2: written and compared.  May be absent: all are
+===============  =====================  ==============================================================
+
+Reading an image is one read of consecutive bytes, without the HDF5 library, where `rows` is contiguous in the file,
+as written here; chunked or compressed rows are read through HDF5, slowly.
 """
 
+import contextlib
+import io
 import os
-import shutil
+from collections.abc import Iterator
+from typing import Any
 
-import h5py
 import numpy as np
 
+from misc import commands
 from misc.cli import DataError
-from misc.dataset.features import SUFFIX, Packed, reading_packed
-from misc.disk.files import replacing
-
-UNWRITTEN, WRITTEN, COMPARED = 0, 1, 2  # values of `state`
+from misc.dataset.array_files import SUFFIX, checked
+from misc.disk import hdf5
 
 
-def lay_out(path, shapes, types):
-    """Make a packed file in which every image has its place, and none is written yet.
+class PackedReader:
+    """Reads the arrays of one kind from a packed file.
 
-    shapes: {kind: {image id: shape}}, every kind with the same ids (whole numbers as strings), and
-    shapes as `rows_and_map` takes them, of one width in a kind; types: {kind: 'float16'} of those that
-    are not to be float32.  Raises `DataError` where the disk has too little room.
+    Opens the file anew in each process: neither HDF5's handles nor a position in a file survive a fork.
     """
-    ids = sorted(next(iter(shapes.values())), key=int)
-    with replacing(path) as file:
-        with h5py.File(file, 'w') as packed:
-            packed['ids'] = np.array([int(image_id) for image_id in ids], dtype=np.int64)
-            _reserve(packed, 'sizes', (len(ids), 2), 'float64')[:] = 0
-            for kind, by_id in shapes.items():
-                counts, maps = zip(*(rows_and_map(kind, by_id[image_id]) for image_id in ids))
-                offsets = packed[f'{kind}/offsets'] = np.cumsum([0, *counts], dtype=np.int64)
-                packed[f'{kind}/maps'] = np.array(maps, dtype=np.int64)
-                _reserve(packed, f'{kind}/rows', (offsets[-1], by_id[ids[0]][-1]), types.get(kind, 'float32'))
-            _reserve(packed, 'state', (len(ids),), 'uint8')[:] = UNWRITTEN
-        needed, room = os.path.getsize(file.name), shutil.disk_usage(os.path.dirname(file.name) or '.').free
-        if needed > room:
-            raise DataError(f'{path} takes {needed / 1e9:.1f} GB, and its disk has {room / 1e9:.1f} GB left; '
-                            'make room, or name another place')
+
+    def __init__(self, path: str | os.PathLike, kind: str, flag: str, unwritten: bool = False):
+        """flag: the command-line flag that names the file, for messages; unwritten: include the images whose rows
+        are not written yet (to write them).
+
+        Raises `DataError` where the file is damaged or does not hold the kind.
+        """
+        self.path, self.kind = os.fspath(path), kind
+        with reading_packed(self.path, f'--{flag}: {self.path}') as file:
+            kinds = sorted(set(SUFFIX) & set(file))
+            if 'ids' not in file or kind not in kinds:
+                raise DataError(f'--{flag}: {self.path} holds no packed arrays of kind {kind} (it holds '
+                                f'{", ".join(kinds) or "none"}); pack it again, or give the folder of arrays')
+            ids, self.offsets = (hdf5.array(file, name, 'iu', 1).tolist() for name in ('ids', f'{kind}/offsets'))
+            rows = hdf5.dataset(file, f'{kind}/rows')
+            maps = hdf5.array(file, f'{kind}/maps', 'iu', 2).tolist() if f'{kind}/maps' in file else []
+            self.maps = {index: (height, width) for index, (height, width) in enumerate(maps) if height}
+            self.width, self.dtype = rows.shape[1], rows.dtype
+            # Where the rows begin; None for chunked rows.  (HDF5 counts from the end of a user block.)
+            self.base = rows.id.get_offset() if self.dtype.kind in 'fiu' and not file.userblock_size else None
+            if self._contradicts(ids, len(rows)):
+                raise DataError(f'--{flag}: {self.path} lacks rows of its {len(ids)} images; pack it again, or '
+                                'give the folder of arrays')
+            is_there = np.ones(len(ids), bool)
+            if 'state' in file and not unwritten:
+                is_there = hdf5.array(file, 'state', axes=1) > 0
+            self.index = {str(image_id): index for index, image_id in enumerate(ids) if is_there[index]}
+        self.file: Any = None   # the open file, or the data set where rows are read through HDF5
+        self.process: int | None = None   # that opened it
+
+    def _contradicts(self, ids: list[int], rows: int) -> bool:
+        """Whether offsets and maps of the images `ids` do not fit each other and the `rows` of the file."""
+        images, counts = len(ids), np.diff(self.offsets)
+        return (len(counts) != images or len(set(ids)) != images
+                or self.offsets[0] != 0 or self.offsets[-1] != rows
+                or (counts != 1 if self.kind == 'fc' else counts < 0).any()
+                or any(counts[index] != height * width for index, (height, width) in self.maps.items()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open file, which cannot be sent to another process."""
+        return {**self.__dict__, 'file': None, 'process': None}
+
+    def ids(self) -> set[str]:
+        """The ids of the images in the file."""
+        return set(self.index)
+
+    def where(self, image_id: str | int) -> str:
+        """Where an image's array is, for messages."""
+        return f'{self.path} ({self.kind} of {image_id})'
+
+    def made_by(self, command: str) -> str:
+        """The commands, for messages, that add missing images; `command` makes the files of the folder."""
+        return f'{command}\nand pack them: {commands.PACK}'
+
+    def shape(self, image_id: str | int) -> tuple[int, ...]:
+        """The shape of an image's array."""
+        return self._shape(self.index[str(image_id)])
+
+    def _shape(self, index: int) -> tuple[int, ...]:
+        if self.kind == 'fc':
+            return (self.width,)
+        if index in self.maps:
+            return (*self.maps[index], self.width)
+        return (self.offsets[index + 1] - self.offsets[index], self.width)
+
+    def byte(self, image_id: str | int) -> int:
+        """Where in the file an image's rows begin.  Not for chunked rows."""
+        return self.base + self.offsets[self.index[str(image_id)]] * self.width * self.dtype.itemsize
+
+    def read(self, image_id: str | int) -> np.ndarray:
+        """The float32 array of an image.  Raises `DataError` where it is missing or damaged."""
+        image_id = str(image_id)
+        try:
+            if self.process != os.getpid():
+                self._open()
+            index = self.index[image_id]
+            if self.base is None:
+                array = self.file[self.offsets[index]:self.offsets[index + 1]].reshape(self._shape(index))
+            else:
+                array = np.empty(self._shape(index), self.dtype)
+                # By position: another thread may be reading from the same open file.
+                if os.preadv(self.file.fileno(), [array.data], self.byte(image_id)) != array.nbytes:
+                    raise OSError('the file ends before it')
+        except (LookupError, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+            raise DataError(f'{self.where(image_id)} cannot be read ({error}); pack it again') from None
+        return checked(array, self.where(image_id))
+
+    def _open(self) -> None:
+        """Open the file for this process."""
+        self.file = (hdf5.open_file(self.path)[f'{self.kind}/rows'] if self.base is None
+                     else io.FileIO(self.path))
+        self.process = os.getpid()
 
 
-def _reserve(packed, name, shape, dtype):
-    """A data set whose bytes have their place in the file now, and are not written yet."""
-    places = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    places.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    places.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    return packed.create_dataset(name, shape, np.dtype(dtype).newbyteorder('<'), dcpl=places)
+def packed_sizes(path: str | os.PathLike) -> dict[str, tuple[float, float]]:
+    """{image id: (width, height) in pixels} of the images of a packed file whose size it holds."""
+    with reading_packed(path, os.fspath(path)) as file:
+        if 'sizes' not in file:
+            return {}
+        pairs = zip(hdf5.array(file, 'ids', 'iu', 1).tolist(), hdf5.array(file, 'sizes', axes=2).tolist(),
+                    strict=True)
+        return {str(image_id): tuple(size) for image_id, size in pairs if all(size)}
 
 
-def rows_and_map(kind, shape):
-    """(rows, (height, width) of a map or (0, 0)) of an array of `shape`.
-
-    Raises `DataError` for a shape that arrays of the kind do not have.
-    """
-    axes = {'att': (2, 3), 'fc': (1,)}.get(kind, (2,))
-    if len(shape) not in axes or 0 in shape:
-        raise DataError(f'an array of shape {shape} holds no {kind} of regions')
-    rows = int(np.prod(shape[:-1], dtype=np.int64))
-    return rows, tuple(shape[:2]) if len(shape) == 3 else (0, 0)
-
-
-def kinds_in(path):
+def kinds_in(path: str | os.PathLike) -> list[str]:
     """The kinds that a packed file holds, sorted."""
-    with reading_packed(path, path, 'remove it and pack again') as file:
+    with reading_packed(path, os.fspath(path), 'remove it and pack again') as file:
         return sorted(set(SUFFIX) & set(file))
 
 
-class Writer:
-    """Puts arrays into a packed file that is laid out.  Can go to other processes."""
-
-    def __init__(self, path):
-        """`ids` (in its order) and `state` (uint8 of each) are those of the file `path`."""
-        self.path = path
-        self.kinds = {kind: Packed(path, kind, 'output_file', unwritten=True) for kind in kinds_in(path)}
-        with reading_packed(path, path) as file:
-            self.ids = [str(image_id) for image_id in file['ids'][:].tolist()]
-            self.state = file['state'][:]
-            self.bytes = {name: file[name].id.get_offset() for name in ('sizes', 'state')}
-        self.rows = {image_id: row for row, image_id in enumerate(self.ids)}
-
-    def with_state(self, *states):
-        """The ids of the images whose state is one of `states`, in order."""
-        return [image_id for image_id, state in zip(self.ids, self.state) if state in states]
-
-    def write(self, image_id, arrays):
-        """Write the arrays {kind: float32 array} of an image to their places.
-
-        Raises `DataError` for one of another shape than its place, or beyond the range of its type.
-        """
-        with open(self.path, 'r+b', buffering=0) as file:
-            for kind, array in arrays.items():
-                place = self.kinds[kind]
-                if array.shape != place.shape(image_id):
-                    raise DataError(f'the {kind} of image {image_id} has the shape {array.shape} and had '
-                                    f'{place.shape(image_id)} before')
-                with np.errstate(over='ignore'):
-                    stored = np.ascontiguousarray(array, dtype=place.dtype)
-                if not np.isfinite(stored).all():
-                    raise DataError(f'the {kind} of image {image_id} goes up to {np.abs(array).max():g}, too '
-                                    f'far for {place.dtype}; take --dtype float32')
-                file.seek(place.byte(image_id))
-                _write_all(file, stored)
-
-    def write_sizes(self, sizes):
-        """Write the image sizes, {image id: (width, height)}, as far as they are known."""
-        self._write('sizes', np.array([sizes.get(image_id, (0, 0)) for image_id in self.ids], np.float64))
-
-    def mark(self, states):
-        """Set the state of images, {image id: state}.
-
-        Should the machine lose power, the disk has what was written before this, or not this either.
-        """
-        for image_id, state in states.items():
-            self.state[self.rows[image_id]] = state
-        self._write('state', self.state)
-
-    def _write(self, name, array):
-        """Write a whole data set, when what was written before is on disk."""
-        with open(self.path, 'r+b', buffering=0) as file:
-            os.fsync(file.fileno())
-            file.seek(self.bytes[name])
-            _write_all(file, array)
-
-
-def _write_all(file, array):
-    """Write the bytes of `array`; a full disk may take some of them before it refuses."""
-    left = memoryview(array).cast('B')
-    while left:
-        left = left[file.write(left):]
-
-
-def write_packed(path, arrays, sizes=(), dtype='float32'):
-    """Write a packed file of `arrays` in memory, {kind: {id: array}}, every kind with the same ids; `sizes`
-    {id: (width, height)} of the images, `dtype` that of features."""
-    lay_out(path, {kind: {image_id: array.shape for image_id, array in by_id.items()}
-                   for kind, by_id in arrays.items()}, {'att': dtype, 'fc': dtype})
-    writer = Writer(path)
-    writer.write_sizes(dict(sizes))
-    for image_id in writer.ids:
-        writer.write(image_id, {kind: by_id[image_id] for kind, by_id in arrays.items()})
-    writer.mark(dict.fromkeys(writer.ids, WRITTEN))
+@contextlib.contextmanager
+def reading_packed(path: str | os.PathLike, name: str,
+                   way_out: str = 'pack it again, or give the folder of arrays') -> Iterator[Any]:
+    """The packed file `path`, open in HDF5; whatever reading it raises becomes a `DataError` that begins with
+    `name` and ends with `way_out`."""
+    with hdf5.reading(os.fspath(path), f'{name} is not a whole packed HDF5 file', way_out) as file:
+        yield file

@@ -7,24 +7,26 @@ import numpy as np
 
 from misc import commands
 from misc.cli import DataError
-from misc.dataset.features import Arrays, Folder, Packed, open_source
-from misc.dataset.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_place
+from misc.dataset.features import MemoryReader, Reader, open_reader
+from misc.dataset.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_location
 from misc.dataset.recipe import read_recipe
-from misc.dataset.sources import Sources
+from misc.dataset.sources import FLAGS, Sources
+
+CONTENTS = {'att': 'features', 'fc': 'mean features', 'grid': 'grid vectors', 'box': 'boxes', 'rel': 'relative boxes'}
 
 
 class Regions:
-    """The region arrays that `sources` name; nothing is open until `open_for` or `open_boxes_and_grids`.
+    """The region arrays of images; nothing is open until `open_for`, `open_boxes_and_grids` or `open_arrays`.
 
-    Open sources are attributes, None where they are not open: `features`, `means` (mean features), `grids`,
-    `boxes` (in pixels, with `sizes`, {id: (width, height)}) and `relative` (boxes divided by width and height).
+    readers   {kind: reader} of what is open; the kinds are those of misc/dataset/array_files.py
+    sizes     {id: (width, height)} of the images, where boxes in pixels are open
     """
 
     def __init__(self, sources: Sources, images: list[dict[str, Any]]):
         """images: the entries of `--input_json`, whose width and height serve where no sizes file does."""
-        self.sources, self.images, self.needs = sources, images, ()
-        self.side = round(sources.num_grids ** 0.5)
-        self.features = self.means = self.grids = self.boxes = self.relative = None
+        self.sources, self.images = sources, images
+        self.needs: tuple[str, ...] = ()
+        self.readers: dict[str, Reader] = {}
         self.sizes: dict[str, tuple[float, float]] = {}
 
     def open_for(self, needs: Iterable[str]) -> None:
@@ -34,20 +36,19 @@ class Regions:
         """
         sources, self.needs = self.sources, tuple(needs)
         if 'fc' in self.needs and sources.input_fc_feat_dir:
-            self.means = open_source(sources.input_fc_feat_dir, 'fc', 'input_fc_feat_dir', commands.FEATURES)
-        if 'features' in self.needs or self.means is None:
-            self.features = open_source(sources.input_img_feat_dir, 'att', 'input_img_feat_dir',
-                                        commands.FEATURES)
+            self._open('fc')
+        if 'features' in self.needs or 'fc' not in self.readers:
+            self._open('att')
         if 'grids' in self.needs and sources.input_grid_vec_dir:
-            self.grids = self._open_grids()
-        if 'boxes' in self.needs or 'grids' in self.needs and self.grids is None:
+            self._open('grid')
+        if 'boxes' in self.needs or 'grids' in self.needs and 'grid' not in self.readers:
             self._open_boxes()
 
     def open_boxes_and_grids(self) -> None:
         """Open the boxes and grid vectors that are given, for `boxes_and_grids`, even if the model needs none."""
         sources = self.sources
-        if sources.input_grid_vec_dir and self.grids is None:
-            self.grids = self._open_grids()
+        if sources.input_grid_vec_dir and 'grid' not in self.readers:
+            self._open('grid')
         if sources.input_rel_box_dir or sources.input_box_dir:
             self._open_boxes()
 
@@ -57,55 +58,47 @@ class Regions:
 
         sizes: {image id: (width, height)} of the images if the boxes are in pixels, None if they are relative.
         """
-        self.needs, self.features = tuple(needs), Arrays(features, 'the features of image')
-        if sizes is None:
-            self.relative = Arrays(boxes, 'the boxes of image')
-        else:
-            self.boxes = Arrays(boxes, 'the boxes of image')
-            self.sizes = {str(image_id): size for image_id, size in sizes.items()}
+        self.needs = tuple(needs)
+        self.readers = {'att': MemoryReader(features, 'the features of image'),
+                        'rel' if sizes is None else 'box': MemoryReader(boxes, 'the boxes of image')}
+        self.sizes = {str(image_id): size for image_id, size in (sizes or {}).items()}
 
-    def _open_grids(self) -> Folder | Packed:
-        return open_source(self.sources.input_grid_vec_dir, 'grid', 'input_grid_vec_dir', self._areas_command())
+    def _open(self, kind: str) -> None:
+        self.readers[kind] = open_reader(getattr(self.sources, FLAGS[kind]), kind, FLAGS[kind], self._command(kind))
 
     def _open_boxes(self) -> None:
-        sources = self.sources
-        if sources.input_rel_box_dir:
-            self.relative = open_source(sources.input_rel_box_dir, 'rel', 'input_rel_box_dir', commands.RELATIVE)
+        if self.sources.input_rel_box_dir:
+            self._open('rel')
         else:
-            self.boxes = open_source(sources.input_box_dir, 'box', 'input_box_dir', commands.FEATURES)
-            self.sizes = image_sizes(sources.input_box_dir, {'images': self.images})
+            self._open('box')
+            self.sizes = image_sizes(self.sources.input_box_dir, {'images': self.images})
 
-    def _areas_command(self) -> str:
-        return commands.AREAS.format(cells=self.sources.num_grids)
+    def _command(self, kind: str) -> str:
+        """The command that makes arrays of a kind, for messages."""
+        return {'grid': commands.AREAS.format(cells=self.sources.num_grids),
+                'rel': commands.RELATIVE}.get(kind, commands.FEATURES)
 
-    def readers(self) -> dict[str, Folder | Packed]:
-        """{flag that names it: reader} of the sources that are open."""
-        found = {'input_img_feat_dir': self.features, 'input_fc_feat_dir': self.means,
-                 'input_grid_vec_dir': self.grids, 'input_box_dir': self.boxes, 'input_rel_box_dir': self.relative}
-        return {flag: reader for flag, reader in found.items() if reader is not None}
+    def readers_by_flag(self) -> dict[str, Reader]:
+        """{flag that names it: reader} of what is open."""
+        return {flag: self.readers[kind] for kind, flag in FLAGS.items() if kind in self.readers}
 
     def recipe(self) -> dict[str, Any] | None:
         """How the regions of the open features were found (see misc/dataset/recipe.py), None where that is not
         recorded."""
-        sources = self.sources
-        return read_recipe(sources.input_fc_feat_dir if self.features is None else sources.input_img_feat_dir)
+        return read_recipe(getattr(self.sources, FLAGS['att' if 'att' in self.readers else 'fc']))
 
     def check_files(self, ids: list[str]) -> None:
         """Raise `DataError` unless every open source has all images `ids`, by listing, not by opening files."""
-        contents = {'input_img_feat_dir': ('features', commands.FEATURES),
-                    'input_fc_feat_dir': ('mean features', commands.FEATURES),
-                    'input_grid_vec_dir': ('grid vectors', self._areas_command()),
-                    'input_rel_box_dir': ('relative boxes', commands.RELATIVE),
-                    'input_box_dir': ('boxes', commands.FEATURES)}
-        for flag, reader in self.readers().items():
-            what, command = contents[flag]
-            there = reader.ids()
-            report_missing([one for one in ids if one not in there], len(ids), what,
-                           f'--{flag} {getattr(self.sources, flag)}', reader.made_by(command))
-        if self.boxes is not None:
+        for kind, flag in FLAGS.items():
+            if kind in self.readers:
+                reader = self.readers[kind]
+                there = reader.ids()
+                report_missing([one for one in ids if one not in there], len(ids), CONTENTS[kind],
+                               f'--{flag} {getattr(self.sources, flag)}', reader.made_by(self._command(kind)))
+        if 'box' in self.readers:
             report_missing([one for one in ids if one not in self.sizes], len(ids), 'size',
-                           f'{sizes_place(self.sources.input_box_dir)} and {self.sources.input_json}',
-                           self.boxes.made_by(commands.FEATURES))
+                           f'{sizes_location(self.sources.input_box_dir or "")} and {self.sources.input_json}',
+                           self.readers['box'].made_by(commands.FEATURES))
 
     def arrays(self, image_id: int) -> dict[str, np.ndarray | None]:
         """{'features': (P, D), 'fc': (1, D), 'grids': (P, g*g), 'boxes': (P, 4) relative to the image}, float32,
@@ -113,33 +106,32 @@ class Regions:
 
         Raises `DataError` where an array cannot be read or does not fit the others or the settings.
         """
-        features, means = None, None
-        if self.features is not None:
-            features = self._features(image_id)
+        features = self._features(image_id) if 'att' in self.readers else None
+        mean = grids = boxes = None
         if 'fc' in self.needs:
-            means = features.mean(0, keepdims=True) if self.means is None else self._means(image_id)
+            mean = self._mean(image_id) if features is None or 'fc' in self.readers else \
+                features.mean(0, keepdims=True)
+        if 'grids' in self.needs:
+            grids = self._matching(features, *self._grids(image_id), image_id)
+        if 'boxes' in self.needs:
+            boxes = self._matching(features, *self._relative_boxes(image_id), image_id)
         if 'features' not in self.needs:
             features = None
-        elif self.sources.norm_img_feat:
+        elif features is not None and self.sources.norm_img_feat:
             features = unit_rows(features)
-        count = None if features is None else len(features)
-        return {'features': features, 'fc': means,
-                'grids': self._checked_grids(image_id, count) if 'grids' in self.needs else None,
-                'boxes': self._checked_boxes(image_id, count) if 'boxes' in self.needs else None}
+        return {'features': features, 'fc': mean, 'grids': grids, 'boxes': boxes}
 
     def boxes_and_grids(self, image_id: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Boxes (P, 4) relative to the image and grid vectors (P, g*g) of an image's regions, never scaled by
         `norm_box_feat`; None for what `open_boxes_and_grids` found no source of."""
-        boxes, grids = None, None
-        if self.boxes is not None or self.relative is not None:
-            boxes, grids = self._relative_boxes(image_id)[0], self._computed_grids(image_id)[0]
-        if self.grids is not None:
-            grids = self._stored_grids(image_id)[0]
-        return boxes, grids
+        has_boxes = 'box' in self.readers or 'rel' in self.readers
+        return (self._relative_boxes(image_id)[0] if has_boxes else None,
+                self._grids(image_id)[0] if has_boxes or 'grid' in self.readers else None)
 
     def _features(self, image_id: int) -> np.ndarray:
         """The features (P, D) of an image's regions, as they are on disk."""
-        features, where = self.features.read(image_id), self.features.where(image_id)
+        reader = self.readers['att']
+        features, where = reader.read(image_id), reader.where(image_id)
         if features.ndim not in (2, 3) or not features.size:
             raise DataError(f'{where}: an array of shape {features.shape} holds no regions; remove it and '
                             f'run again:\n{commands.FEATURES}')
@@ -147,9 +139,10 @@ class Regions:
         self._check_width(features, where)
         return features
 
-    def _means(self, image_id: int) -> np.ndarray:
+    def _mean(self, image_id: int) -> np.ndarray:
         """The mean feature (1, D) of an image, as it is on disk."""
-        mean, where = self.means.read(image_id), self.means.where(image_id)
+        reader = self.readers['fc']
+        mean, where = reader.read(image_id), reader.where(image_id)
         if mean.ndim != 1:
             raise DataError(f'{where}: an array of shape {mean.shape} is not one mean feature; remove it and '
                             f'run again:\n{commands.FEATURES}')
@@ -157,66 +150,58 @@ class Regions:
         return mean[None]
 
     def _check_width(self, features: np.ndarray, where: str) -> None:
-        """Refuse features (P, D) of another size than the model's."""
+        """Refuse features (P, D) of another width than the model's."""
         if features.shape[1] != self.sources.img_feat_size:
             raise DataError(f'{where}: features have {features.shape[1]} numbers, but --img_feat_size is '
                             f'{self.sources.img_feat_size}; give the folder of the features it was set for, '
                             f'or train with --img_feat_size {features.shape[1]}')
 
-    def _checked_grids(self, image_id: int, count: int) -> np.ndarray:
-        """The grid vectors of an image's `count` regions, stored or computed."""
-        grids, where = (self._computed_grids if self.grids is None else self._stored_grids)(image_id)
-        return self._fitting(grids, where, image_id, count)
-
-    def _checked_boxes(self, image_id: int, count: int) -> np.ndarray:
-        """The relative boxes of an image's `count` regions."""
-        return self._fitting(*self._relative_boxes(image_id), image_id, count)
-
-    def _fitting(self, rows: np.ndarray, where: str, image_id: int, count: int) -> np.ndarray:
+    def _matching(self, features: np.ndarray | None, rows: np.ndarray, where: str, image_id: int) -> np.ndarray:
         """Grid vectors or boxes, scaled where that is set; `DataError` unless there are as many as regions."""
-        if len(rows) != count:
-            raise DataError(f'{where} has {len(rows)} rows, {self.features.where(image_id)} has '
-                            f'{count} regions; they were not made from the same boxes; make both '
-                            f'again with:\n{commands.FEATURES}\n{self._areas_command()}')
+        regions = 0 if features is None else len(features)
+        if len(rows) != regions:
+            raise DataError(f'{where} has {len(rows)} rows, {self.readers["att"].where(image_id)} has '
+                            f'{regions} regions; they were not made from the same boxes; make both '
+                            f'again with:\n{commands.FEATURES}\n{self._command("grid")}')
         return unit_rows(rows) if self.sources.norm_box_feat else rows
 
-    def _stored_grids(self, image_id: int) -> tuple[np.ndarray, str]:
-        """The grid vectors of an image as they are on disk, and where that is."""
-        grids, where = self.grids.read(image_id), self.grids.where(image_id)
-        if grids.ndim != 2 or grids.shape[1] != self.side ** 2:
-            cells = self.side ** 2   # into another folder: prepro_areas.py does not mix grids in one
-            command = commands.AREAS.format(cells=cells).replace('_vec ', f'_vec_{cells} ')
+    def _grids(self, image_id: int) -> tuple[np.ndarray, str]:
+        """The grid vectors (P, g*g) of an image, stored or computed from its boxes, and where they come from."""
+        cells = self.sources.num_grids
+        if 'grid' not in self.readers:
+            boxes, size, where = self._boxes(image_id)
+            return grid_vectors(boxes, *size, round(cells ** 0.5)), where
+        reader = self.readers['grid']
+        grids, where = reader.read(image_id), reader.where(image_id)
+        if grids.ndim != 2 or grids.shape[1] != cells:
+            # Into another folder: prepro_areas.py does not mix grids in one.
+            command = self._command('grid').replace('_vec ', f'_vec_{cells} ')
             raise DataError(f'--input_grid_vec_dir: {where}: an array of shape {grids.shape} does not fit '
                             f'--num_grids {cells}; give the --num_grids it was made with, or make others, in a '
                             f'folder of their own, with:\n{command}')
         return grids, where
 
-    def _computed_grids(self, image_id: int) -> tuple[np.ndarray, str]:
-        """The grid vectors of an image, computed from its boxes, and where those are."""
-        boxes, size, where = self._boxes(image_id)
-        return grid_vectors(boxes, *size, self.side), where
-
     def _relative_boxes(self, image_id: int) -> tuple[np.ndarray, str]:
-        """The boxes of an image relative to it, and where they are."""
+        """The boxes (P, 4) of an image relative to it, and where they come from."""
         boxes, size, where = self._boxes(image_id)
         return relative_boxes(boxes, *size), where
 
     def _boxes(self, image_id: int) -> tuple[np.ndarray, tuple[float, float], str]:
         """The boxes (P, 4) of an image as they are on disk, the (width, height) they refer to, where they are."""
-        reader, size = (self.relative, (1.0, 1.0)) if self.relative is not None else \
-            (self.boxes, self.sizes[str(image_id)])
-        where = reader.where(image_id)
-        boxes = checked_boxes(reader.read(image_id), where)
+        is_relative = 'rel' in self.readers
+        reader = self.readers['rel' if is_relative else 'box']
+        boxes, where = reader.read(image_id), reader.where(image_id)
+        boxes = checked_boxes(boxes, where)
         low, high = float(boxes.min()), float(boxes.max())
-        if self.relative is not None and (low < -1e-3 or high > 1 + 1e-3):
+        if is_relative and (low < -1e-3 or high > 1 + 1e-3):
             raise DataError(f'{where}: boxes from {low:g} to {high:g} are not relative to the image; name '
                             f'boxes in pixels with --input_box_dir, or make relative ones with:\n'
                             f'{commands.RELATIVE}')
-        if self.boxes is not None and high <= 1:
+        if not is_relative and high <= 1:
             raise DataError(f'{where}: boxes from {low:g} to {high:g} are not pixels; name boxes relative to '
                             f'the image with --input_rel_box_dir, or make those in pixels with:\n'
                             f'{commands.FEATURES}')
-        return boxes, size, where
+        return boxes, (1.0, 1.0) if is_relative else self.sizes[str(image_id)], where
 
 
 def unit_rows(array: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from misc.cli import DataError, Progress
-from misc.dataset.features import SUFFIX, write_array
+from misc.dataset.array_files import SUFFIX, write_array
 from misc.dataset.grids import image_sizes
 from misc.dataset.recipe import recipe_path
 from misc.disk.files import write_json

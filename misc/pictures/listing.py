@@ -146,7 +146,7 @@ class SplitPictures:
         if not os.path.isdir(root):
             raise UsageError(f'--images_root: there is no folder {root}')
         self.paths: dict[str, str] = {}
-        for image in read_images(input_json, broken, captions=False):
+        for image in read_images(input_json, broken.add, captions=False):
             if image['file_path']:
                 self.paths[str(image['id'])] = os.path.join(root, image['file_path'])
             else:

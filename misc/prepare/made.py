@@ -96,7 +96,7 @@ def _agreed(output_dir: str, command: str, options: Mapping[str, Any], inputs: M
     output_flag = '--output_file' if files else '--output_dir'
     way_out = f'give another {output_flag}, or remove {" and ".join(filled)} to make everything again'
     old = _read_record(path, filled, command, options, way_out) if filled else {}
-    record = {'made_by': command, 'options': options, 'inputs': {}}
+    record: Record = {'made_by': command, 'options': options, 'inputs': {}}
     for flag, source in inputs.items():
         recorded = old.get('inputs', {}).get(flag, {})
         now, difference = source.compare(recorded)

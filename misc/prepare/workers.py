@@ -5,12 +5,12 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import traceback
 from argparse import ArgumentParser
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from multiprocessing.connection import Connection
-from multiprocessing.pool import ExceptionWithTraceback
 from typing import Any
 
 from misc.cli import DataError, Progress, number_in
@@ -108,7 +108,9 @@ class Workers:
             return
         size = min(CHUNK, max(1, len(items) // (4 * self.count)))
         chunks = enumerate(items[at:at + size] for at in range(0, len(items), size))
-        idle, working, arrived, due = list(self.pipes), {}, {}, 0
+        idle, due = list(self.pipes), 0
+        working: dict[Any, int] = {}          # pipe: the number of the chunk that its process works on
+        arrived: dict[int, list[Any]] = {}    # number of a chunk: its results
         while True:
             # A process gets a chunk only when its last results are here: neither end blocks the other.
             for pipe, (number, chunk) in zip(list(idle), chunks):
@@ -121,7 +123,8 @@ class Workers:
                 due += 1
             if not working:
                 return
-            for pipe in multiprocessing.connection.wait(list(working)):
+            ready: list[Any] = multiprocessing.connection.wait(list(working))
+            for pipe in ready:
                 arrived[working.pop(pipe)] = _received(pipe)
                 idle.append(pipe)
 
@@ -129,9 +132,9 @@ class Workers:
 def _received(pipe: Connection) -> list[Any]:
     """The results that a process sent; raises what its work raised."""
     with _noticing_death():
-        results, error = pipe.recv()
+        results, error, trace = pipe.recv()
     if error is not None:
-        raise error
+        raise error from RuntimeError(f'in a worker process:\n{trace}')
     return results
 
 
@@ -161,8 +164,8 @@ def _serve(work: Callable[[Any], Any], pipe: Connection, others: list[Connection
             pipe.send(_applied(work, chunk, parent))
 
 
-def _applied(work: Callable[[Any], Any], items: Sequence[Any], parent: int) -> tuple[list[Any] | None, Any]:
-    """(results, None), or (None, the exception that `work` raised)."""
+def _applied(work: Callable[[Any], Any], items: Sequence[Any], parent: int) -> tuple[list[Any], Any, str]:
+    """(results, None, ''), or ([], what `work` raised, its traceback)."""
     results = []
     try:
         for item in items:
@@ -170,5 +173,5 @@ def _applied(work: Callable[[Any], Any], items: Sequence[Any], parent: int) -> t
             if os.getppid() != parent:
                 os._exit(1)   # the command was killed: nobody reads the results, and it may be started again
     except Exception as error:
-        return None, ExceptionWithTraceback(error, error.__traceback__)
-    return results, None
+        return [], error, traceback.format_exc()
+    return results, None, ''

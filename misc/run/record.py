@@ -91,7 +91,7 @@ def digests_of(corpus, rows, table=None):
              'input_label_h5': digest(*(array.astype('<u4') for array in (
                  labels.labels, labels.start, labels.end)))}
     sample = sorted((corpus.ids[row] for row in rows), key=lambda image: zlib.crc32(str(image).encode()))[:SAMPLE]
-    for flag, reader in corpus.regions.readers().items():
+    for flag, reader in corpus.regions.readers_by_flag().items():
         sizes = corpus.regions.sizes if flag == 'input_box_dir' else {}
         arrays = {str(image): array_digest(reader, image, sizes.get(str(image), ())) for image in sample}
         found[flag] = {image: value for image, value in arrays.items() if value}

@@ -9,11 +9,11 @@ from typing import Any
 from misc import commands
 from misc.cli import DataError
 from misc.dataset.archive import find_archive
-from misc.dataset.features import Folder, Packed
+from misc.dataset.array_files import FolderReader
 from misc.dataset.grids import image_sizes
 from misc.dataset.karpathy import SOURCE
 from misc.dataset.labels import Labels, labels_file_problem
-from misc.dataset.packed import kinds_in
+from misc.dataset.packed import PackedReader, kinds_in
 from misc.disk.files import read_json
 from misc.setup.findings import MISSING, PARTLY, THERE, Finding, lacking
 
@@ -127,7 +127,7 @@ class DataFiles:
 
     def _listed(self, name: str, kind: str) -> set[str] | None:
         """The ids of the images whose array is in a folder; None without the folder."""
-        return Folder(self._path(name), kind).ids() if os.path.isdir(self._path(name)) else None
+        return FolderReader(self._path(name), kind).ids() if os.path.isdir(self._path(name)) else None
 
     def _is_whole(self, ids: set[str] | None) -> bool:
         """Whether there are any `ids`, and those of all images of cocotalk.json."""
@@ -156,7 +156,7 @@ class DataFiles:
         if not os.path.isfile(path):
             return {}
         try:
-            found = {kind: Packed(path, kind, 'data').ids() for kind in kinds_in(path)}
+            found = {kind: PackedReader(path, kind, 'data').ids() for kind in kinds_in(path)}
         except DataError:
             return {}
         if 'box' in found:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from misc.dataset.features import open_source, write_array
+from misc.dataset.array_files import write_array
+from misc.dataset.features import open_reader
 from misc.dataset.grids import checked_boxes, grid_vectors
-from misc.dataset.packed import write_packed
+from misc.dataset.packing import write_packed
 from scripts.benchmarking.made_up import Sizes, made_up_batch, model_options, region_counts
 from scripts.benchmarking.workload import Workload
 
@@ -51,8 +52,8 @@ class Reading(Workload):
                 write_array(self.path(kind), image_id, kind, array)
         write_packed(self.path('packed.h5'), arrays)
         for kind in arrays:
-            self.sources['stored', kind] = open_source(self.path(kind), kind, '')
-            self.sources['packed', kind] = open_source(self.path('packed.h5'), kind, '')
+            self.sources['stored', kind] = open_reader(self.path(kind), kind, '')
+            self.sources['packed', kind] = open_reader(self.path('packed.h5'), kind, '')
         self.facts.update(images=len(counts), bytes=features.nbytes, stored=sum(
             os.path.getsize(self.sources['stored', 'att'].where(i)) for i in self.order))
         self.shares.update(self.rounds)

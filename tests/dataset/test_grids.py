@@ -5,7 +5,7 @@ import pytest
 
 from misc.cli import DataError
 from misc.dataset.grids import checked_boxes, extent, grid_vectors, image_sizes, relative_boxes
-from misc.dataset.packed import write_packed
+from misc.dataset.packing import write_packed
 from misc.disk.files import write_json
 from tests import naive
 

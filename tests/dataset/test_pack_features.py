@@ -15,9 +15,11 @@ import pytest
 import prepro_areas
 import train
 from misc.cli import DataError
-from misc.dataset import packed
-from misc.dataset.features import Folder, open_source, packed_sizes
-from misc.dataset.packed import Writer
+from misc.dataset import packing
+from misc.dataset.array_files import FolderReader
+from misc.dataset.features import open_reader
+from misc.dataset.packed import packed_sizes
+from misc.dataset.packing import PackedWriter
 from misc.prepare.made import claimed
 from misc.run import checkpoint
 from scripts import pack_features, prepro_bbox_relative_coords
@@ -49,12 +51,12 @@ def pack(run_script, root, *kinds, **more):
 
 
 def ids_in(root, kind='att'):
-    return sorted(map(int, open_source(str(root / 'all.h5'), kind, '').ids()))
+    return sorted(map(int, open_reader(str(root / 'all.h5'), kind, '').ids()))
 
 
 def same_arrays(root, kind, dtype=np.float32):
     """Whether the packed file holds the arrays of a folder, shapes and types included."""
-    folder, file = (open_source(str(root / name), kind, '') for name in (FOLDERS[kind], 'all.h5'))
+    folder, file = (open_reader(str(root / name), kind, '') for name in (FOLDERS[kind], 'all.h5'))
     pairs = [(folder.read(image_id), file.read(image_id)) for image_id in folder.ids()]
     return folder.ids() == file.ids() and all(
         found.dtype == np.float32 and found.shape == expected.shape
@@ -128,7 +130,7 @@ def test_scripts_take_boxes_and_sizes_from_a_packed_file(run_script, root, scrip
 def killed_at(write, arguments):
     """Run the script in a process that is killed half through its `write`-th write."""
     def work():
-        plain, written = packed._write_all, []
+        plain, written = packing._write_all, []
 
         def dying(file, array):
             written.append(file)
@@ -136,7 +138,7 @@ def killed_at(write, arguments):
                 file.write(memoryview(array).cast('B')[:array.nbytes // 2])
                 os.kill(os.getpid(), signal.SIGKILL)
             plain(file, array)
-        packed._write_all = dying
+        packing._write_all = dying
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         arguments()
     process = multiprocessing.get_context('fork').Process(target=work)
@@ -151,7 +153,7 @@ def test_a_packing_that_was_killed_goes_on_and_ends_in_the_same_bytes(run_script
     assert killed_at(write, lambda: pack(run_script, root)) == -signal.SIGKILL
     assert not (root / 'all.h5').exists()
     (root / 'all.h5.partial' / 'all.h5.9.part').write_bytes(b'half')
-    states = Writer(str(root / 'all.h5.partial' / 'all.h5')).state
+    states = PackedWriter(str(root / 'all.h5.partial' / 'all.h5')).state
     stored, compared = [], []
 
     def count(name, images):
@@ -249,7 +251,7 @@ def test_folders_that_have_grown_are_packed_on_from_the_file_as_it_is(run_script
     assert status == 1 and 'came after packing had begun: 114\n' in said and len(ids_in(root)) == 14
     assert 'the size of 13 of 14 images is not known' in said
     arrive(115)
-    read, plain, describe = [], Folder.read, pack_features.describe
+    read, plain, describe = [], FolderReader.read, pack_features.describe
 
     def reading(folder, image_id):
         read.append(image_id)
@@ -259,7 +261,7 @@ def test_folders_that_have_grown_are_packed_on_from_the_file_as_it_is(run_script
         found = describe(image_id, source)
         read.clear()
         return found
-    monkeypatch.setattr(Folder, 'read', reading)
+    monkeypatch.setattr(FolderReader, 'read', reading)
     monkeypatch.setattr(pack_features, 'describe', describing)
     status, said = pack(run_script, root)
     assert status == 0 and 'the size of 15 of 16' in said and set(read) == {'114', '115'}
@@ -277,7 +279,7 @@ def test_float16_rounds_features_alone_and_names_what_is_beyond_it(run_script, r
     for kind in FOLDERS:
         assert same_arrays(root, kind, np.float16 if kind in ('att', 'fc') else np.float32)
     exact = np.load(root / 'att' / '100.npz')['feat']
-    found = open_source(str(root / 'all.h5'), 'att', '').read(100)
+    found = open_reader(str(root / 'all.h5'), 'att', '').read(100)
     assert 0 < np.abs(found / exact - 1).max() < 2 ** -11
     assert pack(run_script, root, dtype='float16', verify=1)[0] == 0
     features(root, 102, np.full((2, tiny.SIZE), 7e4))
@@ -289,7 +291,7 @@ def test_verify_names_what_differs_and_writes_nothing(run_script, root):
     assert pack(run_script, root, verify=1)[0] == 1
     pack(run_script, root)
     assert pack(run_script, root, verify=1)[0] == 0
-    place = open_source(str(root / 'all.h5'), 'att', '').byte('104')
+    place = open_reader(str(root / 'all.h5'), 'att', '').byte('104')
     with open(root / 'all.h5', 'r+b') as file:
         file.seek(place)
         file.write(b'\x00\x00\x80\x3f')
@@ -310,14 +312,14 @@ def test_verify_names_what_differs_and_writes_nothing(run_script, root):
 
 def test_a_file_that_is_cut_off_or_full_disks_are_named(run_script, root, monkeypatch):
     pack(run_script, root)
-    read = open_source(str(root / 'all.h5'), 'grid', 'flag')
+    read = open_reader(str(root / 'all.h5'), 'grid', 'flag')
     os.truncate(root / 'all.h5', read.byte('110'))
     assert (read.read(109) == np.load(root / 'vec' / '109.npy')).all()
     with pytest.raises(DataError, match=r'all.h5 \(grid of 110\) .*ends before it'):
         read.read(110)
     with pytest.raises(DataError, match='--flag: .*all.h5 is not a whole packed HDF5 file .*truncated'):
-        open_source(str(root / 'all.h5'), 'grid', 'flag')
-    monkeypatch.setattr(packed.shutil, 'disk_usage', lambda _: namedtuple('Usage', 'free')(1000))
+        open_reader(str(root / 'all.h5'), 'grid', 'flag')
+    monkeypatch.setattr(packing.shutil, 'disk_usage', lambda _: namedtuple('Usage', 'free')(1000))
     status, said = pack(run_script, root, output_file=root / 'other.h5')
     assert status == 1 and 'its disk has 0.0 GB left' in said
     assert not (root / 'other.h5.partial').exists()
@@ -356,7 +358,7 @@ def test_sizes_without_boxes_are_no_input(run_script, root):
 
 def test_threads_that_read_the_same_file_get_their_own_images(run_script, root):
     pack(run_script, root)
-    source = open_source(str(root / 'all.h5'), 'att', '')
+    source = open_reader(str(root / 'all.h5'), 'att', '')
     expected = {image_id: source.read(image_id).sum() for image_id in source.ids()}
     with ThreadPoolExecutor(4) as pool:
         for image_id, array in zip(list(expected) * 50, pool.map(source.read, list(expected) * 50)):

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from misc.cli import DataError
-from misc.dataset import features
+from misc.dataset import array_files
 from misc.dataset.labels import Labels
 from misc.disk import pickles, tensors
 from misc.pictures import cnn
@@ -308,9 +308,9 @@ def bomb(path, shape, real):
     ids=['terabytes said', 'more than a number', 'gigabytes said', 'gigabytes held'])
 def test_a_decompression_bomb_of_features_is_refused(tmp_path, monkeypatch, shape, real):
     bomb(tmp_path / '7.npz', shape, real)
-    monkeypatch.setattr(features, 'LARGEST', 256 << 20)
+    monkeypatch.setattr(array_files, 'LARGEST', 256 << 20)
     with refused('7.npz', tmp_path, monkeypatch):
-        features.read_array(str(tmp_path / '7.npz'))
+        array_files.read_array(str(tmp_path / '7.npz'))
 
 
 @pytest.mark.parametrize('name', ['7.npz', '7.npy'])
@@ -325,7 +325,7 @@ def test_arrays_of_objects_and_headers_with_code_are_refused(tmp_path, monkeypat
     else:
         (tmp_path / name).write_bytes(content)
     with refused(name, tmp_path, monkeypatch):
-        features.read_array(str(tmp_path / name))
+        array_files.read_array(str(tmp_path / name))
 
 
 def test_member_names_in_an_archive_of_features_write_nothing(tmp_path):
@@ -333,7 +333,7 @@ def test_member_names_in_an_archive_of_features_write_nothing(tmp_path):
     with zipfile.ZipFile(tmp_path / '7.npz', 'a') as archive:
         archive.writestr('../../canary', b'x')
         archive.writestr('/tmp/canary.npy', b'x')
-    assert features.read_array(str(tmp_path / '7.npz')).shape == (2, 3)
+    assert array_files.read_array(str(tmp_path / '7.npz')).shape == (2, 3)
     assert os.listdir(tmp_path) == ['7.npz']
 
 

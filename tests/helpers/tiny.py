@@ -14,7 +14,7 @@ SIZE, SIDE = 12, 3
 
 def write_corpus(root, seed=0):
     """Write labels, features, their means, boxes and grid vectors of 16 images under `root`; returns it."""
-    from misc.dataset.features import write_array
+    from misc.dataset.array_files import write_array
     from misc.dataset.grids import grid_vectors
     from misc.disk import pickles
     random = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from misc.cli import DataError
-from misc.dataset.features import read_array
+from misc.dataset.array_files import read_array
 from misc.dataset.grids import grid_vectors
 from misc.dataset.networks import DETECTOR
 from misc.dataset.recipe import DEFAULTS, read_recipe, recipe_path

@@ -13,7 +13,7 @@ from PIL import Image
 import eval as evaluation
 import train
 from misc.cli import DataError, UsageError
-from misc.dataset.features import Folder
+from misc.dataset.array_files import FolderReader
 from misc.dataset.recipe import read_recipe
 from misc.pictures.finder import Finder
 from misc.run import checkpoint
@@ -159,7 +159,7 @@ def test_regions_are_kept_in_regions_dir_and_found_once(own, tmp_path, monkeypat
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL   # what tidies up is not there for ever
     flags = ('--regions_dir', tmp_path / 'kept' / 'mine')
     assert caption(own / 'run', tmp_path / 'pictures', *flags)[1] == first and sum(seen) == 8
-    assert Folder(tmp_path / 'kept' / 'mine_att', 'att').ids() == {'1', '2', '3', '4'}
+    assert FolderReader(tmp_path / 'kept' / 'mine_att', 'att').ids() == {'1', '2', '3', '4'}
     photo(1).save(tmp_path / 'pictures' / 'aaa.png')
     later = caption(own / 'run', tmp_path / 'pictures', *flags)[1]
     # The new one is in a batch with two of its size, as it would have been from the start.

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 import prepro_areas
-from misc.dataset.features import open_source, read_array
+from misc.dataset.array_files import read_array
+from misc.dataset.features import open_reader
 from misc.dataset.grids import grid_vectors, relative_boxes
-from misc.dataset.packed import write_packed
+from misc.dataset.packing import write_packed
 from misc.disk import locks
 from scripts import make_bu_data, pack_features, prepro_bbox_relative_coords, prepro_labels, prepro_ngrams
 from tests.helpers.preparing import line, random_line, record, write_split
@@ -191,7 +192,7 @@ def areas(run_script, boxes, **flags):
 
 def test_grid_vectors_are_equal_from_a_folder_a_packed_file_and_on_the_fly(run_script, boxes, tmp_path):
     assert areas(run_script, boxes, num_workers=2, num_grids=49)[0] == 0
-    source = open_source(str(boxes), 'box', 'input_dir')
+    source = open_reader(str(boxes), 'box', 'input_dir')
     arrays = {image_id: source.read(image_id) for image_id in source.ids()}
     write_packed(tmp_path / 'box.h5', {'box': arrays}, dict.fromkeys(arrays, (500, 375)))
     (tmp_path / 'box_sizes.json').unlink()      # the packed file has them

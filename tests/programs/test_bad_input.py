@@ -15,7 +15,8 @@ import torch
 import eval as evaluation
 import train
 from misc.cli import DataError
-from misc.dataset.features import open_source, read_array, read_shape
+from misc.dataset.array_files import read_array, read_shape
+from misc.dataset.features import open_reader
 from misc.dataset.labels import Labels
 from misc.pictures.images import read_rgb, read_upright
 from misc.run import checkpoint
@@ -310,7 +311,7 @@ def test_what_a_stranger_hid_in_a_file_is_not_run(root, name, program, flags, pa
 
 def read_packed(path):
     """Read all of a packed file."""
-    source = open_source(path, 'att', 'input_img_feat_dir')
+    source = open_reader(path, 'att', 'input_img_feat_dir')
     return [source.read(image_id) for image_id in source.ids()]
 
 

@@ -159,19 +159,18 @@ def test_relation_transformer_captions_alike_from_pixel_and_relative_boxes(train
 
 
 @pytest.mark.parametrize('needs, opened', [
-    (('fc',), {'features'}), (('features', 'fc'), {'features'}), (('features',), {'features'}),
-    (('features', 'grids'), {'features', 'grids'}), (('features', 'boxes'), {'features', 'boxes'})])
+    (('fc',), {'att'}), (('features', 'fc'), {'att'}), (('features',), {'att'}),
+    (('features', 'grids'), {'att', 'grid'}), (('features', 'boxes'), {'att', 'box'})])
 def test_only_the_sources_that_a_model_needs_are_opened(trained, needs, opened):
     corpus, _ = trained
     options, _ = opts.parse(opts.train_parser(), [str(flag) for flag in tiny.train_flags(
         corpus, 'run', '--input_box_dir', corpus / 'box', '--norm_img_feat', 1)])
     data = Corpus(opts.sources(options))
     data.open_for(needs)
-    sources = ('features', 'means', 'grids', 'boxes', 'relative')
-    assert {name for name in sources if getattr(data.regions, name)} == opened
+    assert data.regions.readers.keys() == opened
     arrays = types.SimpleNamespace(**data.arrays(0))
     assert {name for name, array in vars(arrays).items() if array is not None} == set(needs)
-    regions = torch.from_numpy(data.regions.features.read(data.ids[0]))
+    regions = torch.from_numpy(data.regions.readers['att'].read(data.ids[0]))
     if 'fc' in needs:  # of the regions as they are on disk, as stored ones are
         assert torch.allclose(torch.from_numpy(arrays.fc[0]), regions.mean(0))
     if 'features' in needs:

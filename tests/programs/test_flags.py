@@ -15,9 +15,10 @@ import opts
 import train
 from misc import machine
 from misc.cli import UsageError
+from misc.dataset.array_files import write_array
 from misc.dataset.corpus import Corpus
-from misc.dataset.features import open_source, write_array
-from misc.dataset.packed import write_packed
+from misc.dataset.features import open_reader
+from misc.dataset.packing import write_packed
 from misc.disk import filesets
 from misc.run import checkpoint
 from misc.scoring import metrics
@@ -152,13 +153,13 @@ def write_variants(corpus):
     (corpus / 'other.json').write_text(json.dumps(content))
     for name, kind in (('att', 'att'), ('fc', 'fc'), ('vec', 'grid'), ('box', 'box'), ('rel', 'box')):
         (corpus / f'half_{name}').mkdir()
-        source = open_source(str(corpus / name), kind, name)
+        source = open_reader(str(corpus / name), kind, name)
         for image_id in source.ids():
             write_array(corpus / f'half_{name}', image_id, kind, source.read(image_id) ** 2 / 2)
     (corpus / 'half_box_sizes.json').write_text(json.dumps({
         name: [1600, 1600] for name in json.loads((corpus / 'box_sizes.json').read_text())}))
     (corpus / 'short_att').mkdir()
-    source = open_source(str(corpus / 'att'), 'att', 'att')
+    source = open_reader(str(corpus / 'att'), 'att', 'att')
     for image_id in source.ids():
         write_array(corpus / 'short_att', image_id, 'att', source.read(image_id)[:, :7])
     return corpus
@@ -220,7 +221,7 @@ def test_the_flag_makes_another_model_of_its_family(runs, flag):
 
 
 def test_mean_features_are_those_of_the_folder_or_of_the_regions(runs, corpus):
-    packed, source = corpus / 'fc.h5', open_source(str(corpus / 'fc'), 'fc', 'fc')
+    packed, source = corpus / 'fc.h5', open_reader(str(corpus / 'fc'), 'fc', 'fc')
     write_packed(packed, {'fc': {image_id: source.read(image_id) for image_id in source.ids()}})
     for base in (SHOW_TELL, SHOW_ATTEND, TOPDOWN):
         computed = runs(*base).weights
@@ -281,7 +282,7 @@ def test_each_optimiser_learns_in_its_own_way_and_takes_its_settings(runs):
     ('input_img_feat_dir', 'att', 'att'), ('input_grid_vec_dir', 'grid', 'vec'),
     ('input_box_dir', 'box', 'box'), ('input_rel_box_dir', 'rel', 'rel')])
 def test_a_packed_file_serves_as_its_folder_does(runs, corpus, flag, kind, folder):
-    source = open_source(str(corpus / folder), kind, flag)
+    source = open_reader(str(corpus / folder), kind, flag)
     packed = corpus / f'{folder}.h5'
     write_packed(packed, {kind: {image_id: source.read(image_id) for image_id in source.ids()}})
     base = NO_GRIDS if kind == 'box' else ()

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import train
-from misc.dataset.features import open_source
-from misc.dataset.packed import write_packed
+from misc.dataset.features import open_reader
+from misc.dataset.packing import write_packed
 from misc.disk import pickles
 from misc.run import checkpoint
 from misc.scoring import java
@@ -31,7 +31,7 @@ WAYS = {
 def root(tmp_path_factory):
     root = tiny.write_corpus(tmp_path_factory.mktemp('corpus') / 'root')
     for folder, kind in KINDS.items():
-        source = open_source(str(root / folder), kind, '')
+        source = open_reader(str(root / folder), kind, '')
         write_packed(root / f'{folder}.h5', {kind: {image: source.read(image) for image in source.ids()}})
     return root
 

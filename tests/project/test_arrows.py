@@ -47,7 +47,7 @@ BENCHMARK = {'scripts.benchmarking', 'tests.naive'}
 # Library: the files that may import it.  HDF5 is read and written in these alone.
 LIBRARIES = {
     'pycocoevalcap': {'misc/scoring/metrics.py'},
-    'h5py': {'misc/disk/hdf5.py', 'misc/dataset/packed.py', 'scripts/prepro_labels.py'},
+    'h5py': {'misc/disk/hdf5.py', 'misc/dataset/packing.py', 'scripts/prepro_labels.py'},
 }
 # What may stand in a module besides imports, definitions, constants and the call of its main.
 SHORT_SPINNING = "os.environ.setdefault('GOMP_SPINCOUNT', '2000')"

@@ -15,8 +15,8 @@ import torch
 
 import train
 from misc.cli import DataError
-from misc.dataset.features import open_source
-from misc.dataset.packed import write_packed
+from misc.dataset.features import open_reader
+from misc.dataset.packing import write_packed
 from misc.disk import pickles
 from misc.run import checkpoint
 from misc.run import record as run_record
@@ -103,7 +103,7 @@ def test_every_start_is_on_record_and_a_change_of_code_or_library_is_said(root, 
 
 
 def test_nothing_is_said_of_the_same_data_wherever_and_in_whatever_files_they_are(root, capsys):
-    source = open_source(str(root / 'att'), 'att', '')
+    source = open_reader(str(root / 'att'), 'att', '')
     write_packed(root / 'att.h5', {'att': {image: source.read(image) for image in source.ids()}})
     os.rename(root / 'vec', root / 'places')
     for path in root.rglob('*'):
@@ -228,7 +228,7 @@ def test_the_cost_does_not_grow_with_the_images():
     class Corpus:
         images = [{'id': image, 'split': 'train'} for image in range(5000)]
         ids, vocabulary, labels = range(5000), {}, None
-        regions = types.SimpleNamespace(readers=lambda: {'input_img_feat_dir': Source()})
+        regions = types.SimpleNamespace(readers_by_flag=lambda: {'input_img_feat_dir': Source()}, sizes={})
 
     class Source:
         def read(self, image):

@@ -10,7 +10,7 @@ import h5py
 import pytest
 import torch
 
-from misc.dataset.packed import write_packed
+from misc.dataset.packing import write_packed
 from misc.disk import filesets
 from misc.run import checkpoint
 from misc.setup import data_files, environment
@@ -92,8 +92,8 @@ def test_what_training_needs_depends_on_what_else_is_there(data, removed, lacks)
 
 
 def test_a_complete_packed_file_replaces_the_folders(data):
-    from misc.dataset.features import Folder
-    arrays = {kind: {str(image_id): Folder(data / f'cocobu_{kind}', kind).read(image_id) for image_id in IDS}
+    from misc.dataset.array_files import FolderReader
+    arrays = {kind: {str(image_id): FolderReader(data / f'cocobu_{kind}', kind).read(image_id) for image_id in IDS}
               for kind in ('att', 'box')}
     for kind in ('att', 'box'):
         shutil.rmtree(data / f'cocobu_{kind}')

@@ -22,10 +22,12 @@ import prepro_areas
 import train
 from misc.cli import DataError
 from misc.dataset import recipe
+from misc.dataset.array_files import read_array, read_shape
 from misc.dataset.corpus import Corpus
-from misc.dataset.features import open_boxes, packed_sizes, read_array, read_shape
+from misc.dataset.features import open_boxes
 from misc.dataset.grids import checked_boxes, image_sizes
 from misc.dataset.karpathy import read_images
+from misc.dataset.packed import packed_sizes
 from misc.pictures import cnn, coco_list, images, listing
 from misc.prepare import made
 from misc.prepare.broken import Broken
@@ -111,7 +113,8 @@ def packed_features(path):
     whole = corpus('--input_img_feat_dir', path)
     whole.open_for(('features',))
     whole.check_files(whole.rows('all'))
-    return {image_id: whole.regions.features.read(image_id) for image_id in whole.regions.features.ids()}
+    reader = whole.regions.readers['att']
+    return {image_id: reader.read(image_id) for image_id in reader.ids()}
 
 
 def packed_boxes(path):
@@ -148,7 +151,7 @@ def plain_talk(path):
 
 def split_images(path):
     broken = Broken()
-    found = read_images(str(path), broken)
+    found = read_images(str(path), broken.add)
     if not all(str(path) in message for message in broken.messages):
         raise AssertionError(f'a message without the file: {broken.messages}')
     return [(image['id'], image['split'], [sentence['tokens'] for sentence in image['sentences']])
@@ -248,7 +251,7 @@ def areas_record(path):
     folder, ids = str(HERE / 'made' / 'vec'), {'100'}
     source = made.Sample(ids, lambda item: {'boxes': 'a' * 24, 'size': [10.0, 20.0]} if item == '100' else None)
     with made.claimed(folder, 'prepro_areas.py', {'num_grids': 9}, {'input_dir': source}, [folder]) as record:
-        prepro_areas.todo_list(ids, {'100': (10.0, 20.0)}, folder, record, 'box')
+        prepro_areas.images_to_do(ids, {'100': (10.0, 20.0)}, folder, record, 'box')
     return {name: record[name] for name in ('made_by', 'options')}
 
 

@@ -16,8 +16,8 @@ import h5py
 import torch
 
 import train
-from misc.dataset.features import open_source
-from misc.dataset.packed import write_packed
+from misc.dataset.features import open_reader
+from misc.dataset.packing import write_packed
 from misc.disk import pickles
 from misc.prepare import made
 from tests.helpers import legacy_code, networks, preparing, tiny
@@ -62,7 +62,7 @@ def made_up_clock() -> Iterator[None]:
 
 def write_packed_files(root: pathlib.Path) -> None:
     """Features and boxes in a packed file; features in one with compressed chunks."""
-    arrays = {kind: {image_id: open_source(str(root / folder), kind, '').read(image_id)
+    arrays = {kind: {image_id: open_reader(str(root / folder), kind, '').read(image_id)
                      for image_id in map(str, IDS)} for kind, folder in (('att', 'att'), ('box', 'box'))}
     sizes = json.loads((root / 'box_sizes.json').read_text())
     write_packed(root / 'packed.h5', arrays, sizes)
