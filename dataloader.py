@@ -67,6 +67,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.counts)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the arrays are."""
+        return next(getattr(self, name).device for name in ARRAYS if getattr(self, name) is not None)
+
     def to(self, device: torch.device) -> 'Batch':
         """The batch with its arrays on `device`; from pinned memory the copy is asynchronous."""
         return self._with(lambda array: array.to(device, non_blocking=True))
@@ -221,6 +226,11 @@ class TrainBatches:
     def epoch_is_over(self) -> bool:
         """Whether the last batch was the last one of its epoch."""
         return self.position == self.images
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch that the next batch belongs to."""
+        return self.epoch + self.epoch_is_over
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs to continue with the same batches: plain values and one array."""

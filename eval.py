@@ -33,7 +33,7 @@ from misc.page.thumbnails import as_seen
 from misc.pictures.image_folder import ImageFolder
 from misc.pictures.images import read_rgb
 from misc.pictures.recipes import RecipeFlags, warn_of_other_recipe
-from misc.run.checkpoint import Run
+from misc.run.folder import Run
 from misc.scoring.references import ImageId
 from misc.scoring.results import image_rows, write_results, write_vis
 from misc.scoring.scores import score_table

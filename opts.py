@@ -3,11 +3,12 @@
 import argparse
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from misc.cli import DataError, Parser, UsageError, boolean, number_in, perfect_square
+from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, perfect_square
 from misc.dataset.sources import Sources
+from misc.training.schedule import Plan, Schedule
 
 Options = argparse.Namespace  # of train.py or eval.py; never changed after it is made, see `replaced`
 
@@ -486,6 +487,62 @@ def parse(parser, arguments=None):
 def sources(options: Options) -> Sources:
     """The files of the data set that `options` name, and how they are read."""
     return Sources(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Sources)})
+
+
+def schedule(options: Options) -> Schedule:
+    """The learning rates and the probabilities of scheduled sampling."""
+    return Schedule(
+        learning_rate=options.learning_rate, decay_start=options.learning_rate_decay_start,
+        decay_every=options.learning_rate_decay_every, decay_rate=options.learning_rate_decay_rate,
+        noam=options.noamopt, noam_warmup=options.noamopt_warmup, noam_factor=options.noamopt_factor,
+        size=options.input_encoding_size, reduce_on_plateau=options.reduce_on_plateau,
+        sampling_start=options.scheduled_sampling_start,
+        sampling_every=options.scheduled_sampling_increase_every,
+        sampling_increase=options.scheduled_sampling_increase_prob,
+        sampling_max=options.scheduled_sampling_max_prob)
+
+
+def plan(options: Options) -> Plan:
+    """How long a run trains, and when it logs, saves and validates."""
+    return Plan(options.max_epochs, options.accumulate, options.losses_log_every, options.save_checkpoint_every,
+                options.perform_validation_every, options.language_eval)
+
+
+def has_self_critical_epochs(options: Options) -> bool:
+    """Whether self-critical training starts before the last epoch."""
+    return options.self_critical_after >= 0 and (
+        options.max_epochs < 0 or options.self_critical_after < options.max_epochs)
+
+
+def optimiser(options: Options, parameters: Iterable[Any]) -> Any:
+    """The optimiser of the model's `parameters`; `--noamopt` brings its own settings."""
+    from misc.training.optim import NOAM_BETAS, NOAM_EPSILON, build_optimiser
+    kind, betas, epsilon = ('adam', NOAM_BETAS, NOAM_EPSILON) if options.noamopt else (
+        options.optim, (options.optim_alpha, options.optim_beta), options.optim_epsilon)
+    return build_optimiser(parameters, kind, *betas, epsilon=epsilon, weight_decay=options.weight_decay)
+
+
+def completed(options: Options, given: set[str], saved_options: Mapping[str, Any] | None, infos_path: str | None,
+              stays: bool, processes: int) -> Options:
+    """A copy of `options` with those that a run to resume brings, `saved_options` of `infos_path`, and all checked.
+
+    `stays`: whether the run goes on in its own folder; `processes`: how many train.
+    """
+    if saved_options is not None and infos_path is not None:
+        options = with_model_options(options, given, saved_options, infos_path)
+        options, rates = with_dropout_rates(options, given, saved_options, infos_path)
+        if rates:
+            listed = ', '.join(f'{name} {rate}' for name, rate in rates.items())
+            note(f'note: {listed}, as in the legacy checkpoint; give the flags to change that')
+        # The best model so far lies in the old folder, so it is the best of this run only if that is the same.
+        options = replaced(options, load_best_score=options.load_best_score and stays)
+    options = checked_model(options, given, infos_path)
+    check_scheduled_sampling(options)
+    check_batch_norm(options, processes)
+    unused_flags = unused(options, given)
+    if unused_flags:
+        note(f'note: --caption_model {options.caption_model} makes no use of --{", --".join(unused_flags)}')
+    return options
 
 
 def with_model_options(options: Options, given: set[str], saved_options: Mapping[str, Any],

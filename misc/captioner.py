@@ -20,8 +20,8 @@ from misc.dataset.corpus import Corpus
 from misc.evaluation.captioning import Caption, caption_images
 from misc.machine import memory_errors, pick_device
 from misc.pictures.recipes import RecipeFlags, recipe_for_models
-from misc.run import checkpoint
-from misc.run.checkpoint import Run
+from misc.run import folder as run_folder
+from misc.run.folder import Run
 from models.ensemble import Ensemble
 
 # The options of eval.py that `load` takes.
@@ -184,7 +184,7 @@ def read_runs(model_paths: Sequence[str], infos_paths: Sequence[str], longest: i
     if len(model_paths) != len(infos_paths):
         raise UsageError(f'--model names {len(model_paths)} files and --infos_path {len(infos_paths)}; give one '
                          'infos file for each model, in the same order')
-    runs = [checkpoint.read_run(*paths, longest) for paths in zip(model_paths, infos_paths)]
+    runs = [run_folder.read_run(*paths, longest) for paths in zip(model_paths, infos_paths)]
     first = runs[0].infos
     for run in runs:
         if run.infos['vocab'] != first['vocab'] or run.infos['opt']['seq_length'] != first['opt']['seq_length']:
@@ -201,7 +201,7 @@ def build_model(members: Sequence[opts.Options], runs: Sequence[Run], device: to
     networks = []
     for options, run in zip(members, runs):
         networks.append(models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length']))
-        checkpoint.take_weights(networks[-1], run)
+        run_folder.load_run_weights(networks[-1], run)
         run.weights = None  # as large as the model
     return (networks[0] if len(networks) == 1 else Ensemble(networks)).to(device)
 
@@ -214,13 +214,13 @@ def model_files(folder: Path) -> tuple[str, str]:
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
         raise DataError(f'there is no folder {folder}')
-    last, best = checkpoint.infos_files(folder)
-    is_best = bool(best) and os.path.exists(checkpoint.find_model(folder, is_best=True))
+    last, best = run_folder.infos_files(folder)
+    is_best = bool(best) and os.path.exists(run_folder.find_model(folder, is_best=True))
     found = best if is_best else last
     if len(found) != 1:
         raise DataError(f'{folder} holds {", ".join(found) or "no infos file"}; name the files of one run with '
                         'model= and infos=')
-    return checkpoint.find_model(folder, is_best), os.path.join(folder, found[0])
+    return run_folder.find_model(folder, is_best), os.path.join(folder, found[0])
 
 
 def as_list(values: Any) -> list[Any]:

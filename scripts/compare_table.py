@@ -11,7 +11,7 @@ from misc.cli import DataError, Parser, run_command
 from misc.compare.curves import PALETTE
 from misc.compare.plots import picture_name, write_picture
 from misc.demo.results import read_rows
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 
 RUN = re.compile(r'compare_(\w+?)_(\d+)(_rl)?_test$')
 SPEED = re.compile(r'of (\d+) images\): loss .* ([\d.]+) images/s')
@@ -62,7 +62,7 @@ def mean_text(values: Sequence[float]) -> str:
 
 def parameters(path: str) -> int:
     """The number of parameters in a model.pth."""
-    return sum(tensor.numel() for tensor in checkpoint.read_tensors(path).values())
+    return sum(tensor.numel() for tensor in run_folder.read_tensors(path).values())
 
 
 def epoch_seconds(path: str) -> dict[str, float]:

@@ -11,7 +11,8 @@ import opts
 from misc.cli import DataError, Parser, UsageError, note, number_in, run_command
 from misc.disk import filesets
 from misc.disk.files import TEMPORARY
-from misc.run import checkpoint, legacy
+from misc.run import folder as run_folder
+from misc.run import legacy
 from misc.training.optim import build_optimiser
 
 DESCRIPTION = """\
@@ -52,7 +53,7 @@ def main():
         raise UsageError(f'--output_dir {options.output_dir} is not empty; name another folder')
     with filesets.only_writer(options.output_dir):
         filesets.save_set(options.output_dir, files)
-    names = 'model.pth', checkpoint.infos_name(options.id)
+    names = 'model.pth', run_folder.infos_name(options.id)
     paths = [os.path.join(options.output_dir, name) for name in names]
     print(f'wrote {options.output_dir}; evaluate with --model {paths[0]} --infos_path {paths[1]}')
 
@@ -74,14 +75,14 @@ def is_free(folder, files):
 def old_runs(options):
     """The last model's `Run`, and the best model's where the folder has both."""
     if options.model:
-        return checkpoint.read_run(options.model, options.infos_path, options.seq_length), None
+        return run_folder.read_run(options.model, options.infos_path, options.seq_length), None
     folder = options.input_dir
-    run = checkpoint.find_run(folder, longest=options.seq_length, flag='--input_dir')
-    best = [os.path.join(folder, name) for name in checkpoint.infos_files(folder)[1]]
-    model = checkpoint.find_model(folder, is_best=True)
+    run = run_folder.find_run(folder, longest=options.seq_length, flag='--input_dir')
+    best = [os.path.join(folder, name) for name in run_folder.infos_files(folder)[1]]
+    model = run_folder.find_model(folder, is_best=True)
     if len(best) != 1 or best[0] == run.infos_path or not os.path.exists(model):
         return run, None
-    return run, checkpoint.read_run(model, best[0], options.seq_length)
+    return run, run_folder.read_run(model, best[0], options.seq_length)
 
 
 def converted(run, run_id, is_best=False):
@@ -91,24 +92,24 @@ def converted(run, run_id, is_best=False):
     options, _ = opts.parse(opts.train_parser(), [])
     options = opts.with_model_options(options, set(), run.infos['opt'], run.infos_path)
     model = models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
-    checkpoint.take_weights(model, run)
+    run_folder.load_run_weights(model, run)
     known = {name: value for name, value in run.infos['opt'].items() if value is not None}
     infos = {**run.infos, 'opt': argparse.Namespace(**{**known, 'id': run_id})}
-    files = {f'model{"-best" if is_best else ""}.pth': checkpoint.tensor_bytes(model.state_dict()),
-             checkpoint.infos_name(run_id, is_best): checkpoint.pickle_bytes(infos)}
+    files = {f'model{"-best" if is_best else ""}.pth': run_folder.tensor_bytes(model.state_dict()),
+             run_folder.infos_name(run_id, is_best): run_folder.pickle_bytes(infos)}
     if not is_best:
-        files['optimizer.pth'] = checkpoint.tensor_bytes(converted_moments(model, run))
+        files['optimizer.pth'] = run_folder.tensor_bytes(converted_moments(model, run))
     return files
 
 
 def converted_moments(model, run):
     """The state of an optimiser with the moments of a `Run`, of the kind that they are of; without any it
     holds nothing, and a line says so."""
-    state = checkpoint.optimiser_state(run)
+    state = run_folder.optimiser_state(run)
     kind = legacy.optimiser_kind(state)
     if kind is not None:
         optimiser = build_optimiser(model.parameters(), kind)
-        if checkpoint.take_state(optimiser, model, run, state):
+        if run_folder.load_optimiser_state(optimiser, model, run, state):
             note(f'note: {run.optimiser_path} is of --optim {kind}')
             return optimiser.state_dict()
     where = run.optimiser_path or os.path.dirname(run.model_path) or '.'

@@ -12,9 +12,9 @@ import torch
 
 from misc import parallel
 from misc.cli import Progress
-from misc.training.draws import chances
-from misc.training.finite import refusal
+from misc.training.draws import uniform_numbers
 from misc.training.losses import caption_targets, mean_negative_log_likelihood
+from misc.training.step import not_finite
 
 Result = TypeVar('Result')
 
@@ -87,7 +87,7 @@ def caption_images(model: Any, batches: Iterable[Any], decode: Callable[..., Any
     def caption(batch):
         keys = [(seed, row) for row in batch.images]
         memory = model.encode(batch.to(device))
-        decoded = decode(model, memory, functools.partial(chances, keys, device=device))
+        decoded = decode(model, memory, functools.partial(uniform_numbers, keys, device=device))
         looks = word_attention(model, memory, decoded.captions[:, :1], batch.counts) if with_attention \
             else [None] * len(batch.images)
         return [ImageCaptions(image_id, images[row].get('file_path', ''), captions_of(image_id, indices, log_probs),
@@ -99,7 +99,7 @@ def caption_images(model: Any, batches: Iterable[Any], decode: Callable[..., Any
         captions = [Caption(words_of(words, vocabulary), log_prob)
                     for words, log_prob in zip(indices, log_probs) if log_prob > -float('inf')]
         if not captions:
-            raise refusal('', 'the probability of any caption is', [image_id])
+            raise not_finite('', 'the probability of any caption is', [image_id])
         return captions
 
     return sum(for_all_batches(model, caption, batches, 'captioning', total, show_progress), [])
@@ -130,7 +130,7 @@ def mean_loss(model: Any, batches: Iterable[Any], device: torch.device, total: i
         log_probs, places = model.word_log_probs(model.encode(batch), batch.captions, batch.lengths)
         mean = float(mean_negative_log_likelihood(log_probs, caption_targets(batch.captions, places)))
         if not math.isfinite(mean):
-            raise refusal(context, 'the loss is', batch.image_ids, folder)
+            raise not_finite(context, 'the loss is', batch.image_ids, folder)
         return mean * len(places), len(places)
 
     totals, tokens = zip(*for_all_batches(model, loss, batches, 'loss', total))

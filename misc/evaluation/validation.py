@@ -1,4 +1,4 @@
-"""Validation during training: the loss, the language scores, and the best score so far."""
+"""Validation during training: the loss and the language scores."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,48 +64,6 @@ class Validation:
         for line in notes:
             note(f'note: {line}')
         return overall
-
-
-@dataclass
-class Best:
-    """The best validation score so far, and what it measures: 'CIDEr', or 'loss' (negated, so that higher is
-    better).  None before the first validation."""
-
-    score: float | None = None
-    measure: str | None = None
-
-    def update(self, scores: Mapping[str, float]) -> bool:
-        """Take the `scores` of a validation into account; returns whether they are the best so far.
-
-        Scores of different measures cannot be compared: when the measure changes, the best starts anew.
-        """
-        measure, score = measure_of(scores)
-        is_best = self.score is None or self.measure != measure or score > self.score
-        if is_best:
-            self.score, self.measure = score, measure
-        return is_best
-
-
-def measure_of(scores: Mapping[str, float]) -> tuple[str, float]:
-    """What decides which model is best, and its value, higher is better: CIDEr where there are language scores,
-    else the negated loss."""
-    return ('CIDEr', scores['CIDEr']) if 'CIDEr' in scores else ('loss', -scores['loss'])
-
-
-@dataclass
-class CollapseWatch:
-    """Watches the validation CIDEr of self-critical training; `first` is the CIDEr it started with, or None."""
-
-    first: float | None = None
-
-    def update(self, cider: float) -> None:
-        """Remember the first `cider`; warn when a later one has fallen below half of it."""
-        if self.first is None:
-            self.first = cider
-        elif cider < self.first / 2:
-            note(f'warning: validation CIDEr {cider:.3f} is less than half of the {self.first:.3f} that '
-                 'self-critical training started with; training has become unstable.  Go back to model-best.pth '
-                 'and try a lower --learning_rate, a smaller --grad_clip, or --sc_baseline mean')
 
 
 def reference_captions(corpus_images: Sequence[Mapping[str, Any]], rows: Sequence[int],

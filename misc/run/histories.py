@@ -1,24 +1,22 @@
-"""What training left in a run's folder to look back on: losses, rates, rewards and validations.
+"""The course of a run, read from its folder: losses, learning rates, rewards and validations.
 
-Nothing in the folder is touched, so that a run can be looked at while it trains.
+Nothing in the folder is changed, so a run can be looked at while it trains.
 """
 
 import json
 import os
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from misc.cli import DataError
 from misc.disk import filesets, pickles
-from misc.run.events import read_numbers
+from misc.run.log import LOSSES, RATES, REWARDS, SCORES, STEPS
 
 VALIDATIONS = 'validations.jsonl'
 HISTORIES = re.compile(r'histories(?:_(.+))?\.pkl')
-# In histories_ID.pkl: numbers by iteration, and named numbers by iteration.
-NUMBERS = {'losses': 'loss_history', 'rates': 'lr_history'}
-NAMED = {'scores': 'val_result_history', 'rewards': 'reward_history'}
-LAST = 1 << 53    # the largest iteration that is told apart from its neighbours as a float
-LOGGED = ('train_loss', 'learning_rate')  # the tags of losses and rates in TensorBoard's events
+LAST = 1 << 53    # the largest iteration that a float tells apart from its neighbours
 
 
 @dataclass
@@ -34,15 +32,17 @@ class History:
 
     name: str
     folder: str
-    losses: dict = field(default_factory=dict)
-    rates: dict = field(default_factory=dict)
-    rewards: dict = field(default_factory=dict)
-    scores: dict = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)
+    rates: dict[int, float] = field(default_factory=dict)
+    rewards: dict[int, dict[str, float]] = field(default_factory=dict)
+    scores: dict[int, dict[str, float]] = field(default_factory=dict)
 
     @property
-    def self_critical_after(self):
-        """The last iteration before self-critical training, 0 if it began the run, None if it did not
-        begin.  Steps are logged now and then; the phase begins with a validation, which tells more."""
+    def self_critical_after(self) -> int | None:
+        """The last iteration before self-critical training, 0 if it began the run, None if it did not begin.
+
+        Not every step is logged; the phase begins with a validation, which tells more exactly.
+        """
         if not self.rewards:
             return None
         first = min(self.rewards)
@@ -50,103 +50,132 @@ class History:
         return max((iteration for iteration in self.scores if plain <= iteration < first), default=plain)
 
 
-def read_histories(folder, ids=()):
-    """The `History` of each run in `folder`, or of those that `ids` names, by id.
+def read_histories(folder: str, ids: Sequence[str] = ()) -> list[History]:
+    """The `History` of each run in `folder`, or of those that `ids` names, from its histories_ID.pkl.
 
-    The validations of a folder's only run are those of `validations.jsonl` too, which may be all there is;
-    where several runs share a folder, it is not said whose that file is, and their own files tell the same.
-    Raises `DataError`, naming the file that is missing or broken.
+    The validations of a folder's only run are also read from `validations.jsonl`, which may be all there is; where
+    several runs share a folder, nothing says whose that file is, and their own files have the same.  Raises
+    `DataError` that names the file that is missing or broken.
     """
-    if not os.path.isdir(folder):
-        raise DataError(f'there is no folder {folder}; give the --checkpoint_path of a run, such as '
-                        'checkpoints/ID')
+    check_folder(folder)
     found = {match[1] or os.path.basename(os.path.abspath(folder)): match[0] for match in map(
         HISTORIES.fullmatch, filesets.listing(folder)) if match}
     lines_path = os.path.join(folder, VALIDATIONS)
     if not found and not filesets.exists(lines_path):
-        raise DataError(_nothing_in(folder))
+        raise DataError(_nothing_in(folder, 'histories_ID.pkl, which train.py writes with each checkpoint,'))
     unknown = [name for name in ids if name not in found]
     if unknown:
         raise DataError(f'{folder} has no histories_{unknown[0]}.pkl; it holds the runs '
-                        f'{", ".join(found) or "of nobody"}')
+                        f'{", ".join(found) or "(none)"}')
     histories = [read_history(os.path.join(folder, found[name]), name) for name in ids or found]
     if len(found) < 2 and filesets.exists(lines_path):
         histories = histories or [History(os.path.basename(os.path.abspath(folder)), folder)]
-        for iteration, scores in read_validations(lines_path):
-            histories[0].scores.setdefault(iteration, {}).update(scores)
+        histories[0].scores = _merged(histories[0].scores, read_validations(lines_path))
     return histories
 
 
-def read_logged(folder):
-    """The `History` of the run in `folder` as its TensorBoard events and `validations.jsonl` tell it: what
-    `read_histories` reads, without a pickle.  The run is called as its folder is.  Raises `DataError`.
-    """
-    if not os.path.isdir(folder):
-        raise DataError(f'there is no folder {folder}; give the --checkpoint_path of a run, such as '
-                        'checkpoints/ID')
+def read_logged(folder: str) -> History:
+    """The `History` of the run in `folder` from `steps.jsonl` and `validations.jsonl`: what `read_histories` reads,
+    without a pickle.  The run has the name of its folder.  Raises `DataError`."""
+    check_folder(folder)
     history = History(os.path.basename(os.path.abspath(folder)), folder)
-    numbers = read_numbers(folder)
-    history.losses, history.rates = (numbers.get(tag, {}) for tag in LOGGED)
-    for start, kept in (('self_critical_', history.rewards), ('validation_', history.scores)):
-        for tag, curve in numbers.items():
-            if tag.startswith(start):
-                for iteration, number in curve.items():
-                    kept.setdefault(iteration, {})[tag.removeprefix(start)] = number
-    lines_path = os.path.join(folder, VALIDATIONS)
-    if filesets.exists(lines_path):
-        for iteration, scores in read_validations(lines_path):
-            history.scores.setdefault(iteration, {}).update(scores)
+    steps, validations = (os.path.join(folder, name) for name in (STEPS, VALIDATIONS))
+    if os.path.lexists(steps):
+        for iteration, numbers in read_steps(steps):
+            del numbers['iteration']
+            history.losses[iteration] = numbers.pop('loss')
+            if 'learning_rate' in numbers:
+                history.rates[iteration] = numbers.pop('learning_rate')
+            if numbers:
+                history.rewards[iteration] = numbers
+    if filesets.exists(validations):
+        history.scores = _merged({}, read_validations(validations))
     if not history.losses and not history.scores:
-        raise DataError(_nothing_in(folder, 'TensorBoard events'))
+        raise DataError(_nothing_in(folder, STEPS))
     return history
 
 
-def _nothing_in(folder, first='histories_ID.pkl, which train.py writes with each checkpoint,'):
-    """What to say of a folder without a run, in which the `first` place to look has nothing."""
+def check_folder(folder: str) -> None:
+    """Raise `DataError` if there is no such folder."""
+    if not os.path.isdir(folder):
+        raise DataError(f'there is no folder {folder}; give the --checkpoint_path of a run, such as '
+                        'checkpoints/ID')
+
+
+def _nothing_in(folder: str, first: str) -> str:
+    """The message about a folder without a run, which lacks the file `first`."""
     inside = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    return (f'{folder} holds no run: neither {first} '
-            f'nor {VALIDATIONS}, which it writes with the first validation; '
+    return (f'{folder} holds no run: neither {first} nor {VALIDATIONS}, which train.py writes with the first '
+            'validation; '
             + (f'give a folder in it: {", ".join(inside[:5])}{", ..." if len(inside) > 5 else ""}' if inside
                else 'give the --checkpoint_path of a run, or wait for its first checkpoint'))
 
 
-def read_history(path, name):
-    """The `History` in the file `path`.  Raises `DataError`."""
+def read_history(path: str, name: str) -> History:
+    """The `History` in the file `path`, histories_ID.pkl.  Raises `DataError`."""
     content = pickles.load(path, 'train.py, which writes it with each checkpoint', filesets.opened)
-    history = History(name, os.path.dirname(path))
     try:
-        for attribute, key in NUMBERS.items():
-            setattr(history, attribute, {iteration_of(iteration): float(value)
-                                         for iteration, value in content.get(key, {}).items()})
-        for attribute, key in NAMED.items():
-            setattr(history, attribute, {iteration_of(iteration): numbers_in(values)
-                                         for iteration, values in content.get(key, {}).items()})
+        losses, rates = ({iteration_of(iteration): float(value) for iteration, value in content.get(key, {}).items()}
+                         for key in (LOSSES, RATES))
+        rewards, scores = ({iteration_of(iteration): numbers_in(values)
+                            for iteration, values in content.get(key, {}).items()} for key in (REWARDS, SCORES))
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f'{path} is not the histories of a run ({error}); remove it, and train.py writes it '
+        raise DataError(f'{path} does not hold the histories of a run ({error}); remove it, and train.py writes it '
                         f'again with the next checkpoint ({VALIDATIONS} alone is drawn without it)') from None
-    return history
+    return History(name, os.path.dirname(path), losses, rates, rewards, scores)
 
 
-def read_validations(path):
+def read_validations(path: str) -> list[tuple[int, dict[str, float]]]:
     """The validations in `validations.jsonl`, [(iteration, {name: number})], in the order of the file.
 
     Raises `DataError` that names the line.
     """
-    validations = []
-    if os.path.isdir(path):
-        raise DataError(f'{path} is a folder, not a file of validations; remove it')
+    _refuse_folder(path)
     with filesets.opened(path, 'r', encoding='utf-8', errors='replace') as file:
-        for number, line in enumerate(file, 1):
-            try:
-                record = json.loads(line)
-                validations.append((iteration_of(record['iteration']), numbers_in(record)))
-            except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
-                raise DataError(f'{path}: line {number} is not the JSON of a validation ({error!r}); remove '
-                                'the line: train.py writes the file anew when the run goes on') from None
-    return validations
+        return list(_records(path, file))
 
 
-def iteration_of(value):
+def read_steps(path: str) -> list[tuple[int, dict[str, float]]]:
+    """The logged steps in `steps.jsonl`, [(iteration, {'loss', 'learning_rate', ...})].
+
+    A last line without its end is left out: it is being written, or its writer was killed.  Raises `DataError`
+    that names the line.
+    """
+    _refuse_folder(path)
+    with open(path, encoding='utf-8', errors='replace') as file:
+        steps = list(_records(path, (line for line in file if line.endswith('\n'))))
+    for number, (_, numbers) in enumerate(steps, 1):
+        if 'loss' not in numbers:
+            raise DataError(f'{path}: line {number} has no loss; remove the line')
+    return steps
+
+
+def _refuse_folder(path: str) -> None:
+    if os.path.isdir(path):
+        raise DataError(f'{path} is a folder, not a file of JSON lines; remove it')
+
+
+def _records(path: str, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, float]]]:
+    """(iteration, the numbers) of each JSON line."""
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            yield iteration_of(record['iteration']), numbers_in(record)
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+            raise DataError(f'{path}: line {number} is not the JSON of an iteration ({error!r}); remove the line: '
+                            'train.py writes the file anew when the run is resumed') from None
+
+
+def _merged(scores: dict[int, dict[str, float]],
+            validations: list[tuple[int, dict[str, float]]]) -> dict[int, dict[str, float]]:
+    """`scores` with those of `validations`, of which later ones count."""
+    merged = {iteration: dict(numbers) for iteration, numbers in scores.items()}
+    for iteration, numbers in validations:
+        merged.setdefault(iteration, {}).update(numbers)
+    return merged
+
+
+def iteration_of(value: Any) -> int:
     """`value` as an iteration.  Raises `ValueError` where there can be none of that number."""
     iteration = int(value)
     if not 0 <= iteration <= LAST:
@@ -154,7 +183,7 @@ def iteration_of(value):
     return iteration
 
 
-def numbers_in(values):
+def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
     """{name: number} of those values that are numbers."""
     return {name: float(value) for name, value in values.items()
             if isinstance(value, (int, float)) and not isinstance(value, bool)}

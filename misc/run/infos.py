@@ -73,7 +73,7 @@ def is_loader(value):
 
 
 def is_plateau(value):
-    """Whether it is the state of a `misc.training.optim.Plateau`, or none."""
+    """Whether it is the state of a `misc.training.schedule.Plateau`, or none."""
     if value is None:
         return True
     return (isinstance(value, (tuple, list)) and len(value) == 4 and is_score(value[0]) and is_count(value[1])

@@ -6,7 +6,7 @@ from typing import Any
 
 from misc.cli import DataError
 from misc.disk import filesets, pickles
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from misc.setup.findings import MISSING, PARTLY, THERE, Finding
 
 SHOWN = 10
@@ -28,7 +28,7 @@ def run_findings(checkpoints: str) -> Iterator[Finding]:
 
 def findings_in(folder: str) -> Iterator[Finding]:
     """The runs whose infos files are in `folder`."""
-    last, best = checkpoint.infos_files(folder)
+    last, best = run_folder.infos_files(folder)
     for name in last or best:
         run_id = name.removesuffix('.pkl').removeprefix('infos').removeprefix('_') or os.path.basename(folder)
         try:

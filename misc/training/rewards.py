@@ -5,19 +5,20 @@ scored too; one without was cut.  Letters: I images, S samples of each, T words.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from misc import commands
-from misc.cli import DataError, UsageError
+from misc.cli import DataError, UsageError, note
 from misc.scoring.bleu import closest, sentence_bleu
 from misc.training.cider import CiderD, References, ReferencesOf, padded
 from misc.training.ngrams import MAX_N, lengths_of
 
 BASELINES = ('greedy', 'mean')
 LEAST_COVERAGE = 0.95  # of the n-grams of training captions by their table; the right table has all of them
+CHECKED = 500          # training images whose captions are compared with the table
 LEAST_SCORE = 0.05     # of references against each other; those of COCO reach about 0.9
 
 
@@ -147,6 +148,21 @@ def table_path(name: str, folder: str = 'data') -> str:
             return place
     raise DataError(f'--cached_tokens: there is no document-frequency file {name} (looked for '
                     f'{", ".join(places)}); make it with:\n{commands.NGRAMS}')
+
+
+def load_rewards(table: str, row_of: Mapping[int, int], captions_of: Callable[[int], np.ndarray], max_length: int,
+                 cider_weight: float, bleu_weight: float, baseline: str) -> Rewards:
+    """The `Rewards` with the document frequencies of `--cached_tokens` `table`, checked against training captions.
+
+    `row_of` {image id: row} of the training images, `captions_of(row)` int (R, max_length) zero padded.  A note says
+    how well the table fits.  Raises `DataError` where it does not.
+    """
+    cider = load_cider(table)
+    found = check_table(cider, {image: captions_of(row) for image, row in list(row_of.items())[:CHECKED]})
+    note(f'{cider.name} holds {found["coverage"]:.1%} of the n-grams of the training captions, which score '
+         f'{found["score"]:.2f} against each other')
+    return Rewards(cider, lambda image_id: captions_of(row_of[image_id]), max_length, cider_weight, bleu_weight,
+                   baseline)
 
 
 def check_table(cider: CiderD, references: Mapping[int, np.ndarray]) -> dict[str, float]:

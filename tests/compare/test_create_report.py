@@ -167,34 +167,25 @@ def test_runs_with_one_name_are_told_apart_by_their_folders(tmp_path, two):
     assert 'whether they are more than chance' not in one and '<h1>A</h1>' in one
 
 
-def test_no_pickle_is_opened_and_curves_come_from_events(tmp_path, monkeypatch):
-    from tensorboardX import SummaryWriter
+def test_no_pickle_is_opened_and_curves_come_from_the_logged_steps(tmp_path, monkeypatch):
     folder = write_run(tmp_path / 'run', 'a', records=[record(30, CIDEr=0.5)])
     monkeypatch.setattr('misc.disk.pickles.load', lambda *_: pytest.fail('a pickle was read'))
-    writer = SummaryWriter(str(folder))
-    for step in range(10, 60, 10):
-        writer.add_scalar('train_loss', 5.0 - step / 100, step)
-    for step in (34, 35, 36):
-        writer.add_scalar('learning_rate', 0.5, step)
-    writer.close()
-    again = SummaryWriter(str(folder), purge_step=35, filename_suffix='.later')  # resumed from iteration 34
-    for step in (35, 45):
-        again.add_scalar('train_loss', -0.5, step)
-        again.add_scalar('self_critical_reward', 0.9, step)
-    again.close()
+    lines = [{'iteration': step, 'loss': 5.0 - step / 100, 'learning_rate': 0.5} for step in (10, 20, 30)]
+    lines.append({'iteration': 40, 'loss': -0.5, 'learning_rate': 0.25, 'reward': 0.9})
+    text = ''.join(json.dumps(line) + '\n' for line in lines)
+    (folder / 'steps.jsonl').write_text(text + '{"iteration": 50, "lo')  # as a run that is training may leave it
     history = read_logged(folder)
-    assert history.losses == pytest.approx({10: 4.9, 20: 4.8, 30: 4.7, 35: -0.5, 45: -0.5})
-    assert history.rates == {34: 0.5}
+    assert history.losses == {10: 4.9, 20: 4.8, 30: 4.7, 40: -0.5}
+    assert history.rates == {10: 0.5, 20: 0.5, 30: 0.5, 40: 0.25} and history.rewards == {40: {'reward': 0.9}}
     assert history.self_critical_after == 30 and history.scores[30]['CIDEr'] == 0.5
-    last = sorted(folder.glob('events*'))[-1]
-    last.write_bytes(last.read_bytes()[:-3])  # as a run that is being trained may leave it
-    there = read_logged(folder)
-    assert there.losses[35] == there.losses[45] == -0.5 and list(there.rewards) == [35]
-    last.write_bytes(b'no events at all, only text')
-    with pytest.raises(DataError, match='is not a TensorBoard events file'):
-        read_logged(folder)
+    for broken, says in ((text + 'no JSON\n', 'line 5 is not the JSON'),
+                         ('{"iteration": 1}\n', 'line 1 has no loss'),
+                         ('{"iteration": -1, "loss": 1}\n', 'line 1 is not the JSON')):
+        (folder / 'steps.jsonl').write_text(broken)
+        with pytest.raises(DataError, match=f'steps.jsonl: {says}'):
+            read_logged(folder)
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(DataError, match='holds no run: neither TensorBoard events nor validations.jsonl'):
+    with pytest.raises(DataError, match='holds no run: neither steps.jsonl nor validations.jsonl'):
         read_logged(tmp_path / 'empty')
     with pytest.raises(DataError, match='there is no folder'):
         read_logged(tmp_path / 'gone')

@@ -21,7 +21,7 @@ from misc.dataset.features import open_reader
 from misc.dataset.packed import packed_sizes
 from misc.dataset.packing import PackedWriter
 from misc.prepare.made import claimed
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from scripts import pack_features, prepro_bbox_relative_coords
 from tests.helpers import tiny
 from tests.helpers.runs import same_weights
@@ -99,7 +99,7 @@ def trained(run_script, root):
         tiny.run(train, tiny.train_flags(
             root, folder, '--max_epochs', 1, '--input_img_feat_dir', place('att'), *clear, f'--{case}',
             place({'input_box_dir': 'box', 'input_rel_box_dir': 'rel', 'input_grid_vec_dir': 'vec'}[case])))
-        return checkpoint.read_tensors(str(folder / 'model.pth'))
+        return run_folder.read_tensors(str(folder / 'model.pth'))
     (root / 'att' / '108.npz').unlink()     # its map does not fit its boxes
     features(root, 108, np.random.default_rng(8).random((len(np.load(root / 'box/108.npy')), tiny.SIZE)))
     pack(run_script, root)

@@ -13,7 +13,7 @@ import torch
 
 from misc.cli import DataError, UsageError
 from misc.disk import filesets, locks
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 
 NAMES = 'model.pth', 'infos_x.pkl', 'optimizer.pth'
 OLD = dict.fromkeys(NAMES, b'old')
@@ -153,8 +153,8 @@ def test_a_new_folder_that_stays_empty_is_removed_and_an_old_one_is_kept(tmp_pat
 def numbered(number):
     """A set each of whose files holds the number of the set."""
     infos = {'opt': {'seq_length': 6, 'id': 'x'}, 'vocab': {}, 'iter': number, 'epoch': 1}
-    tensors = checkpoint.tensor_bytes({'w': torch.full((1000,), float(number))})
-    return {'infos_x.pkl': checkpoint.pickle_bytes(infos), 'model.pth': tensors, 'optimizer.pth': tensors}
+    tensors = run_folder.tensor_bytes({'w': torch.full((1000,), float(number))})
+    return {'infos_x.pkl': run_folder.pickle_bytes(infos), 'model.pth': tensors, 'optimizer.pth': tensors}
 
 
 def test_a_reader_beside_a_writer_sees_one_set_and_changes_nothing(tmp_path):
@@ -171,17 +171,17 @@ def test_a_reader_beside_a_writer_sees_one_set_and_changes_nothing(tmp_path):
             os._exit(1)
     seen, status = set(), None
     while status is None:
-        run = checkpoint.find_run(str(tmp_path), 'x')
+        run = run_folder.find_run(str(tmp_path), 'x')
         assert (run.weights['w'] == run.infos['iter']).all()
         seen.add(run.infos['iter'])
         try:
-            assert (checkpoint.optimiser_state(run)['w'] == run.infos['iter']).all()
+            assert (run_folder.optimiser_state(run)['w'] == run.infos['iter']).all()
         except DataError as error:  # moments are read later, when the model is there
             assert 'still being trained' in str(error)
         ended = os.waitpid(child, os.WNOHANG)
         status = os.waitstatus_to_exitcode(ended[1]) if ended[0] else None
     assert status == 0 and len(seen) > 3
-    assert checkpoint.find_run(str(tmp_path), 'x').infos['iter'] == 149
+    assert run_folder.find_run(str(tmp_path), 'x').infos['iter'] == 149
 
 
 def test_a_reader_sees_the_new_set_of_an_interrupted_save(tmp_path):
@@ -190,11 +190,11 @@ def test_a_reader_sees_the_new_set_of_an_interrupted_save(tmp_path):
     new = {**numbered(2), 'model-best.pth': numbered(2)['model.pth']}
     for name, content in new.items():
         (tmp_path / (name + filesets.NEW)).write_bytes(content)
-    assert checkpoint.find_run(str(tmp_path), 'x').infos['iter'] == 1  # without the journal it does not count
+    assert run_folder.find_run(str(tmp_path), 'x').infos['iter'] == 1  # without the journal it does not count
     (tmp_path / filesets.JOURNAL).write_text(json.dumps(list(new)))
     before = files_of(tmp_path)
-    run = checkpoint.find_run(str(tmp_path), 'x')
+    run = run_folder.find_run(str(tmp_path), 'x')
     assert run.infos['iter'] == 2 and (run.weights['w'] == 2).all()
-    assert (checkpoint.optimiser_state(run)['w'] == 2).all()
-    assert checkpoint.read_tensors(str(tmp_path / 'model-best.pth'))['w'][0] == 2
+    assert (run_folder.optimiser_state(run)['w'] == 2).all()
+    assert run_folder.read_tensors(str(tmp_path / 'model-best.pth'))['w'][0] == 2
     assert files_of(tmp_path) == before

@@ -23,7 +23,7 @@ from misc.dataset import array_files
 from misc.dataset.labels import Labels
 from misc.disk import pickles, tensors
 from misc.pictures import cnn
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from misc.training.rewards import load_cider
 
 SECONDS = 5     # a refusal may take this long, on a busy machine
@@ -136,7 +136,7 @@ def refused(name, tmp_path, monkeypatch):
     assert set(os.listdir(tmp_path)) == before and not (tmp_path / CANARY).exists()
 
 
-@pytest.mark.parametrize('read', [pickles.load, checkpoint.read_infos, load_cider, checkpoint.read_tensors])
+@pytest.mark.parametrize('read', [pickles.load, run_folder.read_infos, load_cider, run_folder.read_tensors])
 @pytest.mark.parametrize('case', [*PICKLES, *TOO_MUCH])
 def test_malicious_pickles_are_refused(tmp_path, monkeypatch, case, read):
     path = tmp_path / 'strange.p'
@@ -250,7 +250,7 @@ ARCHIVES = {
 
 
 WEIGHT_READERS = pytest.mark.parametrize('read', [
-    lambda path: checkpoint.load_weights(torch.nn.Linear(3, 2), checkpoint.read_tensors(path), path),
+    lambda path: run_folder.load_weights(torch.nn.Linear(3, 2), run_folder.read_tensors(path), path),
     lambda path: cnn.fitting_weights(torch.nn.Linear(3, 2), path)], ids=['checkpoint', 'ResNet'])
 
 
@@ -278,7 +278,7 @@ def test_weights_with_a_flipped_bit_are_refused(tmp_path):
     path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
     assert torch.load(path, weights_only=True)['weight'][100] != 0.5  # which torch does not notice
     with pytest.raises(DataError, match='model.pth is not a valid file.*CRC'):
-        checkpoint.read_tensors(str(path))
+        run_folder.read_tensors(str(path))
 
 
 @pytest.mark.parametrize('layout', ['zip', 'legacy'])
@@ -368,7 +368,7 @@ def test_symbolic_links_are_followed_and_one_to_itself_is_named(tmp_path, monkey
     with refused('loop.p', tmp_path, monkeypatch):
         pickles.load(str(tmp_path / 'loop.p'))
     with refused('loop.p', tmp_path, monkeypatch):
-        checkpoint.read_tensors(str(tmp_path / 'loop.p'))
+        run_folder.read_tensors(str(tmp_path / 'loop.p'))
 
 
 @pytest.mark.parametrize('settings', [{'PYTHONIOENCODING': 'ascii'}, {'LC_ALL': 'C', 'PYTHONUTF8': '0'},

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from misc.cli import DataError
-from misc.evaluation.validation import Best, CollapseWatch, Validation, reference_captions
+from misc.evaluation.validation import Validation, reference_captions
 from misc.scoring import java
+from misc.training.schedule import Best, CollapseWatch
 
 VOCABULARY = {'1': 'a', '2': 'red', '3': 'dog', '4': 'cat'}
 CAPTIONS = {7: [1, 2, 3, 0], 8: [1, 4, 0, 0], 9: [2, 4, 0, 0]}

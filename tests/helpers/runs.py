@@ -3,7 +3,7 @@
 import torch
 
 import train
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from tests.helpers import tiny
 
 
@@ -15,7 +15,7 @@ def self_critical_flags(corpus, folder, *more):
 
 def weights_of(folder, name='model.pth'):
     """The saved weights of the run in `folder`, {name: tensor}."""
-    return checkpoint.read_tensors(str(folder / name))
+    return run_folder.read_tensors(str(folder / name))
 
 
 def same_weights(one, other):
@@ -25,7 +25,7 @@ def same_weights(one, other):
 
 def infos_of(folder):
     """The content of the infos file of the run in `folder`."""
-    return checkpoint.read_infos(str(folder / 'infos_tiny.pkl'))
+    return run_folder.read_infos(str(folder / 'infos_tiny.pkl'))
 
 
 class Interrupt(Exception):
@@ -34,10 +34,10 @@ class Interrupt(Exception):
 
 def interrupt_after(monkeypatch, step):
     """Make training raise `Interrupt` before step `step` + 1."""
-    plain = train.Training._step
+    plain = train.train_step
 
-    def counted(self):
-        if self.iteration == step:
+    def counted(run, phase):
+        if run.state.iteration == step:
             raise Interrupt
-        plain(self)
-    monkeypatch.setattr(train.Training, '_step', counted)
+        plain(run, phase)
+    monkeypatch.setattr(train, 'train_step', counted)

@@ -1,6 +1,6 @@
 """Training steps in bfloat16 (`--amp bf16`) for every family of models; batch normalisation."""
 
-import types
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ MODELS = [dict(), dict(cross_attn='dot-product', ff_activation='gelu'), *FAMILIE
 def model_without_dropout(changes):
     """A model without dropout, and a batch for it."""
     model, batch = make_model(**{**changes, 'dropout': 0.0, 'drop_prob_lm': 0.0}), make_batch()
+    batch.device = CPU
     batch.captions, batch.lengths = make_captions(), None
     batch.image_ids, batch.images, batch.epoch = [1, 2, 3], [0, 1, 2], 0
     return model, batch
@@ -55,11 +56,10 @@ def test_self_critical_gradients_reach_every_weight_in_bfloat16_too(changes):
     model, batch = model_without_dropout(changes)
     found = {}
     for amp in ('off', 'bf16'):
-        options = types.SimpleNamespace(sc_baseline='greedy', sc_samples=4, seed=1, amp=amp)
         advantage = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
-        self = types.SimpleNamespace(model=model, device=CPU, longest=6, options=options,
-                                     rewards=lambda *_, advantage=advantage: (advantage, {}))
-        found[amp] = gradients(model, train.Training._self_critical_loss(self, batch)[0]['loss'])
+        rewards = mock.Mock(baseline='greedy', return_value=(advantage, {}))
+        terms, _ = train.self_critical(model, rewards, batch, samples=4, longest=6, seed=1, amp=amp)
+        found[amp] = gradients(model, terms['loss'])
     assert set(found['off']) == set(found['bf16'])
 
 

@@ -16,7 +16,7 @@ from misc.cli import DataError, UsageError
 from misc.dataset.array_files import FolderReader
 from misc.dataset.recipe import read_recipe
 from misc.pictures.finder import Finder
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from scripts import extract_regions
 from tests.helpers import several, tiny
 from tests.helpers.networks import photo, save_weights
@@ -300,9 +300,9 @@ def test_file_names_of_any_bytes_are_captioned_and_no_control_character_reaches_
 def change_infos(own, folder, **changes):
     """A copy of the run in `folder` with `changes` to its infos file; None removes a key."""
     shutil.copytree(own / 'run', folder)
-    infos = {**checkpoint.read_infos(str(folder / 'infos_tiny.pkl')), **changes}
+    infos = {**run_folder.read_infos(str(folder / 'infos_tiny.pkl')), **changes}
     infos = {name: value for name, value in infos.items() if value is not None}
-    (folder / 'infos_tiny.pkl').write_bytes(checkpoint.pickle_bytes(infos))
+    (folder / 'infos_tiny.pkl').write_bytes(run_folder.pickle_bytes(infos))
     return folder
 
 
@@ -365,6 +365,6 @@ def test_a_model_of_another_feature_size_is_refused_before_regions_are_found(
     monkeypatch.chdir(tmp_path)
     photo(1).save(tmp_path / 'a.jpg')
     tiny.run(train, tiny.train_flags(pictures_root, tmp_path / 'run', '--max_epochs', 1))
-    assert checkpoint.read_infos(str(tmp_path / 'run' / 'infos_tiny.pkl'))['regions'] is None
+    assert run_folder.read_infos(str(tmp_path / 'run' / 'infos_tiny.pkl'))['regions'] is None
     with pytest.raises(UsageError, match='img_feat_size 12.* 2048 numbers'):
         caption(tmp_path / 'run', tmp_path / 'a.jpg', '--detector', 'grid')

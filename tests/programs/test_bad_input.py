@@ -19,7 +19,7 @@ from misc.dataset.array_files import read_array, read_shape
 from misc.dataset.features import open_reader
 from misc.dataset.labels import Labels
 from misc.pictures.images import read_rgb, read_upright
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from tests.helpers import networks, tiny
 from tests.helpers.damage import (
     AREAS,
@@ -317,8 +317,8 @@ def read_packed(path):
 
 @pytest.mark.parametrize('name, read', [
     ('att/103.npz', read_array), ('vec/103.npy', read_array), ('att/103.npz', read_shape),
-    ('vec/103.npy', read_shape), ('att.h5', read_packed), ('run/model.pth', checkpoint.read_tensors),
-    ('run/infos_tiny.pkl', checkpoint.read_infos), ('talk_label.h5', lambda path: Labels(path, 16, 9))])
+    ('vec/103.npy', read_shape), ('att.h5', read_packed), ('run/model.pth', run_folder.read_tensors),
+    ('run/infos_tiny.pkl', run_folder.read_infos), ('talk_label.h5', lambda path: Labels(path, 16, 9))])
 def test_bytes_damaged_anywhere_give_values_or_a_data_error(root, name, read):
     content, random = (root / name).read_bytes(), np.random.default_rng(0)
     for _ in range(100):

@@ -10,7 +10,7 @@ import torch
 import eval as evaluation
 import train
 from misc.disk import filesets
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from tests.helpers.damage import LABELS, RESUMED, SCORED, complaint, expect, resplit, talk
 
 
@@ -18,9 +18,9 @@ def infos(change):
     """Edit the infos file of the run."""
     def damage(root):
         path = root / 'run' / 'infos_tiny.pkl'
-        content = checkpoint.read_infos(str(path))
+        content = run_folder.read_infos(str(path))
         change(content)
-        path.write_bytes(checkpoint.pickle_bytes(content))
+        path.write_bytes(run_folder.pickle_bytes(content))
     return damage
 
 
@@ -28,7 +28,7 @@ def weights(change):
     """Replace the weights of the run by what `change` makes of them."""
     def damage(root):
         path = root / 'run' / 'model.pth'
-        torch.save(change(checkpoint.read_tensors(str(path))), path)
+        torch.save(change(run_folder.read_tensors(str(path))), path)
     return damage
 
 

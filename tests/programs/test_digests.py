@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import train
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from misc.scoring import java
 from tests.helpers import tiny
 
@@ -45,9 +45,9 @@ def digest_of(root, folder, flags):
         root, folder, '--max_epochs', 7, '--self_critical_after', 6, '--seq_per_img', 3,
         '--cached_tokens', root / 'talk-idxs.p', '--perform_validation_every', 9, *given))
     found = hashlib.sha256()
-    for name, tensor in sorted(checkpoint.read_tensors(str(folder / 'model.pth')).items()):
+    for name, tensor in sorted(run_folder.read_tensors(str(folder / 'model.pth')).items()):
         found.update(name.encode() + tensor.numpy().tobytes())
-    for number, moments in sorted(checkpoint.read_tensors(str(folder / 'optimizer.pth'))['state'].items()):
+    for number, moments in sorted(run_folder.read_tensors(str(folder / 'optimizer.pth'))['state'].items()):
         for name, moment in sorted(moments.items()):
             found.update(f'{number} {name}'.encode() + torch.as_tensor(moment).numpy().tobytes())
     return found.hexdigest()[:24]

@@ -12,11 +12,13 @@ import eval as evaluation
 import prepro_areas
 import train
 from misc.cli import run_command
-from misc.disk import files
-from misc.run import checkpoint
-from misc.run.events import EventWriter, read_numbers
+from misc.disk import files, filesets
+from misc.run import folder as run_folder
+from misc.run.histories import read_logged
+from misc.run.log import EventFile
 from scripts import make_bu_data, pack_features, prepro_bbox_relative_coords, prepro_labels, prepro_ngrams
 from tests.helpers import tiny
+from tests.helpers.events import event_numbers
 from tests.helpers.preparing import random_line, record, write_split
 
 SIZE = 1 << 20
@@ -93,10 +95,10 @@ def test_a_training_on_a_full_disk_says_so_and_its_last_checkpoint_goes_on_where
     told = complaint(said)
     assert status == 1 and 'No space left on device' in told and str(run) in told
     assert not leftovers(run)
-    assert checkpoint.find_run(str(run), 'tiny').infos['iter'] >= 3
+    assert run_folder.find_run(str(run), 'tiny').infos['iter'] >= 3
     os.unlink(disk / 'filler')
     tiny.run(train, tiny.train_flags(corpus, run, *every, '--start_from', run))
-    one, other = (checkpoint.read_tensors(str(folder / 'model.pth')) for folder in (tmp_path / 'whole', run))
+    one, other = (run_folder.read_tensors(str(folder / 'model.pth')) for folder in (tmp_path / 'whole', run))
     assert all((one[name] == other[name]).all() for name in one)
 
 
@@ -126,12 +128,12 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_and_tells_how_to_go_on(
     run = tmp_path / 'run'
     tiny.run(train, tiny.train_flags(corpus, run, '--max_epochs', 1))
     before = {name: text for name, text in content(run).items()
-              if not str(name).startswith(('events', 'run.json'))}
+              if not str(name).startswith(('events', 'run.json', 'steps.jsonl'))}
     failing_writes(monkeypatch, run, number, after)
     status, said = call(train, tiny.train_flags(corpus, run, '--max_epochs', 2, '--start_from', run), capsys)
     told = complaint(said)
     assert status == 1 and os.strerror(number) in told
-    assert 'the checkpoint before it is whole' in told and f'--start_from {run}' in told
+    assert 'the checkpoint before it is intact' in told and f'--start_from {run}' in told
     after = content(run)
     assert not leftovers(run) and {name: after[name] for name in before} == before
     first = tmp_path / 'first'
@@ -148,25 +150,27 @@ def test_events_that_no_longer_fit_end_with_a_line_and_the_training_goes_on(corp
     monkeypatch.setattr(EventsWriter, 'write_event', lambda self, event: event.step >= 2 and full())
     tiny.run(train, tiny.train_flags(corpus, tmp_path))
     assert capsys.readouterr().err.count('no more TensorBoard events are written') == 1
-    assert checkpoint.find_run(str(tmp_path), 'tiny').infos['iter'] == 6
+    assert run_folder.find_run(str(tmp_path), 'tiny').infos['iter'] == 6
 
 
 def test_what_was_saved_is_in_the_events_too_whatever_kills_the_run(corpus, tmp_path, monkeypatch):
     told = []
-    plain = train.filesets.save_set
-    monkeypatch.setattr(train.filesets, 'save_set', lambda folder, made: (
-        told.append(sorted(read_numbers(folder)['train_loss'])), plain(folder, made)))
+    plain = filesets.save_set
+    monkeypatch.setattr(filesets, 'save_set', lambda folder, made: (
+        told.append((sorted(event_numbers(folder)['train_loss']), sorted(read_logged(folder).losses))),
+        plain(folder, made)))
     tiny.run(train, tiny.train_flags(corpus, tmp_path, '--save_checkpoint_every', 2))
-    assert told == [[1, 2], [1, 2, 3, 4], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]]
+    assert [events for events, _ in told] == [steps for _, steps in told] == [
+        [1, 2], [1, 2, 3, 4], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]]
 
 
 def test_starts_within_one_second_keep_the_events_of_one_another(tmp_path, monkeypatch):
     monkeypatch.setattr('time.time', lambda: 1.7e9)
     for tag in ('first', 'second'):
-        writer = EventWriter(tmp_path, 12)
-        writer.add_scalar(tag, 0.5, 12)
-        writer.close()
-    assert read_numbers(tmp_path) == {'first': {12: 0.5}, 'second': {12: 0.5}}
+        log = EventFile(str(tmp_path), 12)
+        log.validation(12, {tag: 0.5})
+        log.close()
+    assert event_numbers(tmp_path) == {'validation_first': {12: 0.5}, 'validation_second': {12: 0.5}}
 
 
 def outputs(corpus, folder):
@@ -262,27 +266,27 @@ def test_a_folder_that_can_only_be_read_is_evaluated_and_not_trained_in(
 def test_a_file_that_vanishes_while_it_trains_is_named_and_the_last_checkpoint_stands(
         corpus, tmp_path, monkeypatch, capsys, workers, name):
     root = shutil.copytree(corpus, tmp_path / 'root')
-    plain = train.Training._step
+    plain = train.train_step
 
-    def step(self):
-        plain(self)
+    def step(run, phase):
+        plain(run, phase)
         for image_id in range(100, 109):
             (root / name.format(image_id)).unlink(missing_ok=True)
-    monkeypatch.setattr(train.Training, '_step', step)
+    monkeypatch.setattr(train, 'train_step', step)
     run = tmp_path / 'run'
     flags = tiny.train_flags(root, run, '--save_checkpoint_every', 1, '--max_epochs', 20,
                              '--num_workers', workers)
     status, said = call(train, flags, capsys)
     told = complaint(said)
     assert status == 1 and re.search(name.format(r'10\d'), told) and 'made its folder again' in told
-    assert checkpoint.find_run(str(run), 'tiny').infos['iter'] >= 1 and not leftovers(run)
+    assert run_folder.find_run(str(run), 'tiny').infos['iter'] >= 1 and not leftovers(run)
 
 
 def test_a_run_folder_that_is_removed_while_it_trains_is_made_again(corpus, tmp_path, monkeypatch):
-    plain = train.Training._validate
-    monkeypatch.setattr(train.Training, '_validate', lambda self: (shutil.rmtree(tmp_path / 'run'), plain(self)))
+    plain = train.validate
+    monkeypatch.setattr(train, 'validate', lambda run: (shutil.rmtree(tmp_path / 'run'), plain(run)))
     tiny.run(train, tiny.train_flags(corpus, tmp_path / 'run', '--max_epochs', 1))
-    assert checkpoint.find_run(str(tmp_path / 'run'), 'tiny').infos['iter'] == 3
+    assert run_folder.find_run(str(tmp_path / 'run'), 'tiny').infos['iter'] == 3
 
 
 def test_runs_go_on_from_one_file_system_to_another(corpus, disk, tmp_path, monkeypatch):
@@ -294,5 +298,5 @@ def test_runs_go_on_from_one_file_system_to_another(corpus, disk, tmp_path, monk
         tiny.run(train, tiny.train_flags(corpus, run, '--max_epochs', epochs, *resumed))
         resumed = ['--start_from', run]
     tiny.run(train, tiny.train_flags(corpus, tmp_path / 'whole', '--max_epochs', 3))
-    one, other = (checkpoint.read_tensors(str(run / 'model.pth')) for run in (tmp_path / 'whole', runs[-1]))
+    one, other = (run_folder.read_tensors(str(run / 'model.pth')) for run in (tmp_path / 'whole', runs[-1]))
     assert all((one[name] == other[name]).all() for name in one)

@@ -12,7 +12,7 @@ import eval as evaluation
 import train
 from misc.cli import DataError, UsageError
 from misc.evaluation import output
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from misc.scoring import results, scores
 from tests.helpers import tiny
 
@@ -63,12 +63,12 @@ def test_the_log_prob_of_a_caption_is_that_of_its_words_and_end(trained):
     from misc.dataset.corpus import Corpus
     corpus, folder = trained
     options, given = opts.parse(opts.eval_parser(), [str(f) for f in tiny.eval_flags(corpus, folder)])
-    infos = checkpoint.read_infos(options.infos_path[0])
+    infos = run_folder.read_infos(options.infos_path[0])
     options = opts.with_model_options(options, given, infos['opt'], options.infos_path[0])
     options = opts.checked_model(options, given)
     data = Corpus(opts.sources(options))
     model = models.build(options, 10, 6).eval()
-    checkpoint.load_weights(model, checkpoint.read_tensors(options.model[0]), options.model[0])
+    run_folder.load_weights(model, run_folder.read_tensors(options.model[0]), options.model[0])
     data.open_for(model.needs)
     index = {word: int(i) for i, word in infos['vocab'].items()}
     entries = evaluate(trained, '--length_penalty', 0.5)
@@ -184,7 +184,7 @@ def test_model_options_come_from_the_infos_file_and_may_not_be_contradicted(trai
     (tmp_path / 'other.json').write_text(json.dumps(other))
     with pytest.raises(DataError, match='vocabulary'):
         evaluate(trained, '--input_json', tmp_path / 'other.json')
-    state = checkpoint.read_tensors(str(folder / 'model.pth'))
+    state = run_folder.read_tensors(str(folder / 'model.pth'))
     state['more'] = state.pop('output.bias')
     state['output.weight'] = state['output.weight'][:5]
     torch.save(state, tmp_path / 'bad.pth')

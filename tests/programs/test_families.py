@@ -13,7 +13,7 @@ import train
 from misc.captioner import load
 from misc.cli import UsageError
 from misc.dataset.corpus import Corpus
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from tests.helpers import tiny
 
 MODELS = opts.TRANSFORMERS + opts.RECURRENT
@@ -59,7 +59,7 @@ def evaluate(corpus, folders, *more):
 @pytest.mark.parametrize('name', MODELS)
 def test_each_model_trains_in_both_phases_and_decodes_by_every_method(trained, name):
     corpus, folders = trained
-    infos = checkpoint.read_infos(str(folders[name] / 'infos_tiny.pkl'))
+    infos = run_folder.read_infos(str(folders[name] / 'infos_tiny.pkl'))
     assert infos['iter'] == 6 and set(infos['histories']['reward_history']) == {4, 5, 6}
     best = evaluate(corpus, [folders[name]], '--beam_size', 5, '--sample_n', 5)
     for entry in best:
@@ -116,7 +116,7 @@ def test_scheduled_sampling_is_off_in_the_self_critical_phase(trained, tmp_path,
         corpus, tmp_path / 'run', *flags_of(corpus, 'topdown'), '--self_critical_after', 2, '--max_epochs', 3,
         '--cached_tokens', corpus / 'talk-idxs.p', '--scheduled_sampling_start', 0,
         '--scheduled_sampling_increase_every', 1, '--scheduled_sampling_increase_prob', 0.2))
-    infos = checkpoint.read_infos(str(tmp_path / 'run' / 'infos_tiny.pkl'))
+    infos = run_folder.read_infos(str(tmp_path / 'run' / 'infos_tiny.pkl'))
     recorded = [infos['histories']['ss_prob_history'][step] for step in range(1, 10)]
     assert used == recorded == [0] * 3 + [0.2] * 3 + [0] * 3
 

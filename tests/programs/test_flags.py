@@ -20,7 +20,7 @@ from misc.dataset.corpus import Corpus
 from misc.dataset.features import open_reader
 from misc.dataset.packing import write_packed
 from misc.disk import filesets
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from misc.scoring import metrics
 from models.transformer import TransformerCaptioner
 from tests.helpers import ROOT, tiny
@@ -180,9 +180,9 @@ def runs(corpus, tmp_path_factory):
         if flags not in made or anew:
             folder = root / str(len(list(root.iterdir())))
             tiny.run(train, tiny.train_flags(corpus, folder, '--max_epochs', 1, *flags))
-            infos = checkpoint.read_infos(str(folder / 'infos_tiny.pkl'))
+            infos = run_folder.read_infos(str(folder / 'infos_tiny.pkl'))
             made[flags] = types.SimpleNamespace(
-                folder=folder, infos=infos, weights=checkpoint.read_tensors(str(folder / 'model.pth')),
+                folder=folder, infos=infos, weights=run_folder.read_tensors(str(folder / 'model.pth')),
                 **infos['histories'])
         return made[flags]
     return run
@@ -353,7 +353,7 @@ def test_each_flag_of_running_does_what_it_says(runs, corpus, tmp_path, monkeypa
                                          '--max_epochs', 2, '--load_best_score', number))
         line = (folder / 'validations.jsonl').read_text().splitlines()[-1]
         assert json.loads(line)['iteration'] == 6 and json.loads(line)['best'] is best
-        assert not differs(runs().weights, checkpoint.read_tensors(str(folder / 'model.pth')))
+        assert not differs(runs().weights, run_folder.read_tensors(str(folder / 'model.pth')))
 
 
 def test_language_scores_are_made_on_request_and_decide_what_is_best(runs, monkeypatch):
@@ -445,9 +445,9 @@ def test_the_flag_changes_what_evaluation_finds(evaluate, flag):
 
 
 def test_each_flag_of_reading_does_what_it_says_in_evaluation(evaluate, runs, corpus, tmp_path, monkeypatch):
-    infos = checkpoint.read_infos(str(runs().folder / 'infos_tiny.pkl'))
+    infos = run_folder.read_infos(str(runs().folder / 'infos_tiny.pkl'))
     infos['opt']['id'] = 'renamed'
-    (tmp_path / 'infos.pkl').write_bytes(checkpoint.pickle_bytes(infos))
+    (tmp_path / 'infos.pkl').write_bytes(run_folder.pickle_bytes(infos))
     losses = []
     for flags in ((), ('--input_label_h5', corpus / 'other' / 'talk_label.h5')):
         evaluate('--infos_path', tmp_path / 'infos.pkl', '--verbose_loss', 1, *flags)

@@ -1,5 +1,6 @@
 """Numbers that go wrong: training stops by name and keeps its checkpoint, and no score divides by zero."""
 
+import itertools
 import json
 
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 
 import eval as evaluation
 import train
+from misc import parallel
 from misc.cli import DataError
 from misc.compare import comparison, significance
 from misc.compare.image_statistics import bleu_counts
 from misc.demo import relations
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from misc.scoring import bleu, diversity, java, meteor, metrics
 from misc.scoring.results import Results
 from misc.training.cider import CiderD
@@ -57,9 +59,9 @@ def refusal(root, *flags):
 def is_whole(root, iteration):
     """Whether the checkpoint of `iteration` is in place: finite, and a run can go on from it."""
     saved = [*weights_of(root / 'run').values()] + [
-        moment for moments in checkpoint.read_tensors(str(root / 'run' / 'optimizer.pth'))['state'].values()
+        moment for moments in run_folder.read_tensors(str(root / 'run' / 'optimizer.pth'))['state'].values()
         for moment in moments.values()]
-    checkpoint.find_run(str(root / 'run'), 'tiny')
+    run_folder.find_run(str(root / 'run'), 'tiny')
     return infos_of(root / 'run')['iter'] == iteration and all(
         bool(torch.isfinite(torch.as_tensor(value)).all()) for value in saved)
 
@@ -73,14 +75,13 @@ def overflow(root, image_id):
 
 def spoil_gradients(monkeypatch, iteration, value):
     """Make a gradient of the step `iteration` hold `value`; its loss stays as it is."""
-    plain = train.Training._gradients
+    plain, calls = parallel.mean_gradients, itertools.count(1)
 
-    def spoilt(self):
-        found = plain(self)
-        if self.iteration + 1 == iteration:
-            next(p.grad for p in self.parameters if p.grad is not None).view(-1)[0] = value
-        return found
-    monkeypatch.setattr(train.Training, '_gradients', spoilt)
+    def spoilt(parameters, total, tokens):
+        if next(calls) == iteration:
+            next(p.grad for p in parameters if p.grad is not None).view(-1)[0] = value
+        return plain(parameters, total, tokens)
+    monkeypatch.setattr(parallel, 'mean_gradients', spoilt)
 
 
 @pytest.mark.parametrize('way', WAYS)

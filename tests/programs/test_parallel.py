@@ -20,6 +20,8 @@ from misc import parallel
 from misc.cli import DataError, UsageError
 from misc.dataset.corpus import Corpus
 from misc.disk import filesets
+from misc.run import folder as run_folder
+from misc.training.step import Updater
 from models.transformer import TransformerCaptioner
 from tests.helpers import several, tiny
 from tests.helpers.runs import infos_of, interrupt_after, same_weights, self_critical_flags, weights_of
@@ -35,16 +37,16 @@ PHASES = {'cross-entropy': tiny.train_flags, 'self-critical': self_critical_flag
 def gradients_of(tmp_path):
     """Call with flags of train.py for the gradients of every step, one vector each."""
     def run(flags, processes=1):
-        steps, plain, path = [], train.clip_by_value, tmp_path / 'gradients.pt'
+        steps, plain, path = [], Updater.update, tmp_path / 'gradients.pt'
 
-        def record(parameters, limit):
-            steps.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
+        def record(self, *given):
+            steps.append(torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None]))
             torch.save(steps, path)
-            plain(parameters, limit)
+            plain(self, *given)
 
         def prepare(rank):
             if rank == processes - 1:  # any will do: all have the same
-                train.clip_by_value = record
+                Updater.update = record
         assert several.run(processes, train, flags, tmp_path / 'out', prepare)[0] == [0] * processes
         return torch.load(path)
     return run
@@ -125,7 +127,7 @@ def test_each_process_draws_its_own_dropout(monkeypatch):
     for rank, iteration in ((0, 0), (1, 0), (2, 0), (1, 5)):
         torch.manual_seed(3)
         monkeypatch.setattr(train.parallel, 'rank', lambda rank=rank: rank)
-        train.restore_random({'iter': iteration}, 3, torch.device('cpu'))
+        run_folder.restore_random({'iter': iteration}, 3, torch.device('cpu'))
         drawn.append(float(torch.rand(())))
     assert len(set(drawn)) == 4
 
@@ -147,10 +149,10 @@ def full_disk(rank):
 
 def broken_program(rank):
     """The second process meets a fault of the program."""
-    def loss(self, batch):
+    def loss(model, batch, **_):
         raise LookupError('a fault')
     if rank == 1:
-        train.Training._loss = loss
+        train.cross_entropy = loss
 
 
 def not_a_number(rank):
@@ -166,7 +168,7 @@ def not_a_number(rank):
 def sudden_death(rank):
     """The second process is killed."""
     if rank == 1:
-        train.Training._loss = lambda self, batch: os.kill(os.getpid(), signal.SIGKILL)
+        train.cross_entropy = lambda model, batch, **_: os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize('trouble, flags, expected, who, said', [
@@ -194,13 +196,13 @@ def test_the_images_that_are_named_are_those_of_all_processes(corpus, tmp_path):
 
 def test_a_signal_to_one_process_saves_once_and_stops_all(corpus, tmp_path):
     def prepare(rank):
-        plain, saves = train.Training._step, filesets.save_set
+        plain, saves = train.train_step, filesets.save_set
 
-        def step(self):
-            if rank == 1 and self.iteration == 3:
+        def step(run, phase):
+            if rank == 1 and run.state.iteration == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
-            plain(self)
-        train.Training._step = step
+            plain(run, phase)
+        train.train_step = step
         filesets.save_set = lambda *given: (print('saved'), saves(*given))
     flags = tiny.train_flags(corpus, tmp_path / 'run', '--max_epochs', -1)
     statuses, (text, silence) = several.run(2, train, flags, tmp_path / 'out', prepare)

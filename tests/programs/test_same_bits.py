@@ -7,7 +7,7 @@ import train
 from misc.dataset.features import open_reader
 from misc.dataset.packing import write_packed
 from misc.disk import pickles
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from misc.scoring import java
 from tests.helpers import tiny
 
@@ -60,8 +60,8 @@ def kept(folder):
     found = {}
     for name in ('model.pth', 'model-best.pth'):
         found.update({f'{name} {key}': value for key, value in
-                      checkpoint.read_tensors(str(folder / name)).items()})
-    for place, moments in checkpoint.read_tensors(str(folder / 'optimizer.pth'))['state'].items():
+                      run_folder.read_tensors(str(folder / name)).items()})
+    for place, moments in run_folder.read_tensors(str(folder / 'optimizer.pth'))['state'].items():
         found.update({f'moment {place} {key}': torch.as_tensor(value) for key, value in moments.items()})
     return found, pickles.load(str(folder / 'histories_tiny.pkl'))
 

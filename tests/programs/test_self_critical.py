@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-import types
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ import torch
 import train
 from misc.cli import DataError, UsageError
 from misc.disk import pickles
-from misc.run import checkpoint
+from misc.evaluation.validation import Validation
+from misc.run import folder as run_folder
 from misc.scoring import metrics
 from misc.training.losses import self_critical_loss
 from models.decoding import sample
@@ -64,7 +65,7 @@ def test_it_raises_the_reward(corpus, tmp_path):
     first, last = (np.mean([rewards[step]['reward'] for step in part]) for part in (steps[:15], steps[-15:]))
     assert last > first + 0.05  # with other seeds it rose by 0.11 to 0.35
     assert set(rewards[steps[0]]) >= {'reward', 'baseline', 'advantage', 'ended', 'words'}
-    infos = checkpoint.read_infos(str(tmp_path / 'infos_tiny.pkl'))
+    infos = run_folder.read_infos(str(tmp_path / 'infos_tiny.pkl'))
     assert infos['reward']['end_token_in_reward'] is True and infos['best_measure'] == 'CIDEr'
 
 
@@ -83,19 +84,19 @@ def test_resumed_in_the_middle_of_the_phase_it_is_the_same_run_bit_for_bit(corpu
         parts / 'validations.jsonl').read_text().count('\n') == 2  # the phase's start, and the end
 
 
-@pytest.mark.parametrize('where', ['_self_critical_loss', '_language_scores'])
+@pytest.mark.parametrize('module, where', [(train, 'self_critical'), (Validation, '_language_scores')])
 def test_a_signal_in_the_phase_saves_and_the_run_goes_on_as_if_there_was_none(
-        corpus, tmp_path, monkeypatch, capsys, where):
+        corpus, tmp_path, monkeypatch, capsys, module, where):
     every = ['--max_epochs', 3, '--perform_validation_every', 5, '--self_critical_after', 1]
     whole, run = tmp_path / 'whole', tmp_path / 'run'
     tiny.run(train, self_critical_flags(corpus, whole, *every))
-    plain = getattr(train.Training, where)
+    plain = getattr(module, where)
 
-    def asked(self, *given):
+    def asked(*given, **more):
         os.kill(os.getpid(), signal.SIGTERM)
-        return plain(self, *given)
+        return plain(*given, **more)
     with monkeypatch.context() as patch:
-        patch.setattr(train.Training, where, asked)
+        patch.setattr(module, where, asked)
         assert tiny.run(train, self_critical_flags(corpus, run, *every)) == 128 + signal.SIGTERM
     assert f'--start_from {run}' in capsys.readouterr().out
     assert infos_of(run)['iter'] == 4 and infos_of(run)['first_cider'] is not None
@@ -112,7 +113,7 @@ def test_the_second_phase_has_its_own_rate_from_its_first_step(corpus, tmp_path,
                                 '--learning_rate', 1e-3, '--start_from', tmp_path))
     rates = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['lr_history']
     assert [rates[step] for step in (13, 14, 15)] == pytest.approx([1e-3 * 0.8] * 3)
-    group = checkpoint.read_tensors(str(tmp_path / 'optimizer.pth'))['param_groups'][0]
+    group = run_folder.read_tensors(str(tmp_path / 'optimizer.pth'))['param_groups'][0]
     assert group['betas'] == (0.9, 0.999) and group['lr'] == pytest.approx(8e-4)
     shown = capsys.readouterr().out
     assert 'self-critical training from epoch 4: learning rate 0.0008' in shown
@@ -160,7 +161,7 @@ def test_a_halved_cider_warns_and_says_what_to_try(corpus, tmp_path, monkeypatch
     ciders = iter((1.0, 0.51, 0.49))
     monkeypatch.setattr(metrics, 'score', lambda *_, **__: ({'CIDEr': next(ciders)}, {}, []))
     tiny.run(train, self_critical_flags(corpus, tmp_path, '--max_epochs', 2, '--perform_validation_every', 3))
-    warnings = [line for line in capsys.readouterr().err.splitlines() if 'under half' in line]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if 'less than half' in line]
     assert len(warnings) == 1 and '0.490' in warnings[0] and '--learning_rate' in warnings[0]
 
 
@@ -168,7 +169,7 @@ def test_each_flag_of_the_phase_changes_what_is_learnt(corpus, tmp_path):
     def weights(*flags):
         folder = tmp_path / '_'.join(str(flag).strip('-').replace('/', '') for flag in flags or ('base',))
         tiny.run(train, self_critical_flags(corpus, folder, '--max_epochs', 1, '--learning_rate', 1e-2, *flags))
-        return torch.cat([w.flatten() for w in checkpoint.read_tensors(str(folder / 'model.pth')).values()])
+        return torch.cat([w.flatten() for w in run_folder.read_tensors(str(folder / 'model.pth')).values()])
     base = weights()
     # Adam hides the scale of a reward; with sgd it shows.
     assert not torch.equal(weights('--optim', 'sgd'),
@@ -188,10 +189,7 @@ def test_an_image_is_encoded_once_for_each_way_it_is_looked_at(monkeypatch):
     model, batch, calls = make_model(), make_batch(), []
     plain = model.encode
     monkeypatch.setattr(model, 'encode', lambda b: (calls.append(1), plain(b))[1])
-    batch.image_ids, batch.images, batch.epoch = [1, 2, 3], [0, 1, 2], 0
-    self = types.SimpleNamespace(
-        model=model, device=torch.device('cpu'), longest=6,
-        options=types.SimpleNamespace(sc_baseline='greedy', sc_samples=5, seed=1, amp='off'),
-        rewards=lambda ids, samples, greedy: (np.ones((3, 5), np.float32), {}))
-    terms, _ = train.Training._self_critical_loss(self, batch)
+    batch.image_ids, batch.images, batch.epoch, batch.device = [1, 2, 3], [0, 1, 2], 0, torch.device('cpu')
+    rewards = mock.Mock(baseline='greedy', return_value=(np.ones((3, 5), np.float32), {}))
+    terms, _ = train.self_critical(model, rewards, batch, samples=5, longest=6, seed=1, amp='off')
     assert len(calls) == 3 and terms['loss'].requires_grad and model.training

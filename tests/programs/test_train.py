@@ -13,7 +13,9 @@ import torch
 import train
 from misc.cli import DataError, UsageError
 from misc.disk import filesets, pickles
-from misc.run import checkpoint
+from misc.evaluation import validation
+from misc.run import folder as run_folder
+from misc.training.schedule import noam_rate
 from tests.helpers import tiny
 from tests.helpers.runs import Interrupt, infos_of, interrupt_after, same_weights, weights_of
 
@@ -95,13 +97,13 @@ def test_a_signal_in_a_validation_saves_after_it_and_the_run_goes_on_as_if_there
         corpus, tmp_path, monkeypatch, capsys, number):
     every = ['--max_epochs', 3, '--perform_validation_every', 4]
     tiny.run(train, tiny.train_flags(corpus, tmp_path / 'whole', *every))
-    run, plain = tmp_path / 'run', train.mean_loss
+    run, plain = tmp_path / 'run', validation.mean_loss
 
     def asked(*given):
         os.kill(os.getpid(), number)
         return plain(*given)
     with monkeypatch.context() as patch:
-        patch.setattr(train, 'mean_loss', asked)
+        patch.setattr(validation, 'mean_loss', asked)
         status = tiny.run(train, tiny.train_flags(corpus, run, *every))
     assert status == 128 + number and infos_of(run)['iter'] == 4
     assert f'stopped by {number.name} after iteration 4; saved' in capsys.readouterr().out
@@ -115,7 +117,7 @@ def test_a_run_that_was_killed_in_its_last_validation_validates_when_it_goes_on(
     def killed(*_):
         raise Interrupt
     with monkeypatch.context() as patch, pytest.raises(Interrupt):
-        patch.setattr(train, 'mean_loss', killed)
+        patch.setattr(validation, 'mean_loss', killed)
         tiny.run(train, tiny.train_flags(corpus, tmp_path, '--save_checkpoint_every', 3))
     assert not (tmp_path / 'model-best.pth').exists()
     for _ in range(2):
@@ -134,14 +136,14 @@ def test_going_on_into_another_folder_leaves_both_runs_whole(corpus, tmp_path):
 
 
 def test_the_plateau_halves_the_rate_of_its_own_flag_alone(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, 'mean_loss', lambda *_: 1.0)
+    monkeypatch.setattr(validation, 'mean_loss', lambda *_: 1.0)
     tiny.run(train, tiny.train_flags(corpus, tmp_path, '--reduce_on_plateau', 1, '--perform_validation_every', 1,
                                      '--max_epochs', 3))
     rates = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['lr_history']
     assert [rates[step] for step in (1, 5, 6, 9)] == [5e-4, 5e-4, 2.5e-4, 2.5e-4]
     tiny.run(train, tiny.train_flags(corpus, tmp_path, '--noamopt', '--max_epochs', 4, '--start_from', tmp_path))
     rates = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['lr_history']
-    assert rates[10] == train.noam_rate(10, 16, 2000)
+    assert rates[10] == noam_rate(10, 16, 2000)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(corpus, tmp_path, monkeypatch):
@@ -177,10 +179,10 @@ def test_training_learns(corpus, tmp_path):
 def saved_run(folder, run_id, *left_out):
     """What a validated run leaves in `folder`, but for the files `left_out`; returns it.  The best model
     is told from the last by its weight."""
-    infos = checkpoint.pickle_bytes(
+    infos = run_folder.pickle_bytes(
         {'opt': {'seq_length': 6, 'id': run_id}, 'vocab': {}, 'iter': 9, 'epoch': 1})
-    files = {'model.pth': checkpoint.tensor_bytes({'w': torch.zeros(1)}), 'optimizer.pth': b'',
-             'model-best.pth': checkpoint.tensor_bytes({'w': torch.ones(1)}), f'infos_{run_id}.pkl': infos,
+    files = {'model.pth': run_folder.tensor_bytes({'w': torch.zeros(1)}), 'optimizer.pth': b'',
+             'model-best.pth': run_folder.tensor_bytes({'w': torch.ones(1)}), f'infos_{run_id}.pkl': infos,
              f'infos_{run_id}-best.pkl': infos, f'histories_{run_id}.pkl': infos}
     with filesets.only_writer(folder):
         filesets.save_set(folder, {name: content for name, content in files.items() if name not in left_out})
@@ -205,13 +207,13 @@ def test_whatever_the_names_a_run_goes_on_from_its_last_model_with_its_last_info
                                   (bare, 'a-best', 'infos_a-best.pkl'),
                                   (copied, 'a-best', 'infos_a-best.pkl'),
                                   (plain, 'a-best', 'infos_a.pkl')):
-        run = checkpoint.find_run(folder, run_id)
+        run = run_folder.find_run(folder, run_id)
         assert run.infos_path == os.path.join(folder, infos) and not run.weights['w']
         assert run.optimiser_path == os.path.join(folder, 'optimizer.pth')
     best = saved_run(tmp_path / 'best', 'a', 'infos_a.pkl', 'model.pth')
     for run_id in ('a', 'a-best', 'other'):
-        run = checkpoint.find_run(best, run_id)
+        run = run_folder.find_run(best, run_id)
         assert run.weights['w'] and run.optimiser_path is None
     mixed = saved_run(tmp_path / 'mixed', 'a', 'infos_a.pkl', 'model-best.pth')
-    with pytest.raises(DataError, match='infos_a-best.pkl is of a best model, and there is no .*-best.pth'):
-        checkpoint.find_run(mixed, 'a')
+    with pytest.raises(DataError, match='infos_a-best.pkl belongs to a best model, and there is no .*-best.pth'):
+        run_folder.find_run(mixed, 'a')

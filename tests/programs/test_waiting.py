@@ -1,6 +1,7 @@
 """The host of a cross-entropy step waits neither for the device nor for data; a step that is not finite
 spoils nothing."""
 
+import functools
 import itertools
 import multiprocessing
 import os
@@ -13,11 +14,10 @@ import torch
 
 import train
 from dataloader import Prefetcher, worker_errors
-from misc import parallel
 from misc.cli import DataError
-from misc.training.finite import LateFlags, guarded_step
 from misc.training.losses import all_finite
-from misc.training.optim import build_optimiser, clip_by_value
+from misc.training.optim import build_optimiser
+from misc.training.step import LateFlags, Step, Updater, guarded_step
 from models import build
 from scripts.benchmarking.made_up import QUICK, made_up_batch, model_options
 from tests.helpers import tiny
@@ -33,17 +33,15 @@ def waiting_step(options, smoothing=0.1, accumulate=1):
     model = build(options, QUICK.words + 1, QUICK.longest).to(DEVICE)
     batch = made_up_batch([5, 3, 8], QUICK, options, seed=1)
     batch.boxes, batch.fc = torch.rand(16, 4), torch.rand(3, options.img_feat_size)
-    self = types.SimpleNamespace(
-        model=model, parameters=list(model.parameters()), device=DEVICE, rewards=None,
-        options=types.SimpleNamespace(label_smoothing=smoothing, accumulate=accumulate, amp='off',
-                                      scheduled_sampling_start=-1),
-        batches=types.SimpleNamespace(next=lambda: batch), _is_self_critical=lambda epoch: False)
-    self._loss = lambda part: train.Training._loss(self, part)
-    batch, total, tokens, _ = train.Training._gradients(self)
-    loss = parallel.mean_gradients(self.parameters, total, tokens)
-    finite = all_finite(loss, self.parameters)
-    clip_by_value(self.parameters, 0.1)
-    guarded_step(torch.optim.SGD(self.parameters, lr=0.1, momentum=0.9), finite)
+    parameters = list(model.parameters())
+    run = types.SimpleNamespace(
+        updater=types.SimpleNamespace(parameters=parameters), device=DEVICE,
+        plan=types.SimpleNamespace(accumulate=accumulate), batches=types.SimpleNamespace(next=lambda: batch))
+    phase = functools.partial(train.cross_entropy, model, smoothing=smoothing, sampling=lambda epoch: 0.0, amp='off')
+    batch, loss, _ = train.gradients(run, phase)
+    finite = all_finite(loss, parameters)
+    torch.nn.utils.clip_grad_value_(parameters, 0.1)
+    guarded_step(torch.optim.SGD(parameters, lr=0.1, momentum=0.9), finite)
     return loss, finite
 
 
@@ -144,27 +142,26 @@ def test_items_are_fetched_ahead_in_order_and_an_error_comes_in_its_place():
 
 @pytest.mark.filterwarnings('ignore:This DataLoader')
 def test_the_death_of_a_process_that_reads_is_told_wherever_the_training_is(tmp_path, monkeypatch):
-    plain = train.Training._step
+    plain = train.train_step
 
-    def step(self):
-        plain(self)
+    def step(run, phase):
+        plain(run, phase)
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGKILL)
         time.sleep(0.2)  # far from where batches are taken over
-    monkeypatch.setattr(train.Training, '_step', step)
+    monkeypatch.setattr(train, 'train_step', step)
     corpus = tiny.write_corpus(tmp_path / 'corpus')
     with pytest.raises(DataError, match='a process that reads features died.*--num_workers'):
         tiny.run(train, tiny.train_flags(corpus, tmp_path / 'run', '--num_workers', 1, '--max_epochs', 9))
 
 
-@pytest.mark.parametrize('end', ['_save', '_validate'])
+@pytest.mark.parametrize('end', [train.save, train.validate])
 def test_nothing_is_saved_before_the_last_flag_was_looked_at(end):
-    told = []
-    self = types.SimpleNamespace(flags=types.SimpleNamespace(settle=lambda: 'a step'), _refuse=told.append,
-                                 _check_last_step=lambda: train.Training._check_last_step(self), last_step=None)
-    with pytest.raises(AttributeError):  # it has nothing to save
-        getattr(train.Training, end)(self)
-    assert told == ['a step']
+    updater = Updater(torch.nn.Linear(1, 1), None, 0.1, DEVICE, 'a run')
+    step = Step(7, 2, 0.1, [5])
+    updater.flags = types.SimpleNamespace(settle=lambda: step)
+    with pytest.raises(DataError, match='iteration 7 .*the loss or a gradient is not finite'):
+        end(types.SimpleNamespace(updater=updater))
 
 
 def test_the_death_of_a_reader_is_told_also_where_it_broke_something_else():

@@ -9,8 +9,9 @@ import torch
 import eval as evaluation
 import train
 from misc.cli import DataError, UsageError
-from misc.run import checkpoint, infos
-from misc.training.optim import build_optimiser, take_moments
+from misc.run import folder as run_folder
+from misc.run import infos
+from misc.training.optim import build_optimiser, load_moments
 from tests.helpers import tiny
 from tests.helpers.damage import RESUMED, complaint, expect
 
@@ -56,17 +57,17 @@ def test_what_cannot_be_is_named(name, value):
                                          ('input_encoding_size', math.inf)])
 def test_sizes_that_no_machine_holds_are_named_before_a_model_is_built(root, name, value):
     path = root / 'run' / 'infos_tiny.pkl'
-    content = checkpoint.read_infos(str(path))
+    content = run_folder.read_infos(str(path))
     content['opt'][name] = value
-    path.write_bytes(checkpoint.pickle_bytes(content))
+    path.write_bytes(run_folder.pickle_bytes(content))
     expect(complaint(root, train, *RESUMED), 'infos_tiny.pkl', name, 'another copy')
 
 
 def test_options_that_cannot_be_together_are_refused_with_the_file_that_says_them(root):
     path = root / 'run' / 'infos_tiny.pkl'
-    content = checkpoint.read_infos(str(path))
+    content = run_folder.read_infos(str(path))
     content['opt']['heads'] = 5
-    path.write_bytes(checkpoint.pickle_bytes(content))
+    path.write_bytes(run_folder.pickle_bytes(content))
     with pytest.raises(UsageError, match='--heads 5 does not divide .*infos_tiny.pkl'):
         tiny.run(evaluation, tiny.eval_flags(root, root / 'run'))
 
@@ -85,7 +86,7 @@ def spoil(kind, change):
     state = moments_of(build_optimiser(parameters, kind))
     state = {**state, 'state': {place: dict(moments) for place, moments in state['state'].items()}}
     change(state['state'])
-    return take_moments(build_optimiser(parameters, kind), state)
+    return load_moments(build_optimiser(parameters, kind), state)
 
 
 @pytest.mark.parametrize('kind, name', [('adam', 'exp_avg'), ('adamw', 'exp_avg_sq'), ('rmsprop', 'square_avg'),
@@ -104,7 +105,7 @@ def test_moments_are_taken_whole_and_finite_or_not_at_all(kind, name):
 
 def test_a_run_whose_moments_are_broken_goes_on_without_them_and_says_so(root, capsys):
     path = root / 'run' / 'optimizer.pth'
-    state = checkpoint.read_tensors(str(path))
+    state = run_folder.read_tensors(str(path))
     state['state'][0]['exp_avg'][0] = math.nan
     torch.save(state, path)
     tiny.run(train, tiny.train_flags(root, root / 'run', '--start_from', root / 'run'))
@@ -113,9 +114,9 @@ def test_a_run_whose_moments_are_broken_goes_on_without_them_and_says_so(root, c
 
 def test_a_checkpoint_of_weights_for_other_numbers_is_refused(root):
     path = root / 'run' / 'model.pth'
-    weights = checkpoint.read_tensors(str(path))
+    weights = run_folder.read_tensors(str(path))
     torch.save({**weights, 'output.bias': weights['output.bias'].to(torch.int64)}, path)
     expect(complaint(root, train, *RESUMED), 'model.pth', 'infos_tiny.pkl', 'output.bias is of torch.int64')
     with pytest.raises(DataError, match='model.pth is not a valid file'):
         torch.save({**weights, 'output.bias': weights['output.bias'].to(torch.complex64)}, path)
-        checkpoint.read_tensors(str(path))
+        run_folder.read_tensors(str(path))

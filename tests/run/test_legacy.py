@@ -13,7 +13,8 @@ import models
 import opts
 import train
 from misc.cli import DataError, UsageError
-from misc.run import checkpoint, legacy
+from misc.run import folder as run_folder
+from misc.run import legacy
 from scripts import convert_checkpoint
 from tests import naive
 from tests.helpers import legacy_code, tiny
@@ -40,11 +41,11 @@ def name_of(value):
 
 def loaded(model_path, infos_path, *given):
     """The model in older files, ready to compute, and its options."""
-    run = checkpoint.read_run(model_path, infos_path)
+    run = run_folder.read_run(model_path, infos_path)
     options, names = opts.parse(opts.train_parser(), [*map(str, given)])
     options = opts.with_model_options(options, names, run.infos['opt'], infos_path)
     model = models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
-    checkpoint.take_weights(model, run)
+    run_folder.load_run_weights(model, run)
     return model.eval(), options
 
 
@@ -65,7 +66,7 @@ def test_a_model_comes_back_from_older_names_with_every_option_and_exactly_its_n
     found, recognised = loaded(*write_legacy(tmp_path, weights, legacy_options(options, spatial)))
     rates = 'dropout 0.2, drop_prob_lm 0.2' if spatial else 'dropout 0.1, drop_prob_lm 0.4'
     said = capsys.readouterr().err
-    assert f'code: caption_model {options["caption_model"]}, ' in said and rates in said
+    assert f'legacy checkpoint: caption_model {options["caption_model"]}, ' in said and rates in said
     for name in opts.MODEL_OPTIONS:
         if opts.matters(name, recognised):
             assert getattr(recognised, name) == options[name], name
@@ -223,12 +224,12 @@ def test_infos_files_of_python_2_are_read_and_what_they_lack_is_made_up_for(tmp_
                'odd': [None, True]}
     start = b'\x80\x02' if protocol else b''
     (tmp_path / 'infos.pkl').write_bytes(start + python_2(content, protocol) + b'.')
-    run = checkpoint.read_run(*paths, longest=9)
+    run = run_folder.read_run(*paths, longest=9)
     assert run.infos['opt']['id'] == 'caf\xe9' and run.infos['vocab']['3'] == 'na\xefve'
     assert (run.infos['iter'], run.infos['epoch']) == (0, 0)
     assert (run.infos['best_val_score'], run.infos['best_measure']) == (1.25, 'CIDEr')
     assert run.infos['opt']['seq_length'] == 9 and run.infos['opt']['legacy_extra_skip'] is True
-    assert checkpoint.read_run(*paths).infos['opt']['seq_length'] == 16
+    assert run_folder.read_run(*paths).infos['opt']['seq_length'] == 16
 
 
 @pytest.fixture(scope='module')
@@ -253,7 +254,7 @@ def trained(corpus, tmp_path_factory):
 
 def aged(trained, folder, model='model.pth', infos='infos_zoo.pkl', moments=True):
     """The files of that run as the zoo would have left them in `folder`; returns it."""
-    run = checkpoint.find_run(str(trained), 'tiny')
+    run = run_folder.find_run(str(trained), 'tiny')
     names = legacy.Names('relation_transformer', use_bn=2)
     weights = names.theirs(run.weights)
     weights = {key: weights[key] for key in sorted(weights, reverse=True)}  # an order of its own
@@ -262,7 +263,7 @@ def aged(trained, folder, model='model.pth', infos='infos_zoo.pkl', moments=True
     write_legacy(folder, weights, opt, model, infos, vocab=run.infos['vocab'], iter=run.infos['iter'],
               epoch=run.infos['epoch'])
     if moments:
-        state = checkpoint.read_tensors(run.optimiser_path)['state']
+        state = run_folder.read_tensors(run.optimiser_path)['state']
         places = [key for key in run.weights if key.rpartition('.')[2] not in legacy.BUFFERS]
         of = {kind: names.theirs({key: state[place][kind] for place, key in enumerate(places)})
               for kind in ('exp_avg', 'exp_avg_sq')}
@@ -288,7 +289,7 @@ def test_evaluation_takes_older_files_and_says_the_same(corpus, trained, tmp_pat
     monkeypatch.chdir(tmp_path)
     old = aged(trained, tmp_path / 'old', 'model.pt', 'infos_zoo-best.pkl')
     found = captions_of(corpus, old / 'model.pt', old / 'infos_zoo-best.pkl')
-    assert 'model.pt is of older code: caption_model relation_transformer' in capsys.readouterr().err
+    assert 'model.pt is a legacy checkpoint: caption_model relation_transformer' in capsys.readouterr().err
     assert found == captions_of(corpus, trained / 'model.pth', trained / 'infos_tiny.pkl')
     with pytest.raises(UsageError, match='num_layers 3 contradicts .*infos_zoo-best.pkl, which has .* 1;'):
         tiny.run(evaluation, ['--model', old / 'model.pt', '--infos_path', old / 'infos_zoo-best.pkl',
@@ -302,9 +303,9 @@ def test_training_goes_on_from_older_files_as_it_would_from_its_own(corpus, trai
             tiny.run(train, [*same_as(tmp_path / name, corpus), '--start_from', start,
                              '--max_epochs', epochs])
             start = tmp_path / name
-        runs[name] = checkpoint.find_run(str(start), 'tiny')
+        runs[name] = run_folder.find_run(str(start), 'tiny')
     said = capsys.readouterr().err
-    assert 'epoch 1 starts anew' in said and 'no moments' not in said
+    assert 'epoch 1 starts from its beginning' in said and 'no moments' not in said
     assert runs['from_old'].infos['iter'] == runs['from_own'].infos['iter'] == 9
     for name, value in runs['from_own'].weights.items():
         assert torch.equal(value, runs['from_old'].weights[name]), name
@@ -314,15 +315,15 @@ def test_training_goes_on_from_whatever_an_older_folder_has(corpus, trained, tmp
     plain = aged(trained, tmp_path / 'plain', 'model.pt', 'infos.pkl', moments=False)
     best = aged(trained, tmp_path / 'best', 'model-best.pth', 'infos_zoo-best.pkl')
     fewer, sgd, empty = (aged(trained, tmp_path / name) for name in ('fewer', 'sgd', 'empty'))
-    places = checkpoint.read_tensors(str(sgd / 'optimizer.pth'))['param_groups'][0]['params']
+    places = run_folder.read_tensors(str(sgd / 'optimizer.pth'))['param_groups'][0]['params']
     for folder, group in ((fewer, {'params': places[1:]}), (sgd, {'params': places, 'momentum': 0.9}),
                           (empty, {'params': places, 'betas': (0.9, 0.98)})):
         torch.save({'state': {}, 'param_groups': [group]}, folder / 'optimizer.pth')
     for folder in (plain, best, fewer, sgd, empty):
         tiny.run(train, [*same_as(folder, corpus), '--start_from', folder, '--max_epochs', 2])
         said = capsys.readouterr().err
-        assert said.count('no moments of this optimiser and model; they start anew') == 1
-        infos = checkpoint.read_infos(str(folder / 'infos_tiny.pkl'))
+        assert said.count('no moments of this optimiser and model; they start from zero') == 1
+        infos = run_folder.read_infos(str(folder / 'infos_tiny.pkl'))
         assert infos['iter'] == 6 and infos['epoch'] == 2
         # The score of a best model that is there is kept, and only that.
         assert (infos['best_val_score'] == 0.5) is (folder == best)
@@ -330,10 +331,10 @@ def test_training_goes_on_from_whatever_an_older_folder_has(corpus, trained, tmp
         tiny.run(train, [*same_as(tmp_path / 'on', corpus), '--start_from', aged(
             trained, aged(trained, tmp_path / 'two', infos='infos_one.pkl'))])
     lone = aged(trained, tmp_path / 'lone', 'model.pth', 'infos_zoo-best.pkl')
-    run = checkpoint.find_run(str(lone), 'tiny')
+    run = run_folder.find_run(str(lone), 'tiny')
     assert (run.model_path, run.optimiser_path) == (str(lone / 'model.pth'), str(lone / 'optimizer.pth'))
     assert run.infos['best_val_score'] is None
-    assert f'best model that is not there; {lone / "model.pth"} is taken' in capsys.readouterr().err
+    assert f'best model that is missing; {lone / "model.pth"} is used instead' in capsys.readouterr().err
 
 
 def test_a_run_that_older_code_began_keeps_its_dropout_until_another_is_given(
@@ -344,11 +345,11 @@ def test_a_run_that_older_code_began_keeps_its_dropout_until_another_is_given(
         flags = same_as(tmp_path / 'run', corpus)
         flags = [flag for place, flag in enumerate(flags) if place not in at and place - 1 not in at]
         tiny.run(train, [*flags, '--start_from', start, '--max_epochs', epochs, *more])
-        opt = checkpoint.read_infos(str(tmp_path / 'run' / 'infos_tiny.pkl'))['opt']
+        opt = run_folder.read_infos(str(tmp_path / 'run' / 'infos_tiny.pkl'))['opt']
         return opt['dropout'], opt['drop_prob_lm']
 
     assert rates(aged(trained, tmp_path / 'old'), 2) == (0.1, 0.4)
-    assert 'note: dropout 0.1, drop_prob_lm 0.4, as older code had' in capsys.readouterr().err
+    assert 'note: dropout 0.1, drop_prob_lm 0.4, as in the legacy checkpoint' in capsys.readouterr().err
     assert rates(tmp_path / 'run', 3) == (0.1, 0.4)  # a resume by the same command
     assert rates(tmp_path / 'run', 4, '--drop_prob_lm', 0.3) == (0.1, 0.3)
     assert 'note: dropout 0.1, as' in capsys.readouterr().err
@@ -365,7 +366,7 @@ def test_a_run_that_older_code_began_keeps_its_dropout_until_another_is_given(
 
 def with_optimiser(folder, maker, moves=True):
     """Put an optimiser of older code, of the weights in `folder`, into it; returns {name here: moments}."""
-    weights = checkpoint.read_tensors(str(folder / 'model.pth'))
+    weights = run_folder.read_tensors(str(folder / 'model.pth'))
     parameters = {key: torch.nn.Parameter(weight) for key, weight in weights.items()
                   if key not in legacy.IGNORED and key.rpartition('.')[2] not in legacy.BUFFERS}
     optimiser = maker(list(parameters.values()))
@@ -399,8 +400,8 @@ def test_a_converted_run_has_the_moments_of_the_optimiser_that_it_had(
     expected = with_optimiser(old, OLD_OPTIMISERS[kind])
     tiny.run(convert_checkpoint, ['--input_dir', old, '--output_dir', new])
     assert f'optimizer.pth is of --optim {kind}\n' in capsys.readouterr().err
-    state = checkpoint.read_tensors(str(new / 'optimizer.pth'))['state']
-    names = [name for name in checkpoint.read_tensors(str(new / 'model.pth'))
+    state = run_folder.read_tensors(str(new / 'optimizer.pth'))['state']
+    names = [name for name in run_folder.read_tensors(str(new / 'model.pth'))
              if name.rpartition('.')[2] not in legacy.BUFFERS]
     assert set(names) == set(expected) and bool(state) is (kind != 'sgd')
     for place, moments in state.items():
@@ -408,7 +409,7 @@ def test_a_converted_run_has_the_moments_of_the_optimiser_that_it_had(
         assert all(torch.equal(moment, expected[names[place]][name]) for name, moment in moments.items())
     flags = [flag for flag in same_as(tmp_path / 'on', corpus) if flag != '--noamopt']
     tiny.run(train, [*flags, '--start_from', new, '--optim', kind, '--max_epochs', 2])
-    assert 'start anew' not in capsys.readouterr().err
+    assert 'start from zero' not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('lacking', ['moments', 'file'])
@@ -427,14 +428,14 @@ def test_a_converted_run_is_one_of_this_project(corpus, trained, tmp_path, monke
     old = aged(trained, aged(trained, tmp_path / 'old', 'model-best.pth', 'infos_zoo-best.pkl'))
     tiny.run(convert_checkpoint, ['--input_dir', old, '--output_dir', 'new'])
     assert '--model new/model.pth --infos_path new/infos_new.pkl' in capsys.readouterr().out
-    own, new = checkpoint.find_run(str(trained), 'tiny'), checkpoint.find_run('new', 'new')
+    own, new = run_folder.find_run(str(trained), 'tiny'), run_folder.find_run('new', 'new')
     assert new.names is None
     for kind in ('model.pth', 'model-best.pth'):
-        found = checkpoint.read_tensors(f'new/{kind}')
+        found = run_folder.read_tensors(f'new/{kind}')
         assert all(torch.equal(value, found[name]) for name, value in own.weights.items())
     assert captions_of(corpus, 'new/model-best.pth', 'new/infos_new-best.pkl') == captions_of(
         corpus, trained / 'model.pth', trained / 'infos_tiny.pkl')
-    one, other = (checkpoint.read_tensors(run.optimiser_path)['state'] for run in (own, new))
+    one, other = (run_folder.read_tensors(run.optimiser_path)['state'] for run in (own, new))
     assert all(torch.equal(one[place][kind], other[place][kind]) for place in one for kind in one[place])
     tiny.run(train, [*same_as('new', corpus), '--start_from', 'new', '--id', 'new', '--max_epochs', 2])
     tiny.run(convert_checkpoint, ['--model', old / 'model.pth', '--infos_path', old / 'infos_zoo.pkl',

@@ -18,7 +18,7 @@ from misc.cli import DataError
 from misc.dataset.features import open_reader
 from misc.dataset.packing import write_packed
 from misc.disk import pickles
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from misc.run import record as run_record
 from misc.scoring import java
 from tests.helpers import several, tiny
@@ -113,7 +113,7 @@ def test_nothing_is_said_of_the_same_data_wherever_and_in_whatever_files_they_ar
     start(root, 'run', *ONWARDS, '--input_img_feat_dir', 'ROOT/att.h5', '--input_grid_vec_dir', 'ROOT/places',
           '--num_workers', 1, '--losses_log_every', 2, '--val_images_use', 3)
     said = capsys.readouterr().err
-    assert 'not as before: val_images_use 3 (was 5000)' in said and said.count('note:') == 1
+    assert 'changed since the last start: val_images_use 3 (was 5000)' in said and said.count('note:') == 1
 
 
 def other_labels(root):
@@ -190,7 +190,7 @@ def test_options_that_change_the_course_are_told_in_a_line_with_both_values(root
     capsys.readouterr()
     start(root, 'run', *ONWARDS, '--learning_rate', 0.01, '--batch_size', 3, '--seed', 7, '--noamopt', 1,
           '--scheduled_sampling_max_prob', 0.5)
-    notes = [line for line in capsys.readouterr().err.splitlines() if 'not as before' in line]
+    notes = [line for line in capsys.readouterr().err.splitlines() if 'changed since the last start' in line]
     assert len(notes) == 1
     for words in ('learning_rate 0.01 (was 0.0005)', 'batch_size 3 (was 4)', 'seed 7 (was 123)',
                   'noamopt 1 (was 0)'):
@@ -201,7 +201,7 @@ def test_options_that_change_the_course_are_told_in_a_line_with_both_values(root
 def test_a_run_without_an_account_goes_on_and_nothing_is_said(root, capsys):
     infos = infos_of(root / 'run')
     del infos['account']
-    (root / 'run' / 'infos_tiny.pkl').write_bytes(checkpoint.pickle_bytes(infos))
+    (root / 'run' / 'infos_tiny.pkl').write_bytes(run_folder.pickle_bytes(infos))
     (root / 'run' / 'run.json').unlink()
     nudged('att/104.npz')(root)
     capsys.readouterr()
@@ -213,7 +213,7 @@ def test_a_run_without_an_account_goes_on_and_nothing_is_said(root, capsys):
 def test_an_account_that_is_none_is_passed_over(root, account):
     infos = infos_of(root / 'run')
     infos['account'], infos['opt']['seed'] = account, [1]
-    (root / 'run' / 'infos_tiny.pkl').write_bytes(checkpoint.pickle_bytes(infos))
+    (root / 'run' / 'infos_tiny.pkl').write_bytes(run_folder.pickle_bytes(infos))
     (root / 'run' / 'run.json').write_text('[')
     assert start(root, 'run', *ONWARDS) == 0 and len(record(root)['starts']) == 1
 
@@ -236,8 +236,8 @@ def test_the_cost_does_not_grow_with_the_images():
             return np.full((2, 3), image, np.float32)
     read, Corpus.labels = [], type('Labels', (), dict.fromkeys(
         ('labels', 'start', 'end'), np.zeros(1)))
-    first = run_record.digests_of(Corpus, range(5000))['input_img_feat_dir']
-    again = run_record.digests_of(Corpus, range(4900))['input_img_feat_dir']
+    first = run_record.data_digests(Corpus, range(5000))['input_img_feat_dir']
+    again = run_record.data_digests(Corpus, range(4900))['input_img_feat_dir']
     assert len(first) == len(again) == 100 and len(read) == 200
     assert len(set(first) & set(again)) > 90  # so that runs on a part of the images can be compared
 

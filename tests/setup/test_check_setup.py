@@ -12,7 +12,7 @@ import torch
 
 from misc.dataset.packing import write_packed
 from misc.disk import filesets
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from misc.setup import data_files, environment
 from misc.setup.data_files import DataFiles
 from misc.setup.findings import lacking
@@ -145,7 +145,7 @@ def test_images_are_counted_under_the_image_root(data, tmp_path, monkeypatch):
 
 def test_runs_are_reported_with_epoch_and_best_score_and_left_unchanged(tmp_path):
     for name, score, measure in (('a', -2.5, 'loss'), ('b', 1.25, 'CIDEr'), ('c', None, None)):
-        infos = checkpoint.pickle_bytes(
+        infos = run_folder.pickle_bytes(
             {'epoch': 3, 'iter': 70, 'best_val_score': score, 'best_measure': measure})
         (tmp_path / name).mkdir()
         (tmp_path / name / f'infos_{name}.pkl').write_bytes(infos)

@@ -54,13 +54,13 @@ def long_run(place, steps, every, workers):
     that; after a third of them self-critically.  Returns a `Held` for each step."""
     corpus, folder = tiny.write_corpus(place / 'corpus'), place / 'run'
     epochs = -(-steps // STEPS_AN_EPOCH)
-    found, plain = [], train.Training._step
+    found, plain = [], train.train_step
 
-    def step(training):
-        plain(training)
-        found.append(held(training.iteration, folder))
+    def step(run, phase):
+        plain(run, phase)
+        found.append(held(run.state.iteration, folder))
 
-    with mock.patch.object(train.Training, '_step', step), mock.patch.dict(os.environ, PATH=''):
+    with mock.patch.object(train, 'train_step', step), mock.patch.dict(os.environ, PATH=''):
         tiny.run(train, tiny.train_flags(
             corpus, folder, '--max_epochs', epochs, '--batch_size', BATCH, '--num_workers', workers,
             '--perform_validation_every', every, '--save_checkpoint_every', every // 2,

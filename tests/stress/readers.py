@@ -28,10 +28,12 @@ from misc.dataset.features import open_boxes
 from misc.dataset.grids import checked_boxes, image_sizes
 from misc.dataset.karpathy import read_images
 from misc.dataset.packed import packed_sizes
+from misc.disk import filesets
 from misc.pictures import cnn, coco_list, images, listing
 from misc.prepare import made
 from misc.prepare.broken import Broken
-from misc.run import checkpoint, events, histories
+from misc.run import folder as run_folder
+from misc.run import histories
 from misc.scoring import references, results
 from misc.training.rewards import load_cider
 from scripts import make_bu_data, prepro_ngrams
@@ -314,20 +316,21 @@ def resumed(path):
                              '--losses_log_every', 10 ** 9)
     said = io.StringIO()
     with mock.patch.object(sys, 'argv', ['train.py', *map(str, flags)]), contextlib.redirect_stderr(said):
-        training = train.set_up(*opts.train_options())
-    if 'start anew' in said.getvalue():
+        options, given = opts.train_options()
+        training = train.build(options, given, run_folder.RunFolder(options.checkpoint_path, options.id))
+    if 'start from zero' in said.getvalue():
         training.batches.close()
         raise DataError(said.getvalue())
     weights = {name: value.clone() for name, value in training.model.state_dict().items()}
     moments = [{name: value.clone() for name, value in moments.items()}
-               for moments in training.optimiser.state.values()]
-    where = {'iter': training.iteration, 'epoch': training.batches.epoch, 'best': training.best_score,
-             'losses': training.histories['loss_history']}
+               for moments in training.updater.optimiser.state.values()]
+    where = {'iter': training.state.iteration, 'epoch': training.batches.epoch, 'best': training.state.best.score,
+             'losses': training.state.histories['loss_history']}
     try:
         training.model.train()
         take_step(training)
-        with evaluated():
-            training._files([train.random_state(training.device)], True)
+        with evaluated(), mock.patch.object(filesets, 'save_set'):
+            training.write(training.batches.state(), [run_folder.random_state(training.device)], True)
     finally:
         training.batches.close()
     return {'weights': weights, 'moments': moments, 'where': where}
@@ -336,7 +339,7 @@ def resumed(path):
 def take_step(training):
     """One step; of weights as large as can be it is not finite, which the training says by itself."""
     try:
-        training._step()
+        train.train_step(training, training.phases.of(training.batches.next_epoch))
     except DataError as error:
         if 'is not finite' not in str(error):
             raise
@@ -384,22 +387,22 @@ def plain_words(path):
 
 
 def legacy_layout(path):
-    infos = checkpoint.read_infos(str(HERE / 'run' / 'infos_tiny.pkl'))
+    infos = run_folder.read_infos(str(HERE / 'run' / 'infos_tiny.pkl'))
     options, given = opts.parse(opts.train_parser(), [])
     options = opts.with_model_options(options, given, infos['opt'], 'infos_tiny.pkl')
     model = models.build(options, len(infos['vocab']) + 1, infos['opt']['seq_length'])
-    checkpoint.load_weights(model, checkpoint.read_tensors(str(path)), str(path))
+    run_folder.load_weights(model, run_folder.read_tensors(str(path)), str(path))
     return model.state_dict()
 
 
 def old_run(path):
     """The model of older code, in its own names, and where its training stood."""
-    run = checkpoint.read_run(str(HERE / 'old' / 'model.pth'), str(HERE / 'old' / 'infos.pkl'))
+    run = run_folder.read_run(str(HERE / 'old' / 'model.pth'), str(HERE / 'old' / 'infos.pkl'))
     options, given = opts.parse(opts.train_parser(), ['--input_grid_vec_dir', 'vec'])
     options = opts.with_model_options(options, given, run.infos['opt'], run.infos_path)
     options = opts.checked_model(options, given, run.infos_path)
     model = models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
-    checkpoint.take_weights(model, run)
+    run_folder.load_run_weights(model, run)
     return {'weights': run.names.theirs(model.state_dict()), 'words': run.infos['vocab'],
             'iter': run.infos['iter'], 'epoch': run.infos['epoch']}
 
@@ -416,7 +419,7 @@ def plain_old_run(path):
 
 
 def journal(path):
-    return sorted(checkpoint.find_run(str(HERE / 'saved'), 'tiny').infos['vocab'])
+    return sorted(run_folder.find_run(str(HERE / 'saved'), 'tiny').infos['vocab'])
 
 
 class Layers(torch.nn.Module):
@@ -451,8 +454,15 @@ def archive(path):
                 for name in os.listdir(f'{folder}/bu_box')}
 
 
-def read_events(path):
-    return events.read_numbers(str(path.parent))
+def steps(path):
+    return histories.read_steps(str(path))
+
+
+def plain_steps(path):
+    lines = path.read_text(encoding='utf-8', errors='replace').split('\n')[:-1]  # an unfinished line does not count
+    records = map(plainly.json.loads, lines)
+    return [(int(record['iteration']), {name: float(value) for name, value in record.items()
+                                        if type(value) in (int, float)}) for record in records]
 
 
 def shape_of_picture(path):
@@ -517,7 +527,7 @@ READERS = {
     'moments': Reader('run/optimizer.pth', 'tensors', part(resumed, 'moments'), plain_moments),
     'list of a save': Reader('saved/replacing.json', 'json', journal, lambda path: sorted(
         plain_words(HERE / 'run' / 'infos_tiny.pkl'))),
-    'events': Reader('run/events.out.tfevents.1', 'bytes', read_events, plainly.events),
+    'steps': Reader('run/steps.jsonl', 'json lines', steps, plain_steps),
     'archive': Reader('archive/small.tsv', 'tsv', archive, plainly.archive),
     'jpeg': Reader('plain.jpg', 'picture', picture, plainly.picture),
     'png': Reader('plain.png', 'picture', picture, plainly.picture),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from tests.stress.same_run import Lost, end_difference, is_begun, stamps_of
 from tests.stress.watching import children
 
@@ -78,8 +78,8 @@ def look_inside(run):
     if not is_begun(run):
         return
     before = stamps_of(run)
-    found = checkpoint.find_run(str(run))
-    moments = checkpoint.optimiser_state(found)['state']
+    found = run_folder.find_run(str(run))
+    moments = run_folder.optimiser_state(found)['state']
     steps = max(int(state['step']) for state in moments.values())  # a weight that nothing needs has taken none
     losses = found.infos['histories']['loss_history']
     if not steps == max(losses) == found.infos['iter']:

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from misc.disk import filesets, pickles
-from misc.run import checkpoint
-from misc.run.events import read_numbers
+from misc.run import folder as run_folder
+from misc.run.histories import read_logged
+from misc.run.log import STEPS
+from tests.helpers.events import event_numbers
 
 # What may differ: where the run lies, that it was resumed, the state of the code then, and what the clock says.
 NO_PART = {'checkpoint_path', 'start_from', 'keeps_rates', 'code', 'seconds', 'waited'}
@@ -25,7 +27,7 @@ class Lost(Exception):
 def set_in(folder):
     """The names of the files of a run's set, as a reader finds them."""
     return [name for name in filesets.listing(folder) if not name.startswith(EVENTS)
-            and not name.endswith('.part') and name not in (filesets.LOCK, filesets.JOURNAL, STARTS)]
+            and not name.endswith('.part') and name not in (filesets.LOCK, filesets.JOURNAL, STARTS, STEPS)]
 
 
 def is_begun(folder):
@@ -41,7 +43,7 @@ def content_of(folder):
 def read(path):
     """What a file of the set holds."""
     if path.endswith('.pth'):
-        return checkpoint.read_tensors(path)
+        return run_folder.read_tensors(path)
     if path.endswith('.pkl'):
         return pickles.load(path, opened=filesets.opened)
     with filesets.opened(path) as file:
@@ -79,7 +81,7 @@ def kept_saves(folder, saves):
     def save(to, files):
         plain(to, files)
         infos, = (name for name in files if name.startswith('infos') and not name.endswith('-best.pkl'))
-        name = save_name(checkpoint.read_infos(os.path.join(to, infos)))
+        name = save_name(run_folder.read_infos(os.path.join(to, infos)))
         shutil.copytree(folder, saves / name, ignore=shutil.ignore_patterns(f'{EVENTS}*', '.lock'))
     filesets.save_set = save
 
@@ -100,7 +102,7 @@ def look(folder, saves, before):
             raise Lost(f'{folder} has {left or "nothing"} after iteration {before} was saved')
         return -1
     stamps = stamps_of(folder)
-    run = checkpoint.find_run(str(folder))
+    run = run_folder.find_run(str(folder))
     iteration = run.infos['iter']
     if iteration < before:
         raise Lost(f'{folder} went back from iteration {before} to {iteration}')
@@ -113,11 +115,21 @@ def look(folder, saves, before):
 def end_difference(whole, folder):
     """How a run that ended differs from the undisturbed one in the folder `whole`, or ''."""
     left = [name for name in os.listdir(folder)
-            if name not in (*set_in(folder), STARTS) and not name.startswith(EVENTS)]
+            if name not in (*set_in(folder), STARTS, STEPS) and not name.startswith(EVENTS)]
     if left:
         return f'{left} left behind'
     return (differences(content_of(whole), content_of(folder))
-            or differences(read_numbers(whole), read_numbers(folder), 'TensorBoard'))
+            or differences(vars(logged(whole)), vars(logged(folder)), STEPS)
+            or differences(event_numbers(whole), event_numbers(folder), 'TensorBoard'))
+
+
+def logged(folder):
+    """What `steps.jsonl` and `validations.jsonl` say of a run, whatever its folder is called; times left out."""
+    history = read_logged(str(folder))
+    history.name = history.folder = ''
+    for scores in history.scores.values():
+        scores.pop('seconds', None), scores.pop('waited', None)
+    return history
 
 
 def stamps_of(folder):

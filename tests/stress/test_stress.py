@@ -7,7 +7,7 @@ import random
 import pytest
 
 from misc.disk import filesets
-from misc.run import checkpoint
+from misc.run import folder as run_folder
 from tests.stress import kill_resume, same_run
 from tests.stress.same_run import Lost
 
@@ -78,6 +78,6 @@ def test_a_training_that_saves_without_a_journal_would_be_caught(killed, tmp_pat
     course = kill_resume.Course('short', killed[0] / 'corpus', [], tmp_path / 'course')
     monkeypatch.setattr(filesets, 'save_set', plain_save)
     monkeypatch.setattr(kill_resume, 'AIMS', ('operation',))
-    with pytest.raises((Lost, checkpoint.DataError)):
+    with pytest.raises((Lost, run_folder.DataError)):
         for number in range(5):
             course.suffer(tmp_path / f'run_{number}', 10, random.Random(number), collections.Counter())

@@ -36,10 +36,9 @@ class Watched:
 
     def watch(self, train, folder, die_at=None):
         """In the training's process: tell from now on, and die before the `die_at`-th operation."""
-        training = train.Training
-        training._step = self._told(training._step, self._kind_of_step)
-        training._validate = self._told(training._validate, lambda training: 'validation')
-        training.run = self._told(training.run, lambda training: BETWEEN)
+        train.train_step = self._told(train.train_step, self._kind_of_step)
+        train.validate = self._told(train.validate, lambda run: 'validation')
+        train.train = self._told(train.train, lambda run: BETWEEN)
         filesets.save_set = self._told(filesets.save_set, lambda *_: 'save')
         main, folder = os.getpid(), os.fspath(folder)
 
@@ -50,9 +49,9 @@ class Watched:
                     os.kill(main, signal.SIGKILL)
         sys.addaudithook(count)
 
-    def _kind_of_step(self, training):
-        epoch = training._epoch()
-        if training._is_self_critical(epoch):
+    def _kind_of_step(self, run, phase):
+        epoch = run.batches.next_epoch
+        if run.phases.is_self_critical(epoch):
             return 'self-critical phase'
         return 'later epoch' if epoch else 'first epoch'
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from misc.training.optim import build_optimiser, set_rate, take_moments
+from misc.training.optim import build_optimiser, load_moments, set_rate
 
 REFERENCE = {'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}
 
@@ -41,10 +41,10 @@ def test_adam_takes_the_steps_of_pytorchs_own_and_goes_on_from_its_state(kind):
     assert all(map(torch.equal, own, other))
     assert set(optimiser.state_dict()['param_groups'][0]) == set(reference.state_dict()['param_groups'][0])
     later = built(own)
-    assert take_moments(later, copy.deepcopy(reference.state_dict()))
+    assert load_moments(later, copy.deepcopy(reference.state_dict()))
     reference.load_state_dict(copy.deepcopy(optimiser.state_dict()))
     set_rate(later, 0.01)
     take_steps(later, own, 3)
     take_steps(reference, other, 3)
     assert all(map(torch.equal, own, other))
-    assert not take_moments(later, torch.optim.SGD(other).state_dict())
+    assert not load_moments(later, torch.optim.SGD(other).state_dict())
