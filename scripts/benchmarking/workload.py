@@ -10,7 +10,7 @@ import torch
 from misc.cli import DataError
 from misc.machine import precision
 from misc.training.losses import all_finite, caption_loss
-from misc.training.optim import build_optimiser, clip_by_value, set_rate
+from misc.training.optim import build_optimiser, set_rate
 from models.base import CaptionModel
 from scripts.benchmarking.made_up import Sizes, made_up_batch, made_up_model, model_options
 
@@ -77,7 +77,7 @@ class Workload:
         parameters = list(self.model.parameters())
         if not all_finite(loss, parameters):
             raise DataError('the loss of a benchmark step is not finite')
-        clip_by_value(parameters, 0.1)
+        torch.nn.utils.clip_grad_value_(parameters, 0.1)
         self.optimiser.step()
         mark()
         return dict(zip(('forward', 'backward', 'update'), np.diff(marks).tolist()))
