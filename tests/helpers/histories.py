@@ -1,15 +1,18 @@
 """Histories and validations of runs, in files as train.py leaves them."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 from misc.disk import pickles
 
 SCORES = {'CIDEr': 1.0, 'Bleu_4': 0.3, 'METEOR': 0.25, 'ROUGE_L': 0.5}
 
 
-def write_run(folder, name, steps=40, after=None, records=None):
-    """Write a run as train.py leaves it: `steps` logged every 10 iterations, self-critical from `after` on,
-    `records` in validations.jsonl."""
+def write_run(folder: Path, name: str, steps: int = 40, after: int | None = None,
+              records: list[dict[str, Any]] | None = None) -> Path:
+    """Write the histories of a run: `steps` steps logged every 10 iterations, self-critical after iteration `after`,
+    `records` in validations.jsonl; returns `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     iterations = range(10, 10 * steps + 1, 10)
     rewarded = [iteration for iteration in iterations if after is not None and iteration > after]
@@ -25,5 +28,6 @@ def write_run(folder, name, steps=40, after=None, records=None):
     return folder
 
 
-def record(iteration, **scores):
+def record(iteration: int, **scores: float) -> dict[str, Any]:
+    """The record of a validation."""
     return {'iteration': iteration, 'epoch': 1, 'loss': 2.5, **scores, 'best': True, 'seconds': 1.5}

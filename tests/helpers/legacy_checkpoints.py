@@ -2,13 +2,16 @@
 
 import argparse
 import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 
 VOCABULARY = {str(index): f'word{index}' for index in range(1, 11)}
 
 
-def legacy_options(options, spatial):
+def legacy_options(options: dict[str, Any], spatial: bool) -> argparse.Namespace:
     """The options that an infos file of legacy code holds for a model with `options` (a dict): of the Spatial code
     where `spatial`, else of the zoo."""
     shared = {'num_layers': options['num_layers'], 'input_encoding_size': options['input_encoding_size'],
@@ -31,7 +34,8 @@ def legacy_options(options, spatial):
         norm_att_feat=int(options['norm_img_feat']), drop_prob_lm=0.4, use_box=1, language_eval=0)
 
 
-def write_legacy(folder, weights, opt, model='model.pth', infos='infos.pkl', protocol=2, **changes):
+def write_legacy(folder: Path, weights: Mapping[str, torch.Tensor], opt: argparse.Namespace, model: str = 'model.pth',
+                 infos: str = 'infos.pkl', protocol: int = 2, **changes: Any) -> tuple[str, str]:
     """Write a legacy checkpoint into `folder` -> (path of the weights, path of the infos file)."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(weights, folder / model)

@@ -1,19 +1,24 @@
-"""Weights of older code with the names they have there, and what `tests/naive.py` needs to compute with
-them: the second route to the numbers of an old checkpoint, which knows neither `misc/run/legacy.py` nor the
-networks in `models/`."""
+"""Random weights under the names of legacy code, and modules with which `tests/naive.py` computes from them.
+
+This is the second route to the numbers of a legacy checkpoint: it uses neither `misc/run/legacy.py` nor the networks
+in `models/`.
+"""
 
 import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
 HEADS = 8
+Weights = Mapping[str, torch.Tensor]
 
 
 class Parts(types.SimpleNamespace):
-    """A module for the plain formulas of `tests/naive.py`."""
+    """A module for the formulas in `tests/naive.py`."""
 
 
-# Its functions tell these apart by their names.
+# Its functions distinguish these by their class names.
 GridProfiles, GridCells, BoxCoordinates, ShowTell, TopDown = (
     type(name, (Parts,), {})
     for name in ('GridProfiles', 'GridCells', 'BoxCoordinates', 'ShowTell', 'TopDown'))
@@ -22,31 +27,36 @@ GridProfiles, GridCells, BoxCoordinates, ShowTell, TopDown = (
 class Drawn(dict):
     """{name: tensor}, drawn at random."""
 
-    def __init__(self, seed):
+    def __init__(self, seed: int) -> None:
         super().__init__()
         self.generator = torch.Generator().manual_seed(seed)
 
-    def tensor(self, name, *shape, scale=0.3, mean=0.0):
+    def tensor(self, name: str, *shape: int, scale: float = 0.3, mean: float = 0.0) -> None:
+        """Draw a tensor."""
         self[name] = torch.randn(*shape, generator=self.generator) * scale + mean
 
-    def linear(self, name, out, size):
+    def linear(self, name: str, out: int, size: int) -> None:
+        """Draw a linear layer."""
         self.tensor(f'{name}.weight', out, size)
         self.tensor(f'{name}.bias', out)
 
-    def norm(self, name, size, leaves=('weight', 'bias')):
+    def norm(self, name: str, size: int, leaves: Sequence[str] = ('weight', 'bias')) -> None:
+        """Draw the gain and the shift of a norm."""
         for leaf, mean in zip(leaves, (1.0, 0.0)):
             self.tensor(f'{name}.{leaf}', size, mean=mean)
 
-    def batch_norm(self, name, size):
+    def batch_norm(self, name: str, size: int) -> None:
+        """Draw a batch normalisation."""
         self.norm(name, size)
         self.tensor(f'{name}.running_mean', size)
         self[f'{name}.running_var'] = torch.rand(size, generator=self.generator) + 0.5
         self[f'{name}.num_batches_tracked'] = torch.tensor(7)
 
 
-def stacks(weights, d, f, layers, feed_forward, norms, geometry, cross):
-    """Encoder and decoder; `feed_forward` are the names of its two layers, `norms` those of a norm's
-    weights, `geometry` draws what an encoder layer has besides, `cross` what a decoder layer looks with."""
+def stacks(weights: Drawn, d: int, f: int, layers: int, feed_forward: Sequence[str], norms: Sequence[str],
+           geometry: Callable[[str], object], cross: Callable[[str], object]) -> None:
+    """Draw encoder and decoder: `feed_forward` names the two layers of the FFN, `norms` the weights of a norm;
+    `geometry` draws the further weights of an encoder layer, `cross` the cross-attention of a decoder layer."""
     for stack, count in (('encoder', 2), ('decoder', 3)):
         for layer in range(layers):
             name = f'model.{stack}.layers.{layer}'
@@ -60,10 +70,10 @@ def stacks(weights, d, f, layers, feed_forward, norms, geometry, cross):
         weights.norm(f'model.{stack}.norm', d, norms)
 
 
-def spatial_weights(place='gxg', xlinear=True, norms=('weight', 'bias'), d=16, f=20, D=12, V=11, g=3,
-                    layers=2, seed=0):
-    """The Spatial code's model with a place of any kind, X-linear or dot-product attention, and layer norms
-    or (of `norms` ('scale',)) root mean squares."""
+def spatial_weights(place: str = 'gxg', xlinear: bool = True, norms: Sequence[str] = ('weight', 'bias'), d: int = 16,
+                    f: int = 20, D: int = 12, V: int = 11, g: int = 3, layers: int = 2, seed: int = 0) -> Weights:
+    """The model of the Spatial code, with any spatial encoding (`place`), X-linear or dot-product attention, and
+    layer norms or, with `norms=('scale',)`, RMS norms."""
     weights = Drawn(seed)
 
     def cross(name):
@@ -89,7 +99,8 @@ def spatial_weights(place='gxg', xlinear=True, norms=('weight', 'bias'), d=16, f
     return weights
 
 
-def relation_weights(d=16, f=20, D=12, V=11, layers=2, geometry=64, seed=1):
+def relation_weights(d: int = 16, f: int = 20, D: int = 12, V: int = 11, layers: int = 2, geometry: int = 64,
+                     seed: int = 1) -> Weights:
     """The zoo's relation transformer, with batch normalisation before and after the embedding."""
     weights = Drawn(seed)
 
@@ -111,8 +122,8 @@ def relation_weights(d=16, f=20, D=12, V=11, layers=2, geometry=64, seed=1):
     return weights
 
 
-def topdown_weights(e=9, r=10, a=7, D=12, V=11, seed=2):
-    """`topdown`."""
+def topdown_weights(e: int = 9, r: int = 10, a: int = 7, D: int = 12, V: int = 11, seed: int = 2) -> Weights:
+    """The zoo's `topdown`."""
     weights = Drawn(seed)
     weights.tensor('embed.0.weight', V, e)
     for name, out, size in (('fc_embed.0', r, D), ('att_embed.0', r, D), ('logit', V, r), ('ctx2att', a, r),
@@ -125,8 +136,9 @@ def topdown_weights(e=9, r=10, a=7, D=12, V=11, seed=2):
     return weights
 
 
-def show_tell_weights(core='core', e=9, r=10, D=12, V=11, seed=3):
-    """`show_tell`; the Spatial code says `rnn` for `core`."""
+def show_tell_weights(core: str = 'core', e: int = 9, r: int = 10, D: int = 12, V: int = 11,
+                      seed: int = 3) -> Weights:
+    """`show_tell`; the Spatial code calls its cell `rnn`, not `core`."""
     weights = Drawn(seed)
     weights.linear('img_embed', e, D)
     weights.tensor('embed.weight', V, e)
@@ -136,21 +148,21 @@ def show_tell_weights(core='core', e=9, r=10, D=12, V=11, seed=3):
     return weights
 
 
-def part(weights, name, **more):
-    """The weights right under `name`, as attributes."""
+def part(weights: Weights, name: str, **more: Any) -> Parts:
+    """The weights directly under `name`, as attributes."""
     leaves = {key.removeprefix(f'{name}.'): value for key, value in weights.items()
               if key.startswith(f'{name}.') and '.' not in key.removeprefix(f'{name}.')}
     return Parts(**leaves, **more)
 
 
-def norm_part(weights, name):
-    """A norm of either program."""
+def norm_part(weights: Weights, name: str) -> Parts:
+    """A norm of the Spatial code or of the zoo."""
     found = part(weights, name, eps=1e-5)
     return Parts(gain=found.a_2, shift=found.b_2) if hasattr(found, 'a_2') else found
 
 
-def place_part(weights, place):
-    """Where the Spatial code's regions are."""
+def place_part(weights: Weights, place: str) -> Parts:
+    """The spatial encoding of the Spatial code."""
     def of(name):
         return part(weights, f'model.src_embed.{name}')
     return {'gxg': lambda: GridProfiles(rows=of('fc1'), columns=of('fc2'), features=of('fc3')),
@@ -158,13 +170,13 @@ def place_part(weights, place):
             'box-coord': lambda: BoxCoordinates(hidden=of('fc.0'), out=of('fc.2'))}[place]()
 
 
-def attention_part(weights, name, extra_skip=False):
+def attention_part(weights: Weights, name: str, extra_skip: bool = False) -> Parts:
     """Dot-product attention: query, key, value, output."""
     query, key, value, output = (part(weights, f'{name}.linears.{number}') for number in range(4))
     return Parts(heads=HEADS, query=query, key=key, value=value, output=output, extra_skip=extra_skip)
 
 
-def xlinear_part(weights, name):
+def xlinear_part(weights: Weights, name: str) -> Parts:
     """X-linear attention: q1, k, q2, v, and Wm, ws, Wc."""
     query1, key, query2, value = (
         Parts(linear=part(weights, f'{name}.linears.{number}.0'),
@@ -175,7 +187,9 @@ def xlinear_part(weights, name):
                  squeeze=squeeze)
 
 
-def stack_part(weights, stack, layers, feed_forward, cross=None, extra_skip=False, activation='relu'):
+def stack_part(weights: Weights, stack: str, layers: int, feed_forward: Sequence[str],
+               cross: Callable[[str], Parts] | None = None, extra_skip: bool = False,
+               activation: str = 'relu') -> list[Parts]:
     """The layers of the encoder or the decoder."""
     found = []
     for layer in range(layers):
@@ -189,12 +203,13 @@ def stack_part(weights, stack, layers, feed_forward, cross=None, extra_skip=Fals
     return found
 
 
-def spatial_model(weights, place='gxg', xlinear=True, activation='relu', layers=2):
-    """`spatial_weights` for `naive.encode` and `naive.next_word_log_probs`."""
+def spatial_model(weights: Weights, place: str = 'gxg', xlinear: bool = True, activation: str = 'relu',
+                  layers: int = 2) -> Parts:
+    """`spatial_weights` as a model for `naive.encode` and `naive.next_word_log_probs`."""
     cross = xlinear_part if xlinear else attention_part
-    looks = {'encoder': None, 'decoder': lambda name: cross(weights, f'{name}.cross_attn')}
-    encoder, decoder = (stack_part(weights, stack, layers, ('fc.0', 'fc.3'), look, activation=activation)
-                        for stack, look in looks.items())
+    crosses = {'encoder': None, 'decoder': lambda name: cross(weights, f'{name}.cross_attn')}
+    encoder, decoder = (stack_part(weights, stack, layers, ('fc.0', 'fc.3'), cross_part, activation=activation)
+                        for stack, cross_part in crosses.items())
     word_embed = part(weights, 'model.tgt_embed.0.embedding')
     return Parts(
         feature_embed=part(weights, 'att_embed.0'), relations=None, place=place_part(weights, place),
@@ -203,8 +218,8 @@ def spatial_model(weights, place='gxg', xlinear=True, activation='relu', layers=
         decoder_norm=norm_part(weights, 'model.decoder.norm'))
 
 
-def relation_model(weights, layers=2, extra_skip=True):
-    """`relation_weights` likewise."""
+def relation_model(weights: Weights, layers: int = 2, extra_skip: bool = True) -> Parts:
+    """The same of `relation_weights`."""
     names = ('w_1', 'w_2')
     geometry = [[part(weights, f'model.encoder.layers.{layer}.self_attn.WGs.{head}') for head in range(HEADS)]
                 for layer in range(layers)]
@@ -224,8 +239,8 @@ def relation_model(weights, layers=2, extra_skip=True):
         decoder_norm=norm_part(weights, 'model.decoder.norm'))
 
 
-def topdown_model(weights):
-    """`topdown_weights` likewise."""
+def topdown_model(weights: Weights) -> Parts:
+    """The same of `topdown_weights`."""
     return TopDown(
         size=weights['logit.weight'].shape[1], word_embed=part(weights, 'embed.0'),
         output=part(weights, 'logit'),
@@ -235,8 +250,8 @@ def topdown_model(weights):
                         score=part(weights, 'core.attention.alpha_net')))
 
 
-def show_tell_model(weights, core='core'):
-    """`show_tell_weights` likewise."""
+def show_tell_model(weights: Weights, core: str = 'core') -> Parts:
+    """The same of `show_tell_weights`."""
     cell = Parts(weight_ih=weights[f'{core}.weight_ih_l0'], weight_hh=weights[f'{core}.weight_hh_l0'],
                  bias_ih=None, bias_hh=None, parts=2)
     return ShowTell(size=cell.weight_hh.shape[1], image_embed=part(weights, 'img_embed'), cell=cell,

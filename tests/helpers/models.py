@@ -1,11 +1,14 @@
 """Small models of every family with random weights, and batches and captions for them."""
 
 import types
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from models import build
+from models.base import CaptionModel
 
 RELATIONS = dict(caption_model='relation_transformer', cross_attn='dot-product')
 # One of each family besides spatial_pe, the default of `make_options`.
@@ -14,7 +17,7 @@ FAMILIES = [RELATIONS, dict(caption_model='show_tell'), dict(caption_model='show
 REGIONS = [4, 7, 1]
 
 
-def make_options(**changes):
+def make_options(**changes: Any) -> types.SimpleNamespace:
     """The options of a tiny two-layer model, as `models.build` reads them."""
     options = dict(caption_model='spatial_pe', enc_pos_type='gxg', enc_pos_embedding=True, num_grids=9,
                    input_encoding_size=16, img_feat_size=12, ff_size=20, num_layers=2, heads=4,
@@ -24,7 +27,7 @@ def make_options(**changes):
     return types.SimpleNamespace(**{**options, **changes})
 
 
-def make_model(seed=0, vocab_size=11, longest=6, **changes):
+def make_model(seed: int = 0, vocab_size: int = 11, longest: int = 6, **changes: Any) -> CaptionModel:
     """A model with random weights, biases and gains included."""
     torch.manual_seed(seed)
     model = build(make_options(**changes), vocab_size, longest)
@@ -35,7 +38,7 @@ def make_model(seed=0, vocab_size=11, longest=6, **changes):
     return model
 
 
-def make_batch(seed=0, counts=REGIONS, size=12):
+def make_batch(seed: int = 0, counts: Sequence[int] = REGIONS, size: int = 12) -> types.SimpleNamespace:
     """Features, grid vectors and boxes of images with `counts` regions."""
     generator = torch.Generator().manual_seed(seed)
     M = sum(counts)
@@ -47,7 +50,8 @@ def make_batch(seed=0, counts=REGIONS, size=12):
         grids=torch.rand(M, 9, generator=generator), boxes=corners.view(M, 4))
 
 
-def make_captions(seed=0, images=3, copies=4, longest=6, vocab_size=11):
+def make_captions(seed: int = 0, images: int = 3, copies: int = 4, longest: int = 6,
+                  vocab_size: int = 11) -> torch.Tensor:
     """Random captions (images, copies, longest) of random lengths, 0 included, padded with 0."""
     random = np.random.default_rng(seed)
     captions = torch.zeros(images, copies, longest, dtype=torch.long)
@@ -58,7 +62,7 @@ def make_captions(seed=0, images=3, copies=4, longest=6, vocab_size=11):
     return captions
 
 
-def per_image(batch):
+def per_image(batch: types.SimpleNamespace) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yield each image's features, grids and boxes."""
     start = 0
     for count in batch.counts:
@@ -67,6 +71,6 @@ def per_image(batch):
         start += count
 
 
-def name_of(changes):
+def name_of(changes: dict[str, Any]) -> str:
     """The name of a parametrized test with these options."""
     return '-'.join(f'{value}' for value in changes.values()) or 'readme'

@@ -1,6 +1,9 @@
 """Pages for tests: made-up entries, and untrusted text."""
 
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,13 +15,14 @@ from misc.page.page import write_page
 WORDS = ['a', 'dog', 'cat', 'horse', 'kite', 'boat', 'runs', 'sleeps', 'stands', 'on', 'under', 'beside',
          'the', 'grass', 'water', 'table']
 SIDE = 6
+Places = Callable[[int], tuple[np.ndarray, np.ndarray]]
 FACTS = Facts('A made-up run, test split', [('model', 'none'), ('decoding', 'made up')], {'CIDEr': 1.5},
               'The weights are made up.', 'The boxes too.')
 HOSTILE = ['<script>window.hacked = 1</script>', '"><img src=x onerror="window.hacked=2">', '</script>', '&amp;',
            '\u2028', '\u202eesrever', "'+alert(1)+'", '\\', '${1}', 'w' * 400, '\ud800', '\0', 'é']
 
 
-def draw_picture(path, seed, size=(320, 240)):
+def draw_picture(path: Path, seed: int, size: tuple[int, int] = (320, 240)) -> Path:
     """Write a JPEG of a coloured box on another colour; returns its path."""
     random = np.random.default_rng(seed)
     pixels = np.empty((size[1], size[0], 3), np.uint8)
@@ -28,7 +32,8 @@ def draw_picture(path, seed, size=(320, 240)):
     return path
 
 
-def made_up(folder, count, seed=0, regions=8, pictures=None, layers=('mean', 'last')):
+def made_up(folder: Path, count: int, seed: int = 0, regions: int = 8, pictures: Sequence[str] | None = None,
+            layers: Sequence[str] = ('mean', 'last')) -> tuple[list[Entry], Places]:
     """`count` entries with ids from 1, and a function that returns the boxes and grid vectors of each.
 
     The pictures are drawn into `folder`, or are those of `pictures` in turn.
@@ -48,7 +53,7 @@ def made_up(folder, count, seed=0, regions=8, pictures=None, layers=('mean', 'la
     return entries, places.__getitem__
 
 
-def read_page(folder):
+def read_page(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The data of a page: (the listing, the details of all images)."""
     data, = (folder / 'data').iterdir()
     assert data.name in (folder / 'index.html').read_text()
@@ -61,7 +66,7 @@ def read_page(folder):
     return listing, [image for shard in shards for image in shard]
 
 
-def write_sample(root, count=12, **more):
+def write_sample(root: Path, count: int = 12, **more: Any) -> tuple[Path, list[Entry], Places]:
     """Write a page of made-up entries under `root`; returns (its folder, the entries, the function of `made_up`)."""
     (root / 'pictures').mkdir(parents=True, exist_ok=True)
     entries, places = made_up(root / 'pictures', count, **more)

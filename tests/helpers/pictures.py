@@ -1,6 +1,7 @@
 """A tiny data set of pictures, the regions that are found in them, and runs on those."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.helpers.preparing import record, write_split
 BOXED = ('--input_grid_vec_dir', '')   # grid vectors are computed from boxes
 
 
-def write_pictures(root):
+def write_pictures(root: Path) -> Path:
     """The tiny corpus with pictures, `images`, and the regions that small networks find in them, `grid_...`."""
     tiny.write_corpus(root)
     images = json.loads((root / 'talk.json').read_text())['images']
@@ -32,7 +33,7 @@ def write_pictures(root):
     return root
 
 
-def train_run(root, folder, *flags):
+def train_run(root: Path, folder: Path, *flags: object) -> None:
     """Train a tiny model on those regions."""
     tiny.run(train, tiny.train_flags(root, folder, *BOXED, '--input_img_feat_dir', root / 'grid_att',
                                      '--input_box_dir', root / 'grid_box', '--img_feat_size', 2048, *flags))

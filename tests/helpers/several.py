@@ -5,6 +5,10 @@ import os
 import socket
 import sys
 import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -13,7 +17,8 @@ from misc.training.optim import build_optimiser
 from tests.helpers import tiny
 
 
-def run(processes, module, arguments, folder, prepare=None, timeout=60):
+def run(processes: int, module: ModuleType, arguments: list[Any], folder: Path,
+        prepare: Callable[[int], None] | None = None, timeout: float = 60) -> tuple[list[int], list[str]]:
     """Run `module` with `arguments` in `processes` processes -> (exit statuses, what each printed), by rank.
 
     `prepare(rank)`, if given, is called first in each process.  Their output goes to files in `folder`.

@@ -1,7 +1,10 @@
-"""A tiny data set in the project's own formats, and ways to run the programs in this process."""
+"""A tiny data set in the project's file formats, flags for it, and programs run in this process."""
 
 import json
 import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 from unittest import mock
 
 import h5py
@@ -9,11 +12,12 @@ import numpy as np
 
 WORDS = ['a', 'red', 'blue', 'dog', 'cat', 'left', 'right', 'of', 'UNK']
 SPLITS = ['train'] * 7 + ['restval'] * 2 + ['val'] * 3 + ['test'] * 4
-SIZE, SIDE = 12, 3
+SIZE, SIDE = 12, 3  # of features, and of the grid
+Flags = list[Any]  # words of a command line: strings, numbers, paths
 
 
-def write_corpus(root, seed=0):
-    """Write labels, features, their means, boxes and grid vectors of 16 images under `root`; returns it."""
+def write_corpus(root: Path, seed: int = 0) -> Path:
+    """Write labels, features, mean features, boxes and grid vectors of 16 images under `root`; returns `root`."""
     from misc.dataset.array_files import write_array
     from misc.dataset.grids import grid_vectors
     from misc.disk import pickles
@@ -51,46 +55,47 @@ def write_corpus(root, seed=0):
     return root
 
 
-def frequencies(images, labels, start, end):
+def frequencies(images: list[dict[str, Any]], labels: list[list[int]], start: list[int],
+                end: list[int]) -> dict[str, Any]:
     """The n-gram table of the training images, as prepro_ngrams.py writes it."""
     table, chosen = {}, 0
     for image, first, last in zip(images, start, end):
         if image['split'] in ('train', 'restval'):
             chosen += 1
-            said = set()
+            ngrams = set()
             for row in labels[first - 1:last]:
                 words = [str(word) for word in row[:row.index(0) + 1]]
-                said |= {tuple(words[i:i + n]) for n in (1, 2, 3, 4) for i in range(len(words) - n + 1)}
-            for ngram in said:
+                ngrams |= {tuple(words[i:i + n]) for n in (1, 2, 3, 4) for i in range(len(words) - n + 1)}
+            for ngram in ngrams:
                 table[ngram] = table.get(ngram, 0) + 1
     return {'document_frequency': table, 'ref_len': chosen}
 
 
-def data_flags(root):
-    """The flags that name the corpus's files."""
+def data_flags(root: Path) -> Flags:
+    """The flags that name the files of the corpus."""
     return ['--input_json', root / 'talk.json', '--input_label_h5', root / 'talk_label.h5',
             '--input_img_feat_dir', root / 'att', '--input_grid_vec_dir', root / 'vec']
 
 
 MODEL_FLAGS = ['--img_feat_size', SIZE, '--num_grids', SIDE ** 2, '--num_layers', 1,
                '--input_encoding_size', 16, '--ff_size', 24, '--heads', 2]
-RECURRENT_FLAGS = ['--hidden_size', 20, '--att_hid_size', 12]  # what the recurrent models need besides
+RECURRENT_FLAGS = ['--hidden_size', 20, '--att_hid_size', 12]  # further flags of recurrent models
 
 
-def train_flags(root, folder, *more):
-    """A run of a tiny model on the corpus into `folder`; `more` flags come last and win."""
+def train_flags(root: Path, folder: Path | str, *more: object) -> Flags:
+    """The flags that train a tiny model on the corpus into `folder`; `more` flags override them."""
     return [*data_flags(root), *MODEL_FLAGS, '--id', 'tiny', '--checkpoint_path', folder,
             '--batch_size', 4, '--max_epochs', 2, '--num_workers', 0, '--device', 'cpu',
             '--losses_log_every', 1, *more]
 
 
-def eval_flags(root, folder, *more):
-    """An evaluation of that run."""
+def eval_flags(root: Path, folder: Path, *more: object) -> Flags:
+    """The flags that evaluate that run."""
     return ['--model', folder / 'model.pth', '--infos_path', folder / 'infos_tiny.pkl',
             *data_flags(root), '--num_workers', 0, '--device', 'cpu', *more]
 
 
-def run(module, arguments):
-    """Call `module.main()` with `arguments` as its command line; returns what it returns."""
+def run(module: ModuleType, arguments: Flags) -> Any:
+    """Call `module.main()` with `arguments` on its command line; returns what it returns."""
     with mock.patch.object(sys, 'argv', [module.__name__ + '.py', *map(str, arguments)]):
         return module.main()
