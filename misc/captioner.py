@@ -15,13 +15,12 @@ import torch
 import models
 import opts
 from dataloader import Reader
-from misc.cli import DataError, UsageError
+from misc.cli import UsageError
 from misc.dataset.corpus import Corpus
 from misc.evaluation.captioning import Caption, caption_images
 from misc.machine import memory_errors, pick_device
 from misc.pictures.recipes import RecipeFlags, recipe_for_models
-from misc.run import folder as run_folder
-from misc.run.folder import Run
+from misc.run.folder import Run, best_or_last_files, load_run_weights, read_run
 from models.ensemble import Ensemble
 
 # The options of eval.py that `load` takes.
@@ -45,7 +44,7 @@ def load(run: Path | Sequence[Path] | None = None, *, model: Path | Sequence[Pat
     if (run is None) == (model is None) or (model is None) != (infos is None):
         raise UsageError('give the folder of a run, or model= and infos=, its files')
     if run is not None:
-        model, infos = zip(*map(model_files, as_list(run)))
+        model, infos = zip(*(best_or_last_files(os.fspath(folder)) for folder in as_list(run)))
     parsed, given = opts.eval_options_from(model=as_list(model), infos_path=as_list(infos), image_folder='pictures',
                                            **options)
     return Captioner(parsed, given)
@@ -184,7 +183,7 @@ def read_runs(model_paths: Sequence[str], infos_paths: Sequence[str], longest: i
     if len(model_paths) != len(infos_paths):
         raise UsageError(f'--model names {len(model_paths)} files and --infos_path {len(infos_paths)}; give one '
                          'infos file for each model, in the same order')
-    runs = [run_folder.read_run(*paths, longest) for paths in zip(model_paths, infos_paths)]
+    runs = [read_run(*paths, longest) for paths in zip(model_paths, infos_paths)]
     first = runs[0].infos
     for run in runs:
         if run.infos['vocab'] != first['vocab'] or run.infos['opt']['seq_length'] != first['opt']['seq_length']:
@@ -201,26 +200,9 @@ def build_model(members: Sequence[opts.Options], runs: Sequence[Run], device: to
     networks = []
     for options, run in zip(members, runs):
         networks.append(models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length']))
-        run_folder.load_run_weights(networks[-1], run)
+        load_run_weights(networks[-1], run)
         run.weights = None  # as large as the model
     return (networks[0] if len(networks) == 1 else Ensemble(networks)).to(device)
-
-
-def model_files(folder: Path) -> tuple[str, str]:
-    """The files of weights and infos of a run's folder: those of its best model if there is one, else of its last.
-
-    Raises `DataError` if there are none, or those of several runs.
-    """
-    folder = os.fspath(folder)
-    if not os.path.isdir(folder):
-        raise DataError(f'there is no folder {folder}')
-    last, best = run_folder.infos_files(folder)
-    is_best = bool(best) and os.path.exists(run_folder.find_model(folder, is_best=True))
-    found = best if is_best else last
-    if len(found) != 1:
-        raise DataError(f'{folder} holds {", ".join(found) or "no infos file"}; name the files of one run with '
-                        'model= and infos=')
-    return run_folder.find_model(folder, is_best), os.path.join(folder, found[0])
 
 
 def as_list(values: Any) -> list[Any]:

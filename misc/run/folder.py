@@ -282,6 +282,22 @@ def find_model(folder: str, is_best: bool) -> str:
     return next(filter(filesets.exists, paths), paths[0])
 
 
+def best_or_last_files(folder: str) -> tuple[str, str]:
+    """The weights and the infos file of the best model in a run's folder, or of the last where it has no best.
+
+    Raises `DataError` where there are none, or those of several runs.
+    """
+    if not os.path.isdir(folder):
+        raise DataError(f'there is no folder {folder}')
+    last, best = infos_files(folder)
+    is_best = bool(best) and filesets.exists(find_model(folder, is_best=True))
+    found = best if is_best else last
+    if len(found) != 1:
+        raise DataError(f'{folder} has {", ".join(found) or "no infos file, infos_ID.pkl"}; name the files of one '
+                        'run with model= and infos=')
+    return find_model(folder, is_best), os.path.join(folder, found[0])
+
+
 # Resuming.
 
 def resume(run: Run | None, model: torch.nn.Module, optimiser: Any, device: torch.device, seed: int, keeps_best: bool,

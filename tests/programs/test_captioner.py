@@ -119,7 +119,7 @@ def test_the_best_model_is_loaded_else_the_last_and_files_can_be_named(trained_r
     with pytest.raises(DataError, match='there is no folder .*nowhere'):
         load(tmp_path / 'nowhere')
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(DataError, match='empty holds no infos file'):
+    with pytest.raises(DataError, match='empty has no infos file'):
         load(tmp_path / 'empty')
     for wrong in ({}, {'run': folder, 'model': 'a'}, {'model': 'a'}, {'run': folder, 'infos': 'b'},
                   {'model': ['a', 'b'], 'infos': 'c'}):

@@ -399,7 +399,7 @@ def test_a_converted_run_has_the_moments_of_the_optimiser_that_it_had(
     old, new = aged(trained, tmp_path / 'old', moments=False), tmp_path / 'new'
     expected = with_optimiser(old, OLD_OPTIMISERS[kind])
     tiny.run(convert_checkpoint, ['--input_dir', old, '--output_dir', new])
-    assert f'optimizer.pth is of --optim {kind}\n' in capsys.readouterr().err
+    assert f'optimizer.pth holds moments of --optim {kind}\n' in capsys.readouterr().err
     state = run_folder.read_tensors(str(new / 'optimizer.pth'))['state']
     names = [name for name in run_folder.read_tensors(str(new / 'model.pth'))
              if name.rpartition('.')[2] not in legacy.BUFFERS]
@@ -418,7 +418,7 @@ def test_without_moments_a_converted_run_claims_none(corpus, trained, tmp_path, 
     if lacking == 'moments':
         with_optimiser(old, torch.optim.Adam, moves=False)
     tiny.run(convert_checkpoint, ['--input_dir', old, '--output_dir', new])
-    assert 'holds no moments that can be translated; training starts them anew' in capsys.readouterr().err
+    assert 'holds no moments that can be converted; training starts from zero moments' in capsys.readouterr().err
     tiny.run(train, [*same_as(tmp_path / 'on', corpus), '--start_from', new, '--max_epochs', 2])
     assert 'new/optimizer.pth holds no moments of this optimiser' in capsys.readouterr().err
 
@@ -446,7 +446,7 @@ def test_a_converted_run_is_one_of_this_project(corpus, trained, tmp_path, monke
             (['--input_dir', old, '--output_dir', 'new'], UsageError, 'new is not empty'),
             (['--input_dir', 'nowhere', '--output_dir', 'none'], DataError,
              '--input_dir: there is no folder'),
-            (['--input_dir', trained, '--output_dir', 'none'], DataError, 'of this project already'),
+            (['--input_dir', trained, '--output_dir', 'none'], DataError, 'in the format of this project already'),
             (['--input_dir', two, '--output_dir', 'none', '--id', 'one'], DataError,
              'two has infos_one.pkl, infos_zoo.pkl; name the files of one run with --model and --infos_path'),
             (['--input_dir', '.', '--output_dir', 'none'], DataError,
