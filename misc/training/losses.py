@@ -102,7 +102,9 @@ class WordLoss(torch.autograd.Function):
         other = smoothing / (weight.shape[0] - 1)  # the wanted probability of each wrong entry
         wide = torch.promote_types(states.dtype, torch.float32)
         total = torch.zeros((), dtype=wide, device=states.device)
-        d_states, d_weight, d_bias = [], 0.0, 0.0
+        d_states: list[Tensor] = []
+        d_weight: Any = 0.0
+        d_bias: Any = 0.0
         blocks = max(1, -(-len(states) // TOKENS_AT_ONCE))
         for rows, target, share in zip(states.chunk(blocks), targets.chunk(blocks), weights.chunk(blocks)):
             logits = F.linear(rows, weight, bias).to(wide)  # (B, V)

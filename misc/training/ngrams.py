@@ -53,7 +53,8 @@ def ngrams_of(rows: np.ndarray, lengths: np.ndarray) -> NGrams:
     same = words[:, :, None] == words[:, None, :]  # (B, T, T): whether the n-grams at two places are equal
     same &= (np.arange(T) < lengths[:, None])[:, None]
     words = words.astype(np.uint64) + np.uint64(1)
-    keys, parts = words, [(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0))]
+    keys = words
+    parts: list[tuple[np.ndarray, ...]] = [(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0))]
     for order in range(min(MAX_N, T)):  # order + 1 words
         if order:
             keys = keys[:, :-1] << np.uint64(16) | words[:, order:]  # (B, T - order)

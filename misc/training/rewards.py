@@ -184,7 +184,8 @@ def check_table(cider: CiderD, references: Mapping[int, np.ndarray]) -> dict[str
     if cider.table.idf.min() < 0:
         raise DataError(f'{cider.name} has n-grams in more images than its ref_len, {cider.table.images:g}; '
                         + way_out)
-    rows, others = [], []
+    rows: list[np.ndarray] = []
+    others: list[np.ndarray] = []
     for image in map(np.asarray, references.values()):
         if len(image) > 1:
             rows.extend(image)
