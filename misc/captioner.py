@@ -131,7 +131,8 @@ class Captioner:
         corpus = Corpus(self._sources, False, {'images': entries, 'ix_to_word': self.vocabulary})
         features, boxes, sizes = ({number: getattr(image, name) for number, image in enumerate(images)}
                                   for name in ('features', 'boxes', 'size'))
-        corpus.regions.open_arrays(self.model.needs, features, boxes, None if None in sizes.values() else sizes)
+        corpus.regions.open_arrays(self.model.needs, features, boxes,
+                                   None if any(image.size is None for image in images) else sizes)
         return corpus
 
     def _find_regions(self, path: Path) -> 'Image':
@@ -159,19 +160,34 @@ class Image:
 def image_list(features: Sequence[Any], boxes: Sequence[Any] | None, sizes: Sequence[Any] | None) -> list[Image]:
     """The images of which these are the arrays.
 
-    Raises `UsageError` unless there are as many of each, and boxes are in pixels if there are sizes.
+    Raises `UsageError` unless there are as many of each, all of them or none have a size, and their boxes
+    have the unit that `check_unit` wants.
     """
-    places = [None] * len(features) if boxes is None else [one if one is None else np.asarray(one) for one in boxes]
+    boxes = [None] * len(features) if boxes is None else boxes
     sizes = [None] * len(features) if sizes is None else sizes
-    if not len(features) == len(places) == len(sizes):
-        raise UsageError(f'features of {len(features)} images, boxes of {len(places)}, sizes of {len(sizes)}; give '
+    if not len(features) == len(boxes) == len(sizes):
+        raise UsageError(f'features of {len(features)} images, boxes of {len(boxes)}, sizes of {len(sizes)}; give '
                          'as many of each')
-    for one, size in zip(places, sizes):
-        if one is not None and one.size and (one.max() > 1 + 1e-3) != (size is not None):
-            raise UsageError(f'boxes that reach to {one.max():g} ' + (
-                'are in pixels: give sizes, (width, height) of the images' if size is None else
-                'are relative to the image: leave out sizes'))
-    return [Image(np.asarray(one), box, size) for one, box, size in zip(features, places, sizes)]
+    images = [Image(np.asarray(array), None if box is None else np.asarray(box), None if size is None else tuple(size))
+              for array, box, size in zip(features, boxes, sizes)]
+    if len({image.size is None for image in images}) > 1:
+        raise UsageError('some images have no size; give the sizes of all, or of none')
+    for image in images:
+        check_unit(image)
+    return images
+
+
+def check_unit(image: Image) -> None:
+    """Raise `UsageError` unless boxes are in pixels where the image has a size, and relative to it elsewhere."""
+    if image.size is not None and not (len(image.size) == 2 and min(image.size) > 0):
+        raise UsageError(f'the size {image.size} is not a width and a height')
+    if image.boxes is None or not image.boxes.size:
+        return
+    largest = image.boxes.max()
+    if image.size is None and largest > 1 + 1e-3:
+        raise UsageError(f'boxes that reach to {largest:g} are in pixels: give sizes, (width, height) of the images')
+    if image.size is not None and largest <= 1:
+        raise UsageError(f'boxes that reach to {largest:g} are relative to the image: leave out sizes')
 
 
 def read_runs(model_paths: Sequence[str], infos_paths: Sequence[str], longest: int | None = None) -> list[Run]:

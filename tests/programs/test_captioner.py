@@ -150,6 +150,8 @@ def test_what_cannot_be_captioned_is_refused(pictures_root, trained_root, photos
             ({'features': features, 'boxes': boxes[:1]}, 'features of 2 images, boxes of 1'),
             ({'features': features, 'boxes': pixels}, 'are in pixels: give sizes'),
             ({'features': features, 'boxes': boxes, 'sizes': [(50, 40)] * 2}, 'leave out sizes'),
+            ({'features': features, 'boxes': pixels, 'sizes': [(50, 40), None]}, 'some images have no size'),
+            ({'features': features, 'boxes': pixels, 'sizes': [(50, 40), (50, 0)]}, 'is not a width and a height'),
             ({'pictures': photos[0]}, 'img_feat_size 12, but features of regions found here')):
         with pytest.raises(UsageError, match=said):
             captioner.caption(**arguments)
