@@ -33,7 +33,7 @@ p-values, the largest wins and losses with their captions, training curves.
   python scripts/create_report.py eval_results/A_test.json eval_results/B_test.json \\
       --runs checkpoints/A checkpoints/B --input_json data/cocotalk.json --image_root $IMAGE_ROOT
 
-Reads JSON, TensorBoard events and pictures, but no pickles, so the results of strangers are safe to open."""
+Reads JSON and pictures, but no pickles, so the results of strangers are safe to open."""
 
 
 def arguments() -> Parser:

@@ -30,7 +30,7 @@ def of_means(name, scores, captions=None):
                    captions or dict.fromkeys(scores, 'a'), {'M': scores})
 
 
-def test_images_drawn_again_are_summed_as_one_would_by_hand(monkeypatch):
+def test_resampled_images_are_summed_as_a_plain_loop_would(monkeypatch):
     monkeypatch.setattr(significance, 'BLOCK', 50)
     statistics = np.random.default_rng(0).normal(size=(11, 3))
     random = np.random.default_rng(5)
@@ -44,17 +44,17 @@ def test_images_drawn_again_are_summed_as_one_would_by_hand(monkeypatch):
     assert sum(low <= value <= high for value in values) == 20
 
 
-def test_the_interval_of_a_mean_covers_it_as_often_as_it_says():
+def test_the_interval_of_a_mean_covers_it_as_often_as_its_confidence_says():
     random, covered = np.random.default_rng(1), 0
     for seed in range(300):
         sample = random.exponential(2.0, size=(80, 1))
         drawn = significance.bootstrap_sums(sample, 300, seed)[:, 0] / 80
         low, high = significance.interval(drawn, 90)
         covered += low <= 2.0 <= high
-    assert 0.84 <= covered / 300 <= 0.93  # a little under 0.9, as is known of so skewed a distribution
+    assert 0.84 <= covered / 300 <= 0.93  # slightly under 0.9, as expected for a distribution this skewed
 
 
-def test_the_p_value_is_the_share_of_all_swaps_that_differ_as_much():
+def test_the_p_value_is_the_share_of_all_swaps_with_as_large_a_difference():
     random = np.random.default_rng(3)
     first, second = random.normal(size=(9, 1)), random.normal(0.7, size=(9, 1))
     difference = second.mean() - first.mean()
@@ -66,7 +66,7 @@ def test_the_p_value_is_the_share_of_all_swaps_that_differ_as_much():
     assert p == pytest.approx(exact, abs=0.01)
 
 
-def test_p_is_small_about_as_often_as_it_says_where_nothing_differs():
+def test_without_a_difference_a_p_value_is_below_a_level_about_as_often_as_the_level_says():
     random, small = np.random.default_rng(2), 0
     for seed in range(300):
         first, second = random.normal(size=(2, 60, 1))
@@ -75,7 +75,7 @@ def test_p_is_small_about_as_often_as_it_says_where_nothing_differs():
     assert 0.06 <= small / 300 <= 0.14
 
 
-def test_equal_runs_have_p_1_a_better_one_a_small_p_and_exchange_only_turns_the_sign():
+def test_equal_runs_have_p_1_a_better_run_a_small_p_and_swapping_them_flips_the_sign():
     random = np.random.default_rng(4)
     scores = {image: float(value) for image, value in enumerate(random.random(200))}
     better = {image: value + 0.1 + 0.1 * float(random.normal()) for image, value in scores.items()}
@@ -97,7 +97,7 @@ def test_equal_runs_have_p_1_a_better_one_a_small_p_and_exchange_only_turns_the_
     assert weak[0].p == weak[1].p and weak[0].value < 0
 
 
-def test_p_values_are_corrected_by_holms_steps():
+def test_p_values_are_corrected_by_holms_procedure():
     assert significance.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert significance.holm([0.5, 0.9]) == [1.0, 1.0] and significance.holm([]) == []
 
@@ -109,7 +109,7 @@ def bleu_sums(captions, keys):
 
 
 @pytest.mark.parametrize('keys', [[1, 2, 3, 4], [2, 2, 4, 1], [3], [4, 4]])
-def test_bleu_from_counts_is_that_of_coco_caption_for_any_images_drawn(keys):
+def test_bleu_from_counts_equals_coco_caption_for_any_sample_of_images(keys):
     captions = {1: 'A red dog, a red dog.', 2: 'blue cats sit there now', 3: 'a bus parked in the street', 4: ''}
     drawn = list(enumerate(keys))
     scored, _, _ = metrics.score({key: captions[key[1]] for key in drawn},
@@ -118,7 +118,7 @@ def test_bleu_from_counts_is_that_of_coco_caption_for_any_images_drawn(keys):
     np.testing.assert_allclose(found, [scored[name] for name in bleu.BLEU_NAMES], rtol=1e-9)
 
 
-def test_meteor_from_counts_is_that_of_its_program():
+def test_meteor_from_counts_equals_that_of_its_program():
     table = meteor.parse_counts(METEOR_LINES)
     np.testing.assert_allclose(meteor.meteor_scores(table)[:, 0], METEOR_SCORES, rtol=1e-9)
     assert meteor.meteor_scores(table.sum(0))[0] == pytest.approx(METEOR_OF_ALL, rel=1e-9)
@@ -133,7 +133,7 @@ def scored(name, captions):
                    {score: {image: row[score] for image, row in each.items()} for score in overall})
 
 
-def test_bleu_of_the_set_has_the_interval_where_there_are_references_and_else_the_mean_of_images(monkeypatch):
+def test_corpus_bleu_has_an_interval_with_references_and_the_mean_over_images_without(monkeypatch):
     monkeypatch.setattr(comparison, 'MIN_IMAGES', 4)
     a = scored('a', {1: 'a red dog', 2: 'two cats sit', 3: 'a bus', 4: 'birds fly'})
     b = scored('b', {1: 'a red dog runs', 2: 'blue cats sit', 3: 'a big bus parked', 4: 'a flock of birds'})
@@ -161,7 +161,7 @@ def test_bleu_of_the_set_has_the_interval_where_there_are_references_and_else_th
     assert compared.scores['b']['Bleu_2'].mean is not None
 
 
-def test_meteor_of_the_set_has_an_interval_where_its_counts_are_known(monkeypatch):
+def test_corpus_meteor_has_an_interval_where_its_counts_are_known(monkeypatch):
     monkeypatch.setattr(comparison, 'MIN_IMAGES', 4)
     table = meteor.parse_counts(METEOR_LINES)
     each = dict(zip(REFERENCES, METEOR_SCORES))
@@ -182,7 +182,7 @@ def test_meteor_of_the_set_has_an_interval_where_its_counts_are_known(monkeypatc
 
 
 @pytest.mark.parametrize('off, computed', [(4e-4, True), (0.01, False), (-0.01, False)])
-def test_counts_stand_for_a_file_only_where_they_give_its_scores(off, computed):
+def test_counts_are_used_only_where_they_reproduce_the_scores_of_the_file(off, computed):
     a = scored('a', {1: 'a red dog', 2: 'two cats sit', 3: 'a bus', 4: 'birds fly'})
     a.overall['Bleu_2'] += off
     groups, notes = metric_groups([a], [1, 2, 3, 4], [bleu_counts([a], REFERENCES)])
@@ -203,16 +203,16 @@ def test_bleu_is_not_counted_where_a_caption_is_missing():
     ([0.12345, 0.2], 0.1617, True), ([1.23456, 1.3], 1.267, True), ([123.456, 130.0], 126.7, True),
     ([0.01234, 0.01236], 0.0123, True),
     ([0.12345, 0.2], 0.1620, False), ([0.0001, 0.0002], 0.0003, False)])
-def test_a_mean_that_was_rounded_is_still_one_and_another_number_is_not(scores, overall, whole):
+def test_a_rounded_mean_is_recognised_as_a_mean_and_another_number_is_not(scores, overall, whole):
     run = Results('a', 'a.json', {'M': overall}, {1: 'a', 2: 'a'}, {'M': dict(zip([1, 2], scores))})
     (group,), notes = metric_groups([run], [1, 2])
     assert group.corpus_level == whole == (not notes)
     other = of_means('b', {1: 0.5, 2: 0.7})
     (group,), _ = metric_groups([run, other], [1, 2])
-    assert group.corpus_level == whole  # it has to be the mean in every file
+    assert group.corpus_level == whole  # it must be the mean in every file
 
 
-def test_of_a_score_that_should_be_low_less_is_a_win():
+def test_where_lower_is_better_a_lower_score_is_a_win():
     a, b = (Results(name, name, {'loss': 0.3}, dict.fromkeys(range(4), 'a'), {'loss': dict(enumerate(losses))})
             for name, losses in (('a', [0.2, 0.3, 0.3, 0.4]), ('b', [0.1, 0.3, 0.5, 0.1])))
     wins, losses = largest_gains(a, b, 'loss', range(4), 5)
@@ -222,7 +222,7 @@ def test_of_a_score_that_should_be_low_less_is_a_win():
     assert difference.value < 0 and difference.verdict(1) == 'better'
 
 
-def test_the_fewest_draws_that_may_tell_a_difference_are_taken():
+def test_the_fewest_draws_that_can_show_a_difference_are_accepted():
     scores = {image: image / 9 for image in range(30)}
     runs = [of_means('a', scores), *(of_means(name, {image: score + 1 for image, score in scores.items()})
                                      for name in 'bc')]
@@ -232,7 +232,7 @@ def test_the_fewest_draws_that_may_tell_a_difference_are_taken():
         compare(runs, list(scores), 'a', settings=Settings(draws=38))
 
 
-def test_a_difference_that_only_rounding_sets_apart_is_as_large():
+def test_differences_that_only_rounding_separates_count_as_equal():
     assert 0.1 + 0.2 > 0.3
     assert significance.p_value(0.1 + 0.2, np.array([0.3, -0.3, 0.29, 0.31])) == 4 / 5
     assert significance.p_value(1e-17, np.array([0.0, -1e-18, 0.5])) == 1
@@ -247,7 +247,7 @@ def test_wins_and_losses_are_the_largest_and_never_ties():
     assert [[one.image for one in side] for side in fewest] == [[3], [5]]
 
 
-def test_draws_of_five_thousand_images_are_made_in_blocks_of_bounded_memory():
+def test_resampling_five_thousand_images_takes_bounded_memory():
     statistics = np.random.default_rng(0).random((5000, 2))
     import tracemalloc
     tracemalloc.start()

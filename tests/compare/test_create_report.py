@@ -1,4 +1,4 @@
-"""The report on several runs: what it reads and refuses, what it shows, and how the page behaves."""
+"""The report on several runs: what it reads and refuses, what it shows, how the page behaves."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ IMAGES = list(range(11, 23))
 
 
 def write_results(folder, name, shift=0.0, ids=IMAGES, **changes):
-    """Write NAME_test.json, whose image scores rise by `shift` and wobble; returns its path."""
+    """Write NAME_test.json, whose image scores vary and grow with `shift`; returns its path."""
     rows = [{'image_id': image, 'caption': f'a {name} thing {image}', 'CIDEr': 1.0 + shift * (1 + image % 3),
              'ROUGE_L': 0.5 + 0.01 * (image % 4)} for image in ids]
     overall = {score: float(np.mean([row[score] for row in rows])) for score in ('CIDEr', 'ROUGE_L')}
@@ -49,7 +49,7 @@ def write_references(folder, texts=('people said this', 'and that')):
 
 
 def report(folder, *arguments):
-    """The text of the page that is made of `arguments`."""
+    """The text of the page that create_report.py writes for `arguments`."""
     tiny.run(create_report, ['--draws', 200, '--output', folder / 'out' / 'page.html', *arguments])
     return (folder / 'out' / 'page.html').read_text(encoding='utf-8')
 
@@ -90,8 +90,9 @@ def test_each_flag_does_what_it_says(tmp_path, two, capsys, monkeypatch):
     coco.write_text(json.dumps({
         'annotations': [{'image_id': image, 'caption': 'as annotated'} for image in IMAGES],
         'images': [{'id': image, 'file_name': f'val2014/{image}.png'} for image in IMAGES]}))
-    told = report(tmp_path, *two, '--coco_json', coco, '--input_json', talk, '--image_root', tmp_path / 'pictures')
-    assert 'as annotated' in told and 'people said' not in told and 'class="picture' in told
+    annotated = report(tmp_path, *two, '--coco_json', coco, '--input_json', talk,
+                       '--image_root', tmp_path / 'pictures')
+    assert 'as annotated' in annotated and 'people said' not in annotated and 'class="picture' in annotated
     capsys.readouterr()
     report(tmp_path, *two, '--baseline', 'B')
     assert 'A - B: CIDEr -0.4000' in capsys.readouterr().out
@@ -131,7 +132,7 @@ def rows(**cell):
     ({'overall': {}, 'images': rows() + rows()}, 'has 12 images twice'),
     ({'overall': {}, 'images': rows(), 'options': 3}, 'not a results file'),
     ({'overall': {'CIDEr': 10 ** 400}, 'images': rows()}, 'not a results file')])
-def test_a_file_of_something_else_is_refused_in_words(tmp_path, two, content, says):
+def test_a_file_that_holds_no_results_is_refused_with_the_reason(tmp_path, two, content, says):
     path = tmp_path / 'X_test.json'
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match=says):
@@ -139,7 +140,7 @@ def test_a_file_of_something_else_is_refused_in_words(tmp_path, two, content, sa
     assert not (tmp_path / 'out').exists()
 
 
-def test_what_a_run_lacks_is_named_and_the_rest_compared(tmp_path, two):
+def test_missing_scores_are_named_and_the_others_compared(tmp_path, two):
     silent = write_results(tmp_path, 'S', images=[
         {'image_id': image, 'CIDEr': 0.5, **({'SPICE': 0.1} if image > 12 else {})} for image in IMAGES])
     alone = write_results(tmp_path, 'L', overall={}, loss=2.5, images=rows())
@@ -154,7 +155,7 @@ def test_what_a_run_lacks_is_named_and_the_rest_compared(tmp_path, two):
         report(tmp_path, *two, '--input_json', tmp_path / 'talk.json')
 
 
-def test_runs_with_one_name_are_told_apart_by_their_folders(tmp_path, two):
+def test_runs_with_the_same_name_are_shown_with_their_folders(tmp_path, two):
     (tmp_path / 'other').mkdir()
     again = write_results(tmp_path / 'other', 'A', shift=0.1)
     silent = write_results(tmp_path / 'other', 'S', images=[{**row, 'caption': None} for row in rows(CIDEr=1.0)])
@@ -164,7 +165,7 @@ def test_runs_with_one_name_are_told_apart_by_their_folders(tmp_path, two):
     for name in (silent, tmp_path / 'S_test.json'):
         assert f'<li>{str(name).removesuffix(".json")} has no caption for 12 of 12 images' in page
     one = report(tmp_path, two[0])
-    assert 'whether they are more than chance' not in one and '<h1>A</h1>' in one
+    assert '<h2>Differences' not in one and '<h1>A</h1>' in one
 
 
 def test_no_pickle_is_opened_and_curves_come_from_the_logged_steps(tmp_path, monkeypatch):
@@ -173,7 +174,7 @@ def test_no_pickle_is_opened_and_curves_come_from_the_logged_steps(tmp_path, mon
     lines = [{'iteration': step, 'loss': 5.0 - step / 100, 'learning_rate': 0.5} for step in (10, 20, 30)]
     lines.append({'iteration': 40, 'loss': -0.5, 'learning_rate': 0.25, 'reward': 0.9})
     text = ''.join(json.dumps(line) + '\n' for line in lines)
-    (folder / 'steps.jsonl').write_text(text + '{"iteration": 50, "lo')  # as a run that is training may leave it
+    (folder / 'steps.jsonl').write_text(text + '{"iteration": 50, "lo')  # as a run in training may leave it
     history = read_logged(folder)
     assert history.losses == {10: 4.9, 20: 4.8, 30: 4.7, 40: -0.5}
     assert history.rates == {10: 0.5, 20: 0.5, 30: 0.5, 40: 0.25} and history.rewards == {40: {'reward': 0.9}}
@@ -191,13 +192,13 @@ def test_no_pickle_is_opened_and_curves_come_from_the_logged_steps(tmp_path, mon
         read_logged(tmp_path / 'gone')
 
 
-def test_a_validation_of_no_iteration_is_named(tmp_path, two):
+def test_a_validation_with_an_impossible_iteration_is_named(tmp_path, two):
     run = write_run(tmp_path / 'run', 'a', records=[record(5), record(10 ** 400)])
     with pytest.raises(DataError, match='validations.jsonl: line 2 .*an iteration is from 0 to'):
         report(tmp_path, *two, '--runs', run)
     (run / 'validations.jsonl').write_text(json.dumps(record(5, loss=1e308)) + '\n' + json.dumps(
         record(9, loss=-1e308, CIDEr=0.5)) + '\n')
-    page = report(tmp_path, *two, '--runs', run)  # what cannot be drawn stands in the table alone
+    page = report(tmp_path, *two, '--runs', run)  # what cannot be drawn is in the table only
     assert 'cross-entropy loss' not in page and 'CIDEr: a' in page.replace('run, last', 'a, last')
     assert '-1e+308' in page
 
@@ -220,7 +221,7 @@ def nasty_page(folder):
     return folder / 'out' / 'page.html'
 
 
-def test_what_strangers_wrote_is_shown_as_text(tmp_path, visit):
+def test_text_of_strangers_never_becomes_markup(tmp_path, visit):
     path = nasty_page(tmp_path)
     text = path.read_text(encoding='utf-8')
     assert text.count('<script>') == 1 and '<img' not in text and '<b>' not in text.replace('<b>iter', '').replace(
@@ -233,13 +234,13 @@ def test_what_strangers_wrote_is_shown_as_text(tmp_path, visit):
     assert page.locator('img').count() == 0
 
 
-def test_templates_exempt_from_escaping_only_what_no_stranger_wrote():
+def test_templates_exempt_from_escaping_only_what_the_project_wrote():
     sources = '\n'.join(path.read_text(encoding='utf-8') for path in pathlib.Path(FILES).glob('*.html'))
     assert sorted(re.findall(r'{{ ([\w.]+)\|safe }}', sources)) == ['panel.svg', 'script', 'style']
     assert sources.count('safe') == 3 and 'autoescape' not in sources and environment().autoescape is True
 
 
-def test_of_loss_and_self_similarity_less_is_better_everywhere(tmp_path, capsys):
+def test_for_loss_and_self_bleu_lower_is_better_everywhere(tmp_path, capsys):
     def run(name, loss, similarity):
         scored = [{**row, 'loss': loss + 0.01 * (row['image_id'] % 5), 'mBLEU-4': similarity - 0.01 * (
             row['image_id'] % 3)} for row in rows()]
@@ -267,7 +268,7 @@ def difference(**changes):
 @pytest.mark.parametrize('changes, verdict', [
     ({}, 'better'), ({'score': 0.9}, 'worse'), ({'adjusted_p': 0.05}, 'better'), ({'adjusted_p': 0.06}, ''),
     ({'metric': 'loss'}, 'worse'), ({'metric': 'loss', 'score': 0.9}, 'better')])
-def test_a_verdict_takes_a_p_that_is_corrected(changes, verdict):
+def test_the_verdict_uses_the_corrected_p_value(changes, verdict):
     assert difference(**changes).verdict(0.05) == verdict
 
 
@@ -295,13 +296,13 @@ def test_fewer_than_ten_images_have_no_intervals_and_a_note_says_why(tmp_path, c
     assert '9 images cannot' in nine and 'No confidence intervals' not in ten and '95% confidence intervals' in ten
 
 
-def test_too_few_draws_for_any_p_to_count_are_refused_with_the_number_that_is_enough(tmp_path, two, capsys):
+def test_too_few_draws_for_any_significance_are_refused_with_the_number_that_suffices(tmp_path, two, capsys):
     with pytest.raises(UsageError, match=r'--draws 200 is too few for 2 differences .* Give --draws 400,'):
         report(tmp_path, *two, '--confidence', 99.5)
     assert not (tmp_path / 'out').exists()
     report(tmp_path, *two, '--confidence', 99.5, '--draws', 400)
     assert 'better' in capsys.readouterr().out
-    report(tmp_path, two[0], '--confidence', 99.5)  # alone it is not compared
+    report(tmp_path, two[0], '--confidence', 99.5)  # a single run is compared with nothing
 
 
 def test_a_photograph_is_shown_upright_and_small(tmp_path, two):
@@ -315,7 +316,7 @@ def test_a_photograph_is_shown_upright_and_small(tmp_path, two):
     assert shown.size == (112, 224) and not shown.getexif()
 
 
-def test_control_signs_of_an_image_id_reach_neither_terminal_nor_page(tmp_path, two, capsys):
+def test_control_characters_of_an_image_id_reach_neither_terminal_nor_page(tmp_path, two, capsys):
     evil = '\x1b]0;owned\x07'
     ids = [f'{evil}{image}' for image in IMAGES]
     runs = [write_results(tmp_path, name, overall={'CIDEr': shift}, images=[
@@ -361,7 +362,7 @@ def test_the_page_sorts_by_keyboard_chooses_examples_and_needs_nothing_else(tmp_
     assert len(shot) > 20000
 
 
-def test_the_page_is_whole_without_its_script(tmp_path, two, visit):
+def test_the_page_is_complete_without_its_script(tmp_path, two, visit):
     report(tmp_path, *two)
     page = visit(tmp_path / 'out' / 'page.html', java_script_enabled=False)
     assert page.locator('.pair:visible').count() == 1 and not page.locator('form').is_visible()

@@ -16,7 +16,7 @@ from tests.helpers import tiny
 from tests.helpers.histories import record, write_run
 
 
-def test_the_phases_are_told_apart_by_rewards_and_the_validation_they_begin_with(tmp_path):
+def test_the_self_critical_phase_begins_with_the_validation_before_the_first_reward(tmp_path):
     history, = histories.read_histories(write_run(tmp_path, 'a', after=200, records=[
         record(100), record(205), record(205, CIDEr=0.7)]))
     assert history.self_critical_after == 205
@@ -32,7 +32,7 @@ def test_the_phases_are_told_apart_by_rewards_and_the_validation_they_begin_with
     assert begun.self_critical_after == 5  # its first validation; no step was logged before
 
 
-def test_only_what_is_there_has_a_panel(tmp_path):
+def test_only_logged_values_have_a_panel(tmp_path):
     plain = panels_of(*histories.read_histories(write_run(tmp_path / 'a', 'a')))
     assert list(plain) == ['cross-entropy loss', 'learning rate']
     alone = tmp_path / 'only'
@@ -70,14 +70,14 @@ def test_a_single_point_is_marked_and_a_line_is_not(tmp_path):
         assert [line.get_marker() for line in figure.axes[0].lines] == [marker]
 
 
-def test_the_mean_drawn_over_what_was_logged_is_that_of_the_neighbours():
+def test_the_running_mean_is_the_mean_of_the_neighbours():
     values = np.random.default_rng(0).normal(size=23)
     for reach in (0, 1, 4, 30):
         plain = [np.mean(values[max(0, i - reach):i + reach + 1]) for i in range(len(values))]
         np.testing.assert_allclose(running_mean(values, reach), plain, atol=1e-12)
 
 
-def test_smooth_0_draws_what_was_logged_and_no_mean(tmp_path):
+def test_smooth_0_draws_logged_values_without_a_mean(tmp_path):
     runs = histories.read_histories(write_run(tmp_path, 'a'))
     logged = [8 / i ** 0.5 for i in range(10, 401, 10)]
     for smooth, number in ((0, 1), (3, 2), (None, 2)):
@@ -91,7 +91,7 @@ def test_runs_that_share_a_folder_are_drawn_by_id(tmp_path):
     write_run(tmp_path, 'b', steps=5, records=[record(7, CIDEr=0.7)])
     a, b = histories.read_histories(tmp_path)
     assert (a.name, len(a.losses), b.name, len(b.losses)) == ('a', 3, 'b', 5)
-    assert not a.scores and not b.scores  # whose that file is, nobody knows
+    assert not a.scores and not b.scores  # the file does not say whose validations it holds
     chosen, = histories.read_histories(tmp_path, ['b'])
     assert chosen.name == 'b'
     with pytest.raises(DataError, match='no histories_c.pkl; it holds the runs a, b'):
@@ -147,7 +147,7 @@ def emptied(root):
     (emptied, 'run', r'run holds no run: .* wait for its first checkpoint'),
     (lambda root: None, '', r'holds no run: .*give a folder in it: run$'),
     (lambda root: None, 'gone', r'there is no folder .*gone; give the --checkpoint_path')])
-def test_what_is_missing_or_broken_is_named_with_the_way_out(tmp_path, damage, place, says):
+def test_missing_and_broken_files_are_named_with_the_remedy(tmp_path, damage, place, says):
     write_run(tmp_path / 'run', 'a', records=[record(10)])
     damage(tmp_path)
     with pytest.raises(DataError, match=says):
@@ -155,7 +155,7 @@ def test_what_is_missing_or_broken_is_named_with_the_way_out(tmp_path, damage, p
     assert not (tmp_path / 'made.png').exists()
 
 
-def test_a_run_of_train_py_is_drawn_while_its_folder_stays_as_it_is(tmp_path, capsys, monkeypatch):
+def test_a_run_of_train_py_is_drawn_without_changing_its_folder(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('misc.scoring.java.is_installed', lambda: False)  # METEOR would take seconds
     root = tiny.write_corpus(tmp_path)
     tiny.run(train, tiny.train_flags(root, root / 'run', '--self_critical_after', 1, '--batch_size', 9,
@@ -176,7 +176,7 @@ def test_a_run_of_train_py_is_drawn_while_its_folder_stays_as_it_is(tmp_path, ca
     assert set(panels['self-critical loss']['training']) == set(history.rewards) == {2}
 
 
-def test_another_kind_of_picture_is_refused(tmp_path, capsys):
+def test_other_picture_formats_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
         tiny.run(plot_history, [tmp_path, '--output', tmp_path / 'made.gif'])
     assert '.png or .svg' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The panels of training curves inside a page: where they are drawn, and what a page may safely include."""
+"""Panels of training curves inside a page: where curves are drawn, and what a strict page may include."""
 
 import itertools
 import math
@@ -39,7 +39,7 @@ def area(svg):
     return left, left + width, top, top + height
 
 
-def test_later_is_further_right_and_more_is_further_up():
+def test_later_points_are_further_right_and_larger_values_higher():
     svg = draw('CIDEr', {'score': {0: 0.0, 50: 1.0, 100: 0.5}})
     (x0, low), (x1, high), (x2, middle) = strokes(svg)[0]
     left, right, top, bottom = area(svg)
@@ -49,11 +49,11 @@ def test_later_is_further_right_and_more_is_further_up():
     assert marks == [(x0, low), (x1, high), (x2, middle)]
 
 
-def test_tick_labels_stand_where_the_curve_has_their_values():
+def test_tick_labels_are_at_the_height_of_their_values():
     svg = draw('CIDEr', {'score': {0: 0.0, 100: 1.0}})
     (_, zero), (_, one) = strokes(svg)[0]
     beside = {float(text.text): float(text.get('y')) for text in svg.iter('text') if text.get('text-anchor') == 'end'}
-    assert {0, 0.2, 1} <= beside.keys() and 3 <= beside[0] - zero <= 6  # from the baseline of the text to its middle
+    assert {0, 0.2, 1} <= beside.keys() and 3 <= beside[0] - zero <= 6  # from the middle of the text to its baseline
     for value, y in beside.items():
         assert y - beside[0] == pytest.approx(value * (one - zero), abs=0.03)
 
@@ -75,10 +75,10 @@ def test_a_dotted_line_marks_the_self_critical_phase_of_each_run_in_panels_with_
             assert start[0] == pytest.approx(first + share * (last - first), abs=0.02)
             assert {start[1], end[1]} == {top, bottom}
         dotted = [path for path in svg.iter('path') if path.get('stroke-dasharray')]
-        assert len(dotted) == 2  # neither of a run without the phase nor of one whose phase begins outside
+        assert len(dotted) == 2  # none for a run without the phase, or whose phase begins outside the panel
 
 
-def test_a_logarithmic_axis_gives_each_ratio_the_same_room():
+def test_equal_ratios_are_equally_far_apart_on_a_logarithmic_axis():
     svg = draw(RATE, {'rate': {place: 10.0 ** place for place in range(-2, 3)}})
     heights = [y for _, y in strokes(svg)[0]]
     steps = [one - other for one, other in itertools.pairwise(heights)]
@@ -95,7 +95,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends():
         (right - left) * 0.02 / 1.04, abs=0.02)  # the margins beside the first and the last point
 
 
-def test_a_panel_holds_what_a_strict_policy_allows_and_nothing_that_differs_from_run_to_run():
+def test_a_panel_holds_only_what_a_strict_policy_allows_and_is_reproducible():
     name = '<script>"&'
     runs = [RunCurves(name, RED, {'CIDEr': {'score': {1: 0.5, 2: 0.25}}}, None)]
     text = panel_svg('CIDEr', runs, VARIABLES)
@@ -115,7 +115,7 @@ EXTREME = [0.0, -0.0, 1.0, -1.0, 1e308, -1e308, 1e30, -1e30, 5e-324, 1e-300, 1e-
            1 + 2 ** -52, float('inf'), float('-inf'), float('nan')]
 
 
-def test_no_numbers_are_too_large_or_too_close_to_be_drawn():
+def test_extreme_values_can_be_drawn():
     drawn = {}
     for values in itertools.combinations(EXTREME, 2):
         history = History('a', 'a', losses=dict(enumerate(values, 1)), scores={
@@ -127,7 +127,7 @@ def test_no_numbers_are_too_large_or_too_close_to_be_drawn():
         assert not re.search('="[^"]*(nan|inf)', svg), lines
 
 
-def test_matplotlib_is_loaded_only_where_something_is_drawn():
+def test_importing_the_commands_loads_neither_matplotlib_nor_jinja2():
     code = ('import sys, scripts.create_report, scripts.plot_history, scripts.compare_table, misc.compare.report\n'
             'assert not {"matplotlib", "jinja2"} & sys.modules.keys()')
     subprocess.run([sys.executable, '-c', code], check=True)

@@ -1,4 +1,4 @@
-"""The built-in data set: its forms, its truth, features blind to places, and relation accuracy."""
+"""The built-in data set: its files, the truth of its captions, features without positions, relation accuracy."""
 
 import base64
 import collections
@@ -27,7 +27,7 @@ NUM_IMAGES = 48
 
 
 def make(folder, *options, num_images=NUM_IMAGES):
-    """The finished process of the command that makes the data set in `folder`."""
+    """Make the data set in `folder`; returns the finished process."""
     return subprocess.run([sys.executable, SCRIPT, '--output_dir', folder, '--num_images', str(num_images),
                            *options], capture_output=True, text=True)
 
@@ -38,7 +38,7 @@ def contents(folder):
 
 
 def archive_rows(folder):
-    """The rows of all four files of the archive, read as the archive's own reader does:
+    """The rows of all four files of the archive, read as the archive's published reader does:
     {image id: (file name, width, height, boxes, features)}."""
     csv.field_size_limit(1 << 30)
     rows = {}
@@ -72,14 +72,14 @@ def scenes():
     return drawn
 
 
-def test_two_runs_give_the_same_bytes_whatever_the_number_of_processes(made, tmp_path):
+def test_the_files_are_the_same_bytes_for_any_number_of_processes(made, tmp_path):
     assert make(tmp_path / 'demo', '--num_workers', '1').returncode == 0
     assert contents(tmp_path / 'demo') == contents(made)
     assert make(tmp_path / 'other', '--seed', '1').returncode == 0
     assert contents(tmp_path / 'other') != contents(made)
 
 
-def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_same_bytes(made, tmp_path):
+def test_a_killed_run_resumes_and_ends_with_the_same_bytes(made, tmp_path):
     folder = tmp_path / 'demo'
     process = subprocess.Popen([sys.executable, SCRIPT, '--output_dir', folder, '--num_images',
                                 str(NUM_IMAGES), '--num_workers', '1'], stderr=subprocess.DEVNULL)
@@ -90,7 +90,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_same_bytes(made
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (folder / 'dataset_coco.json').exists()
-    # What a run killed in the middle of a write leaves: a JPEG, its line, and half of the next line.
+    # What a run that is killed during a write leaves behind: a JPEG, its line, and half of the next line.
     train = folder / 'bu_data' / 'trainval' / 'karpathy_train_resnet101_faster_rcnn_genome.tsv.0'
     lines = (made / train.relative_to(folder)).read_bytes().split(b'\r\n')
     (train.parent / (train.name + '.unfinished')).write_bytes(lines[0] + b'\r\n' + lines[1][:1000])
@@ -110,7 +110,7 @@ def test_other_options_for_the_same_folder_are_refused_and_nothing_changes(made)
     assert contents(made) == before
 
 
-def test_the_split_file_has_the_fields_of_karpathys_and_every_jpeg_is_there(made):
+def test_the_split_file_has_the_fields_of_karpathys_and_every_jpeg_exists(made):
     content = json.loads((made / 'dataset_coco.json').read_text())
     images = content['images']
     assert content['dataset'] == 'coco' and len(images) == NUM_IMAGES
@@ -150,7 +150,7 @@ def test_the_archive_files_hold_each_image_once_with_10_to_30_boxes_inside_it(ma
     assert raw.count(b'\n') == raw.count(b'\r\n') == 6
 
 
-def test_what_captions_say_of_sides_is_what_the_scene_shows_with_a_margin(scenes):
+def test_sides_that_captions_state_are_true_of_the_scene_with_a_margin(scenes):
     counts = collections.Counter()
     for scene, fact, captions in scenes:
         by_name = {shape.name: shape for shape in scene.shapes}
@@ -171,7 +171,7 @@ def test_what_captions_say_of_sides_is_what_the_scene_shows_with_a_margin(scenes
     assert 0.75 < share < 0.9 and all(counts[side] > 0.18 * share * len(scenes) for side in SIDES)
 
 
-def test_what_captions_say_of_corners_insides_and_betweens_is_true(scenes):
+def test_corners_inside_and_between_are_true_where_captions_state_them(scenes):
     seen = collections.Counter()
     for scene, fact, captions in scenes:
         sizes = sorted((shape.side for shape in scene.shapes), reverse=True)
@@ -209,7 +209,7 @@ def test_what_captions_say_of_corners_insides_and_betweens_is_true(scenes):
     assert min(seen[kind] for kind in ('corner', 'middle', 'inside', 'between')) > 5, seen
 
 
-def test_captions_are_five_different_sentences_of_at_most_16_words_from_a_small_vocabulary(scenes):
+def test_captions_are_five_distinct_sentences_of_at_most_16_words_from_a_small_vocabulary(scenes):
     words = collections.Counter()
     for _, _, captions in scenes:
         assert len(set(captions)) == 5
@@ -222,7 +222,7 @@ def test_captions_are_five_different_sentences_of_at_most_16_words_from_a_small_
 
 
 def test_no_box_of_a_shape_is_cut_by_the_border_of_the_picture(scenes):
-    """A crop cut there would tell where it lies."""
+    """A crop cut off there would reveal its position."""
     for number, (scene, _, _) in enumerate(scenes):
         boxes = demo_regions.region_boxes(scene, np.random.default_rng(number))
         middles = np.array([[shape.x, shape.y] for shape in scene.shapes])
@@ -233,7 +233,7 @@ def test_no_box_of_a_shape_is_cut_by_the_border_of_the_picture(scenes):
         assert whole.sum() == 1 and (cut & on_shapes).tolist() == whole.tolist()
 
 
-def test_features_do_not_tell_where_a_crop_lies_nor_how_it_is_arranged():
+def test_features_encode_neither_the_position_nor_the_arrangement_of_a_crop():
     rng = np.random.default_rng(3)
     scene, _ = demo_scenes.draw_scene(rng)
     crop = demo_scenes.paint(scene, rng)[5:85, 10:110]
@@ -247,8 +247,8 @@ def test_features_do_not_tell_where_a_crop_lies_nor_how_it_is_arranged():
         assert np.array_equal(moved, feature)
 
 
-def test_features_of_two_shapes_in_one_crop_are_the_same_either_way_round():
-    """Left of, right of, and the same shapes far apart in the crop: one and the same feature."""
+def test_features_of_two_shapes_in_one_crop_are_the_same_in_either_order():
+    """Left of, right of, and the same shapes farther apart in the crop have the same feature."""
     features = []
     for xs in ((40, 120), (120, 40), (50, 130)):
         shapes = tuple(Shape(colour, shape, x, 60, 40)
@@ -274,7 +274,7 @@ def crops_of_shapes(number):
     return features, [shape.name for shape in shapes], [(s.x > 100, s.y > 100) for s in shapes]
 
 
-def test_features_tell_colour_and_shape_and_not_the_place_to_a_linear_reader():
+def test_a_linear_classifier_reads_colour_and_shape_from_features_but_not_the_position():
     features, names, places = zip(*map(crops_of_shapes, range(70)))
     features, (colours, shapes) = np.concatenate(features), zip(*sum(names, []))
     features = features - features.mean(axis=0)
@@ -290,13 +290,13 @@ def test_features_tell_colour_and_shape_and_not_the_place_to_a_linear_reader():
     assert share['colour'] > 0.96 and share['shape'] > 0.93 and 0.4 < share['right'] < 0.6, share
 
 
-def test_a_scene_too_close_to_call_tells_no_fact():
+def test_a_debatable_scene_has_no_fact():
     def fact(*shapes):
         return demo_scenes.fact_of(Scene(200, 150, tuple(Shape(*shape) for shape in shapes)))
     far = ('green', 'ring', 20, 130, 15)
     assert fact(('red', 'circle', 50, 70, 50), ('blue', 'star', 130, 75, 35), far).relation == 'left'
     assert fact(('red', 'circle', 130, 70, 50), ('blue', 'star', 50, 75, 35), far).relation == 'right'
-    # Almost diagonal; almost the same size; a third in the way; two of a kind.
+    # Almost diagonal; almost the same size; a third shape between the two; two of the same name.
     assert fact(('red', 'circle', 60, 45, 50), ('blue', 'star', 130, 90, 35), far) is None
     assert fact(('red', 'circle', 50, 70, 40), ('blue', 'star', 130, 75, 35), far) is None
     assert fact(('red', 'circle', 50, 70, 50), ('blue', 'star', 150, 75, 35),
@@ -323,7 +323,7 @@ def test_relations_are_read_from_captions(caption, expected):
     assert canonical(('right', 'a', 'b')) == ('left', 'b', 'a')
 
 
-def test_relation_accuracy_counts_the_word_and_both_shapes():
+def test_a_relation_is_correct_if_the_word_and_both_shapes_are():
     references = {
         1: ['a red circle to the left of a blue square', 'a blue square with a red disc to its left'],
         2: ['a red circle to the left of a blue square'],
@@ -336,7 +336,7 @@ def test_relation_accuracy_counts_the_word_and_both_shapes():
     }
     predictions = {
         1: 'there is a blue box on the right side of a red disc',  # mirrored, other words
-        2: 'a red circle to the right of a blue square',           # the wrong way round
+        2: 'a red circle to the right of a blue square',           # the wrong side
         3: 'a red circle to the left of a green square',           # a wrong colour
         4: 'a red circle and a blue square',                       # no relation
         5: 'a red circle left of a blue square above a red star',  # one right, one not

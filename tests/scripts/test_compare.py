@@ -1,4 +1,4 @@
-"""The comparison of all models: which trainings it starts, and the table and plot it makes of them."""
+"""The comparison of all models: the trainings it starts, its table and its plot."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.helpers import tiny
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MODELS = ['spatial_pe', 'relation_transformer', 'transformer', 'topdown', 'show_attend_tell', 'show_tell']
-# Stands in for Python: train.py and eval.py leave what they would leave; a run named in `stuck` never ends.
+# Replaces Python: train.py and eval.py write empty files of the usual names; a run named in `stuck` never ends.
 PYTHON = r'''#!/usr/bin/env bash
 echo "$*" >>calls
 while [ $# -gt 0 ]; do case $1 in --id) id=$2 ;; --model) model=$2 ;; *.py) program=$1 ;; esac; shift; done
@@ -26,7 +26,7 @@ case $program in
 train.py)
     mkdir -p checkpoints/$id
     touch checkpoints/$id/model.pth checkpoints/$id/infos_$id.pkl
-    if [ -e stuck ] && [ "$(cat stuck)" = "$id" ]; then trap 'echo told >>calls; exit 143' TERM
+    if [ -e stuck ] && [ "$(cat stuck)" = "$id" ]; then trap 'echo stopped >>calls; exit 143' TERM
         while :; do sleep 0.05; done; fi ;;
 eval.py)
     run=$(basename "$(dirname "$model")")
@@ -37,7 +37,7 @@ esac
 
 @pytest.fixture
 def project(tmp_path):
-    """A project folder whose Python only notes what it is asked for."""
+    """A project folder whose Python only records its calls."""
     (tmp_path / 'scripts').symlink_to(ROOT / 'scripts')
     (tmp_path / '.venv' / 'bin').mkdir(parents=True)
     for folder in ('.', '.venv'):
@@ -54,7 +54,7 @@ def start(project, **variables):
 
 
 def calls(project, program):
-    """The noted calls of a program, which are then forgotten."""
+    """The recorded calls of a program."""
     lines = (project / 'calls').read_text().splitlines()
     return [line for line in lines if line.startswith(program)]
 
@@ -82,14 +82,14 @@ def test_every_model_and_seed_is_trained_in_both_phases_once(project):
     assert ids(calls(project, 'train.py')) == ['compare_topdown_2', 'compare_topdown_2_rl']
 
 
-def test_stopped_it_tells_its_trainings_and_goes_on_with_them_later(project):
+def test_when_stopped_it_stops_its_trainings_and_resumes_them_later(project):
     (project / 'stuck').write_text('compare_topdown_1')
     process = start(project, SEEDS='1', MODELS='topdown show_tell')
     while not (project / 'eval_results' / 'compare_show_tell_1_rl_test.json').exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143 and 'to resume' in process.stderr.read()
-    assert 'told' in (project / 'calls').read_text().splitlines()
+    assert 'stopped' in (project / 'calls').read_text().splitlines()
     (project / 'stuck').unlink()
     (project / 'calls').write_text('')
     assert start(project, SEEDS='1', MODELS='topdown show_tell').wait() == 0
@@ -99,13 +99,13 @@ def test_stopped_it_tells_its_trainings_and_goes_on_with_them_later(project):
 
 
 def write_results(folder, name, cider, caption):
-    """A results file of one image and its score."""
+    """Write a results file with one image; returns its path."""
     (folder / f'{name}.json').write_text(json.dumps({
         'overall': {'CIDEr': cider}, 'images': [{'image_id': 1, 'caption': caption}]}))
     return folder / f'{name}.json'
 
 
-def test_the_table_holds_means_and_spreads_of_the_seeds(tmp_path, capsys):
+def test_the_table_holds_means_and_standard_deviations_over_seeds(tmp_path, capsys):
     true, false = 'a red star left of a blue box', 'a red star right of a blue box'
     (tmp_path / 'talk.json').write_text(json.dumps({'images': [
         {'id': 1, 'captions': [true], 'split': 'test'}]}))
@@ -135,7 +135,7 @@ def test_the_table_holds_means_and_spreads_of_the_seeds(tmp_path, capsys):
         tiny.run(compare_table, [*files, *flags])
 
 
-# What stands in a file in place of results, and what the message says of it.
+# The content of a file that holds no results, and the message about it.
 NO_RESULTS = {
     'captions alone': ([{'image_id': 1, 'caption': 'a'}], 'should hold overall, .* and images'),
     'no scores': ({'images': []}, 'has no overall'),
@@ -149,7 +149,7 @@ NO_RESULTS = {
 
 
 @pytest.mark.parametrize('case', NO_RESULTS)
-def test_a_file_that_holds_no_results_is_refused_in_words(tmp_path, case):
+def test_a_file_that_holds_no_results_is_refused_with_the_reason(tmp_path, case):
     content, expected = NO_RESULTS[case]
     (tmp_path / 'talk.json').write_text(json.dumps(
         {'images': [{'id': 1, 'captions': ['a'], 'split': 'test'}]}))
