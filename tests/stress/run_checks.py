@@ -1,47 +1,49 @@
-"""Whether a run's folder is what an undisturbed run left at the same iteration, bit for bit."""
+"""Whether the folder of a run equals that of an undisturbed run at the same iteration, bit for bit."""
 
 import argparse
 import json
 import os
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from misc.disk import filesets, pickles
 from misc.run import folder as run_folder
-from misc.run.histories import read_logged
+from misc.run.histories import History, read_logged
 from misc.run.log import STEPS
 from tests.helpers.events import event_numbers
 
-# What may differ: where the run lies, that it was resumed, the state of the code then, and what the clock says.
-NO_PART = {'checkpoint_path', 'start_from', 'keeps_rates', 'code', 'seconds', 'waited'}
+# What may differ: paths, that the run was resumed, the version of the code, and times.
+NOT_COMPARED = {'checkpoint_path', 'start_from', 'keeps_rates', 'code', 'seconds', 'waited'}
 EVENTS = 'events.out.tfevents'
-STARTS = 'run.json'  # the account of all starts, each of which adds to it
+STARTS = 'run.json'  # the run record, to which every start adds
 
 
 class Lost(Exception):
-    """Something was lost, mixed or left behind; the text says what."""
+    """A run lost, mixed up or left behind something."""
 
 
-def set_in(folder):
-    """The names of the files of a run's set, as a reader finds them."""
+def names_in(folder: Path) -> list[str]:
+    """The names of the files in a run's file set, as a reader sees them."""
     return [name for name in filesets.listing(folder) if not name.startswith(EVENTS)
             and not name.endswith('.part') and name not in (filesets.LOCK, filesets.JOURNAL, STARTS, STEPS)]
 
 
-def is_begun(folder):
-    """Whether there is a checkpoint to go on from."""
-    return folder.exists() and any(name.startswith('infos') for name in set_in(folder))
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a checkpoint to resume from."""
+    return folder.exists() and any(name.startswith('infos') for name in names_in(folder))
 
 
-def content_of(folder):
-    """{name of a file: what it holds} of a run's set."""
-    return {name: read(os.path.join(folder, name)) for name in set_in(folder)}
+def content_of(folder: Path) -> dict[str, Any]:
+    """{name: value} of the files in a run's file set."""
+    return {name: read_file(os.path.join(folder, name)) for name in names_in(folder)}
 
 
-def read(path):
-    """What a file of the set holds."""
+def read_file(path: str) -> Any:
+    """The value in a file of the set."""
     if path.endswith('.pth'):
         return run_folder.read_tensors(path)
     if path.endswith('.pkl'):
@@ -50,13 +52,13 @@ def read(path):
         return [json.loads(line) for line in file]
 
 
-def differences(one, other, place=''):
-    """The first difference of two values, as text, or ''."""
+def first_difference(one: Any, other: Any, place: str = '') -> str:
+    """The first difference of two values as text, or ''."""
     one, other = (vars(value) if isinstance(value, argparse.Namespace) else value for value in (one, other))
     if type(one) is not type(other):
         return f'{place}: {type(one).__name__}, {type(other).__name__}'
     if isinstance(one, dict):
-        keys = [key for key in one if key not in NO_PART], [key for key in other if key not in NO_PART]
+        keys = [key for key in one if key not in NOT_COMPARED], [key for key in other if key not in NOT_COMPARED]
         if sorted(map(str, keys[0])) != sorted(map(str, keys[1])):
             return f'{place}: {sorted(set(map(str, keys[0])) ^ set(map(str, keys[1])))} only in one'
         parts = [(key, one[key], other[key]) for key in keys[0]]
@@ -70,12 +72,12 @@ def differences(one, other, place=''):
         return '' if one.dtype == other.dtype and np.array_equal(one, other) else place
     else:
         return '' if one == other else f'{place}: {one!r}, {other!r}'
-    found = (differences(*values, f'{place}/{name}') for name, *values in parts)
+    found = (first_difference(*values, f'{place}/{name}') for name, *values in parts)
     return next(filter(None, found), '')
 
 
-def kept_saves(folder, saves):
-    """In the process of an undisturbed run: keep each set that it saves into `folder` under `saves`."""
+def keep_saves(folder: Path, saves: Path) -> None:
+    """Called in the process of an undisturbed run: keep a copy under `saves` of every checkpoint in `folder`."""
     plain = filesets.save_set
 
     def save(to, files):
@@ -86,18 +88,21 @@ def kept_saves(folder, saves):
     filesets.save_set = save
 
 
-def save_name(infos):
-    """What tells one save of a run from the others: the last iteration may be saved before its validation too."""
+def save_name(infos: dict[str, Any]) -> str:
+    """A name that identifies a checkpoint: an iteration may be saved both before and after its validation."""
     return f'{infos["iter"]}_{len(infos["validations"])}'
 
 
-def look(folder, saves, before):
-    """Open the folder of a run that was killed as a reader does, change nothing, and hold it against the
-    undisturbed run's `saves` -> the iteration of its checkpoint, or -1; `before` it was killed it had that."""
+def check_folder(folder: Path, saves: Path, before: int) -> int:
+    """Read the folder of a killed run and compare it with the undisturbed run's `saves` -> the iteration of its
+    checkpoint, or -1; it must not be lower than `before`, that of the last check.  Reading must change nothing.
+
+    Raises `Lost`.
+    """
     if (folder / STARTS).exists():
         json.loads((folder / STARTS).read_text())
-    if not is_begun(folder):
-        left = set_in(folder) if folder.exists() else []
+    if not has_checkpoint(folder):
+        left = names_in(folder) if folder.exists() else []
         if left or before >= 0:
             raise Lost(f'{folder} has {left or "nothing"} after iteration {before} was saved')
         return -1
@@ -106,32 +111,33 @@ def look(folder, saves, before):
     iteration = run.infos['iter']
     if iteration < before:
         raise Lost(f'{folder} went back from iteration {before} to {iteration}')
-    found = differences(content_of(saves / save_name(run.infos)), content_of(folder))
+    found = first_difference(content_of(saves / save_name(run.infos)), content_of(folder))
     if found or stamps != stamps_of(folder):
         raise Lost(f'{folder} is not what was saved at iteration {iteration}: {found or "a reader changed it"}')
     return iteration
 
 
-def end_difference(whole, folder):
-    """How a run that ended differs from the undisturbed one in the folder `whole`, or ''."""
+def end_difference(whole: Path, folder: Path) -> str:
+    """How a run that ended differs from the undisturbed one in `whole`, as text, or ''."""
     left = [name for name in os.listdir(folder)
-            if name not in (*set_in(folder), STARTS, STEPS) and not name.startswith(EVENTS)]
+            if name not in (*names_in(folder), STARTS, STEPS) and not name.startswith(EVENTS)]
     if left:
         return f'{left} left behind'
-    return (differences(content_of(whole), content_of(folder))
-            or differences(vars(logged(whole)), vars(logged(folder)), STEPS)
-            or differences(event_numbers(whole), event_numbers(folder), 'TensorBoard'))
+    return (first_difference(content_of(whole), content_of(folder))
+            or first_difference(vars(logged(whole)), vars(logged(folder)), STEPS)
+            or first_difference(event_numbers(whole), event_numbers(folder), 'TensorBoard'))
 
 
-def logged(folder):
-    """What `steps.jsonl` and `validations.jsonl` say of a run, whatever its folder is called; times left out."""
+def logged(folder: Path) -> History:
+    """The history in `steps.jsonl` and `validations.jsonl`, without the folder's name and without times."""
     history = read_logged(str(folder))
     history.name = history.folder = ''
     for scores in history.scores.values():
-        scores.pop('seconds', None), scores.pop('waited', None)
+        scores.pop('seconds', None)
+        scores.pop('waited', None)
     return history
 
 
-def stamps_of(folder):
-    """What changes when anything in the folder does."""
+def stamps_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """{name: (inode, time of change)} of the files in a folder."""
     return {entry.name: (entry.stat().st_ino, entry.stat().st_mtime_ns) for entry in os.scandir(folder)}
