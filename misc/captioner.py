@@ -168,7 +168,8 @@ def image_list(features: Sequence[Any], boxes: Sequence[Any] | None, sizes: Sequ
     if not len(features) == len(boxes) == len(sizes):
         raise UsageError(f'features of {len(features)} images, boxes of {len(boxes)}, sizes of {len(sizes)}; give '
                          'as many of each')
-    images = [Image(np.asarray(array), None if box is None else np.asarray(box), None if size is None else tuple(size))
+    images = [Image(np.asarray(array), None if box is None else np.asarray(box),
+                    None if size is None else tuple(size))
               for array, box, size in zip(features, boxes, sizes)]
     if len({image.size is None for image in images}) > 1:
         raise UsageError('some images have no size; give the sizes of all, or of none')

@@ -1,4 +1,4 @@
-"""A batch is the same training in parts and in processes, whatever the number of either."""
+"""Neither the number of processes nor that of the parts of a batch changes the training."""
 
 import datetime
 import functools
@@ -53,7 +53,7 @@ def gradients_of(tmp_path):
 
 
 def apart(one, other):
-    """How far two lists of vectors are apart, relative to the largest number of each."""
+    """The largest difference between two lists of vectors, relative to the largest number of each vector."""
     assert len(one) == len(other)
     return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(one, other))
 
@@ -75,7 +75,7 @@ def test_parts_and_processes_have_the_gradients_of_the_whole_batch(
     monkeypatch.setattr(TransformerCaptioner, 'encode', encode)
 
     def encoded():
-        """(the most images at a time, how many in all) since the last call."""
+        """(the most images encoded at a time, images encoded in all) since the last call."""
         found = list(map(int, sizes.read_text().split()))
         sizes.unlink()
         return max(found), sum(found)
@@ -97,7 +97,7 @@ def test_parts_and_processes_have_the_gradients_of_the_whole_batch(
         {name: value for name, value in two.items() if name not in ('seconds', 'waited')}, rel=1e-5)
 
 
-def test_a_run_goes_on_with_as_many_processes_bit_for_bit_and_with_others_on_the_same_batches(
+def test_a_run_resumes_bit_for_bit_with_as_many_processes_and_on_the_same_batches_with_fewer(
         corpus, tmp_path):
     def run(folder, *more, stop=None, processes=2):
         flags = tiny.train_flags(corpus, folder, '--max_epochs', 3, '--save_checkpoint_every', 2,
@@ -148,9 +148,9 @@ def full_disk(rank):
 
 
 def broken_program(rank):
-    """The second process meets a fault of the program."""
+    """The second process meets a bug."""
     def loss(model, batch, **_):
-        raise LookupError('a fault')
+        raise LookupError('a bug')
     if rank == 1:
         train.cross_entropy = loss
 
@@ -174,13 +174,13 @@ def sudden_death(rank):
 @pytest.mark.parametrize('trouble, flags, expected, who, said', [
     (broken_features, ('--num_workers', 0), [1, 1], 1, r'10\d.npz cannot be read'),
     (full_disk, (), [1, 1], 0, 'No space left on device: model.pth'),
-    (broken_program, (), [1, 1], 1, 'LookupError: a fault'),
+    (broken_program, (), [1, 1], 1, 'LookupError: a bug'),
     (not_a_number, (), [1, 1], 0, 'iteration 1 .*the images were'),
     (sudden_death, (), [1, -signal.SIGKILL], 0, 'another process of this run ended'),
     (None, ('--heads', 3), [2, 2], 0, '--heads 3'),
     (None, ('--heads', 'x'), [2, 2], 0, '--heads'),
 ], ids=lambda value: getattr(value, '__name__', None))
-def test_trouble_in_one_process_ends_all_with_one_message_and_its_status(
+def test_a_failure_in_one_process_ends_all_with_one_message_and_its_status(
         corpus, tmp_path, trouble, flags, expected, who, said):
     flags = tiny.train_flags(corpus, tmp_path / 'run', *flags, '--max_epochs', 1, '--losses_log_every', 100)
     statuses, texts = several.run(2, train, flags, tmp_path / 'out', trouble, timeout=30)
@@ -188,13 +188,13 @@ def test_trouble_in_one_process_ends_all_with_one_message_and_its_status(
     assert re.search(said, texts[who]) and not texts[1 - who].replace('loss: 3 of 3 images', '').strip()
 
 
-def test_the_images_that_are_named_are_those_of_all_processes(corpus, tmp_path):
+def test_an_error_names_the_images_of_all_processes(corpus, tmp_path):
     flags = tiny.train_flags(corpus, tmp_path / 'run', '--batch_size', 9)
     _, (text, _) = several.run(2, train, flags, tmp_path / 'out', not_a_number)
     assert all(str(image_id) in text for image_id in range(100, 109))
 
 
-def test_a_signal_to_one_process_saves_once_and_stops_all(corpus, tmp_path):
+def test_a_signal_to_one_process_stops_all_after_one_save(corpus, tmp_path):
     def prepare(rank):
         plain, saves = train.train_step, filesets.save_set
 
@@ -243,7 +243,7 @@ class InProcesses:
 
 
 @pytest.mark.parametrize('who', [0, 1])
-def test_an_error_within_an_agreement_within_another_is_told_once_by_the_process_that_has_it(tmp_path, who):
+def test_an_error_inside_nested_agreements_is_reported_once_by_the_process_that_has_it(tmp_path, who):
     def fail():
         if parallel.rank() == who:
             raise UsageError('this is wrong')
@@ -255,7 +255,7 @@ def test_an_error_within_an_agreement_within_another_is_told_once_by_the_process
     assert texts[who].endswith('this is wrong\n') and texts[who].count('\n') == 1 and not texts[1 - who]
 
 
-def test_others_wait_longer_for_the_main_process_where_it_may_take_days(tmp_path):
+def test_processes_wait_longer_for_the_main_one_if_it_may_take_days(tmp_path):
     def slow():
         time.sleep(4)
         return 'regions'
@@ -268,7 +268,7 @@ def test_others_wait_longer_for_the_main_process_where_it_may_take_days(tmp_path
         assert statuses == expected and ('found regions' in texts[0]) == may_take_days
 
 
-def test_a_process_that_failed_before_a_long_work_ends_the_others_at_once(tmp_path):
+def test_a_process_that_failed_before_long_work_ends_the_others_at_once(tmp_path):
     def work():
         if parallel.rank() == 1:
             raise UsageError('this is wrong')
@@ -278,7 +278,7 @@ def test_a_process_that_failed_before_a_long_work_ends_the_others_at_once(tmp_pa
     assert statuses == [2, 2] and not texts[0] and 'this is wrong' in texts[1]
 
 
-def test_torchrun_starts_it_and_its_signal_saves(corpus, tmp_path):
+def test_a_signal_to_torchrun_saves(corpus, tmp_path):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
                'train.py', *map(str, tiny.train_flags(corpus, tmp_path / 'run', '--max_epochs', -1))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
