@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, perfect_square
@@ -12,7 +12,7 @@ from misc.training.schedule import Plan, Schedule
 
 Options = argparse.Namespace  # of train.py or eval.py; never changed after it is made, see `replaced`
 
-# The options that decide what a model is; a checkpoint brings its own.
+# The options that define a model; a checkpoint has its own.
 MODEL_OPTIONS = ('caption_model', 'num_layers', 'input_encoding_size', 'ff_size', 'ff_activation',
                  'norm', 'heads', 'img_feat_size', 'cross_attn', 'enc_pos_embedding', 'enc_pos_type',
                  'num_grids', 'box_trignometric_embedding', 'legacy_extra_skip', 'rnn_type', 'hidden_size',
@@ -20,8 +20,8 @@ MODEL_OPTIONS = ('caption_model', 'num_layers', 'input_encoding_size', 'ff_size'
 TRANSFORMERS = ('spatial_pe', 'relation_transformer', 'transformer')
 RECURRENT = ('show_tell', 'show_attend_tell', 'topdown')
 PLACED, ATTENDING = ('spatial_pe', 'relation_transformer'), ('show_attend_tell', 'topdown')
-# Option: the models that it matters to; what is not here matters to all.
-MATTERS_TO = {
+# Option: the models that use it; options that are not here are used by all.
+USED_BY = {
     **dict.fromkeys(('num_layers', 'ff_size', 'ff_activation', 'norm', 'heads', 'cross_attn', 'dropout'),
                     TRANSFORMERS),
     **dict.fromkeys(('enc_pos_embedding', 'enc_pos_type', 'num_grids', 'input_grid_vec_dir'),
@@ -34,47 +34,46 @@ MATTERS_TO = {
     'att_hid_size': ATTENDING, 'norm_img_feat': TRANSFORMERS + ATTENDING,
     'use_bn': TRANSFORMERS + ('topdown',),
 }
-DROPOUT_RATES = ('dropout', 'drop_prob_lm')  # what a run that older code began keeps
-# The options that say how a model's inputs are read; the models of an ensemble must agree on them.
+DROPOUT_RATES = ('dropout', 'drop_prob_lm')  # a run that began from a legacy checkpoint keeps these
+# How a model's inputs are read; the models of an ensemble must agree on these.
 INPUT_OPTIONS = ('img_feat_size', 'norm_img_feat', 'num_grids', 'norm_box_feat')
-# The options that say where things lie, what is shown and kept and when, and what it runs on: whatever they
-# are, the training is the same.
-ASIDE = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_dir', 'input_grid_vec_dir',
+# Where files are, what is logged and saved and when, and the machine: options that do not change the training.
+NEUTRAL = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_dir', 'input_grid_vec_dir',
          'input_box_dir', 'input_rel_box_dir', 'cached_tokens', 'start_from', 'checkpoint_path', 'id', 'device',
          'num_workers', 'losses_log_every', 'save_checkpoint_every', 'max_epochs', 'load_best_score',
          'keeps_rates', 'vocab_size', 'seq_length')
-# The options of eval.py that say how captions are decoded.
+# How eval.py decodes captions.
 DECODING_OPTIONS = ('beam_size', 'sample_max', 'temperature', 'top_k', 'top_p', 'max_ppl', 'length_penalty',
                     'decoding_constraint', 'block_trigrams', 'suppress_UNK', 'group_size', 'diversity_lambda',
                     'sample_n', 'seed')
 OPTIMISERS = ('adam', 'adamw', 'rmsprop', 'adagrad', 'sgd', 'sgdm', 'sgdmom')
 
 
-def flag(group, name, help, default=False):
+def flag(group: Any, name: str, help: str, default: bool = False) -> None:
     """A boolean flag: 0/1, true/false, and bare for 1."""
     group.add_argument(f'--{name}', type=boolean, nargs='?', const=True, default=default,
                        metavar='0|1', help=f'{help} (default: {int(default)})')
 
 
-def one_of(*names):
+def one_of(*names: str) -> Callable[[str], str]:
     """An argparse type: one of `names`, in any case."""
-    def parse(text):
+    def parse(text: str) -> str:
         if text.lower() not in names:
             raise argparse.ArgumentTypeError(f'{text!r} is not known; allowed are {", ".join(names)}')
         return text.lower()
     return parse
 
 
-def add_data_flags(parser):
-    """What is read."""
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """The data set."""
     group = parser.add_argument_group('data')
     group.add_argument('--input_json', default='data/cocotalk.json', metavar='FILE',
                        help='vocabulary, splits and references, from scripts/prepro_labels.py')
     group.add_argument('--input_label_h5', default='data/cocotalk_label.h5', metavar='FILE',
                        help='captions as word indices, from scripts/prepro_labels.py')
     group.add_argument('--input_img_feat_dir', default='data/cocobu_att', metavar='DIR',
-                       help='region features, ID.npz, or the one file that scripts/pack_features.py makes of '
-                            'them: faster to read (so may the other folders be, where packed is said)')
+                       help='region features, ID.npz, or the packed file that scripts/pack_features.py makes '
+                            'of them, which is faster to read (as for the other folders marked "or packed")')
     group.add_argument('--input_fc_feat_dir', metavar='DIR',
                        help='mean feature of each image, ID.npy (or packed), for the recurrent models; '
                             'without it the mean over the regions is taken')
@@ -91,15 +90,16 @@ def add_data_flags(parser):
     flag(group, 'norm_box_feat', 'scale each grid vector (or box) to length 1')
 
 
-def add_model_flags(parser):
-    """What is trained."""
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """The model."""
     group = parser.add_argument_group('model')
     group.add_argument('--caption_model', type=one_of(*TRANSFORMERS, *RECURRENT), default='spatial_pe',
                        metavar='NAME',
-                       help='a transformer: spatial_pe (regions carry their place), relation_transformer '
-                            '(regions attend to one another by their geometry), transformer (no places); or '
-                            'a recurrent model: show_tell (sees the mean feature once), show_attend_tell '
-                            '(one LSTM that looks at the regions), topdown (one LSTM looks, one speaks)')
+                       help='a transformer: spatial_pe (regions carry a spatial encoding), '
+                            'relation_transformer (self-attention weighted by the geometry of the regions), '
+                            'transformer (no positions); or a recurrent model: show_tell (sees the mean '
+                            'feature once), show_attend_tell (an LSTM with soft attention), topdown (an '
+                            'attention LSTM and a language LSTM)')
     group.add_argument('--num_layers', type=number_in(int, 1), default=6, metavar='N',
                        help='layers of the encoder and of the decoder')
     group.add_argument('--input_encoding_size', type=number_in(int, 2), default=512, metavar='N',
@@ -121,7 +121,7 @@ def add_model_flags(parser):
                             'they are embedded (1), and of the embedded ones too (2); where features are '
                             'of very unequal scale')
     group.add_argument('--cross_attn', type=one_of('xlinear', 'dot-product'), metavar='NAME',
-                       help='how words look at regions: xlinear or dot-product (default: xlinear for '
+                       help='attention of words to regions: xlinear or dot-product (default: xlinear for '
                             'spatial_pe, dot-product for the others)')
     flag(group, 'enc_pos_embedding', 'spatial encoding learned (1), or fixed sinusoids over the grid (0)',
          True)
@@ -132,9 +132,9 @@ def add_model_flags(parser):
                        help='cells of the grid, a perfect square')
     flag(group, 'box_trignometric_embedding', 'relation_transformer: geometry as 64 sines and cosines (1), '
                                               'or as the four numbers themselves (0)', True)
-    flag(group, 'legacy_extra_skip', "relation_transformer: add what comes into the encoder's attention to "
-                                     'what comes out, before its output layer; only for weights that were '
-                                     'trained so')
+    flag(group, 'legacy_extra_skip', "relation_transformer: add the input of the encoder's attention to its "
+                                     'output, before the output layer; only for weights that were trained this '
+                                     'way')
     group.add_argument('--rnn_type', type=one_of('lstm', 'gru'), default='lstm', metavar='NAME',
                        help='cell of show_tell and show_attend_tell: lstm, or gru (a quarter fewer weights)')
     group.add_argument('--hidden_size', type=number_in(int, 1), default=512, metavar='N',
@@ -143,8 +143,8 @@ def add_model_flags(parser):
                        help='inner size of the attention of show_attend_tell and topdown')
 
 
-def add_dropout_flags(parser):
-    """Dropout, which belongs to training alone; another phase of a run may change it."""
+def add_dropout_flags(parser: argparse.ArgumentParser) -> None:
+    """Dropout: it concerns training alone, and may change between the phases of a run."""
     group = parser.add_argument_group('dropout')
     group.add_argument('--dropout', type=number_in(float, 0, below=1), default=0.1, metavar='P',
                        help='dropout inside the transformer; raise it where training loss falls and '
@@ -154,25 +154,25 @@ def add_dropout_flags(parser):
                             'embedded words of topdown and before the output layer')
 
 
-def add_optimisation_flags(parser):
-    """How it is trained."""
+def add_optimisation_flags(parser: argparse.ArgumentParser) -> None:
+    """Optimisation."""
     group = parser.add_argument_group('optimisation')
     group.add_argument('--max_epochs', type=number_in(int, -1), default=30, metavar='N',
                        help='passes over the training images, counted over all phases; -1: without end')
     group.add_argument('--batch_size', type=number_in(int, 1), default=15, metavar='N',
                        help='images in a batch, over all processes')
     group.add_argument('--amp', type=one_of('off', 'bf16'), default='off', metavar='NAME',
-                       help='bf16: products in bfloat16, about twice as fast on processors and GPUs that have '
-                            'it; weights stay in float32. Validation is always in float32')
+                       help='bf16: matrix products in bfloat16, about twice as fast where the hardware supports '
+                            'it; weights stay in float32, and validation is always in float32')
     group.add_argument('--accumulate', type=number_in(int, 1), default=1, metavar='N',
-                       help="work through a batch's images in N parts and add up their gradients, to the same "
-                            'effect; raise it when memory does not suffice')
+                       help='split each batch into N parts and accumulate their gradients: the same training '
+                            'in less memory')
     group.add_argument('--seq_per_img', type=number_in(int, 1), default=5, metavar='N',
                        help='captions per image in a batch')
     group.add_argument('--optim', type=one_of(*OPTIMISERS), default='adam', metavar='NAME',
                        help=f'one of {", ".join(OPTIMISERS)} (sgdm: momentum, sgdmom: Nesterov momentum)')
     group.add_argument('--learning_rate', type=number_in(float, 0), default=5e-4, metavar='R',
-                       help='where the rate starts; with --noamopt the schedule sets it instead')
+                       help='initial learning rate; ignored with --noamopt, whose schedule sets it')
     group.add_argument('--learning_rate_decay_start', type=number_in(int, -1), default=0, metavar='EPOCH',
                        help='epoch from which the rate decays; -1: never')
     group.add_argument('--learning_rate_decay_every', type=number_in(int, 1), default=3, metavar='EPOCHS',
@@ -202,12 +202,12 @@ def add_optimisation_flags(parser):
                        help='probability that is spread over the other words')
 
 
-def add_scheduled_sampling_flags(parser):
-    """Training recurrent models on words of their own."""
+def add_scheduled_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    """Scheduled sampling: training recurrent models partly on their own output."""
     group = parser.add_argument_group('scheduled sampling, for the recurrent models')
     group.add_argument('--scheduled_sampling_start', type=number_in(int, -1), default=-1, metavar='EPOCH',
-                       help="epoch from which a word of the model's own is fed now and then in place of the "
-                            "caption's (Bengio et al. 2015); -1: never")
+                       help="epoch from which words of a caption are sometimes replaced by the model's own "
+                            'predictions (Bengio et al. 2015); -1: never')
     group.add_argument('--scheduled_sampling_increase_every', type=number_in(int, 1), default=5,
                        metavar='EPOCHS', help='epochs between two increases of its probability')
     group.add_argument('--scheduled_sampling_increase_prob', type=number_in(float, 0, 1), default=0.05,
@@ -216,7 +216,7 @@ def add_scheduled_sampling_flags(parser):
                        metavar='P', help='the probability goes no higher')
 
 
-def add_self_critical_flags(parser):
+def add_self_critical_flags(parser: argparse.ArgumentParser) -> None:
     """The second phase: training on the score of sampled captions."""
     group = parser.add_argument_group('self-critical training')
     group.add_argument('--self_critical_after', type=number_in(int, -1), default=-1, metavar='EPOCH',
@@ -230,21 +230,21 @@ def add_self_critical_flags(parser):
     group.add_argument('--bleu_reward_weight', type=number_in(float, 0), default=0.0, metavar='W',
                        help='weight of BLEU-4 in the reward')
     group.add_argument('--sc_baseline', type=one_of('greedy', 'mean'), default='greedy', metavar='NAME',
-                       help="what a sample's reward is held against: greedy (the image's greedy caption) or "
+                       help='baseline of the reward: greedy (the reward of the greedy caption of the image) or '
                             'mean (of its other samples; saves the greedy decoding)')
     group.add_argument('--sc_samples', type=number_in(int, 1), metavar='N',
                        help='captions sampled per image (default: --seq_per_img)')
 
 
-def add_running_flags(parser):
-    """When things are logged, validated and saved."""
+def add_running_flags(parser: argparse.ArgumentParser) -> None:
+    """Names, checkpoints, validation and logs."""
     group = parser.add_argument_group('running')
     group.add_argument('--id', type=run_name, default='', metavar='NAME',
                        help='name of the run (default: the last part of --checkpoint_path)')
     group.add_argument('--checkpoint_path', default='', metavar='DIR',
                        help='folder of the run (default: checkpoints/ID)')
     group.add_argument('--start_from', metavar='DIR',
-                       help='go on from the run in this folder: after a crash, or into the next phase')
+                       help='resume the run in this folder: after a crash, or for the next phase')
     group.add_argument('--save_checkpoint_every', type=number_in(int, 1), default=1000, metavar='STEPS',
                        help='steps between checkpoints')
     group.add_argument('--perform_validation_every', type=number_in(int, 1), default=2500, metavar='STEPS',
@@ -260,19 +260,19 @@ def add_running_flags(parser):
     flag(group, 'train_only', 'train on the train split alone, without restval')
 
 
-def add_machine_flags(parser):
-    """What it runs on."""
+def add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    """The machine."""
     group = parser.add_argument_group('machine')
     group.add_argument('--device', type=device_name, default='auto', metavar='NAME',
                        help='auto (CUDA where there is one), cpu, cuda or cuda:N')
     group.add_argument('--seed', type=number_in(int, 0, 2 ** 32 - 1), default=123, metavar='N',
                        help='seed of everything random')
     group.add_argument('--num_workers', type=number_in(int, 0), default=2, metavar='N',
-                       help='processes that read features, for each process that trains; 0 reads in a thread '
-                            'beside the training. The results do not depend on it')
+                       help='processes that load data, for each training process; 0 loads in a thread. Results '
+                            'do not depend on it')
 
 
-def count_or_all(text):
+def count_or_all(text: str) -> int:
     """An argparse type: a number of images from 1, or -1 for all."""
     value = number_in(int, -1)(text)
     if value == 0:
@@ -280,7 +280,7 @@ def count_or_all(text):
     return value
 
 
-def run_name(text):
+def run_name(text: str) -> str:
     """An argparse type: a name that can be part of a file's name."""
     if any(sign in text for sign in '/\\\0\n') or len(text.encode()) > 100 or text.startswith('.'):
         raise argparse.ArgumentTypeError(f'{text[:50]!r} is not allowed; give a name that can be part of a '
@@ -288,44 +288,44 @@ def run_name(text):
     return text
 
 
-def device_name(text):
+def device_name(text: str) -> str:
     """An argparse type: auto, cpu, cuda or cuda:N."""
     if text in ('auto', 'cpu', 'cuda') or (text.startswith('cuda:') and text[5:].isdigit()):
         return text
     raise argparse.ArgumentTypeError(f'{text!r} is not a device; allowed are auto, cpu, cuda, cuda:N')
 
 
-def add_decoding_flags(parser, beam_size):
-    """How captions are made."""
+def add_decoding_flags(parser: argparse.ArgumentParser, beam_size: int) -> None:
+    """Decoding."""
     group = parser.add_argument_group('decoding')
     group.add_argument('--beam_size', type=number_in(int, 1), default=beam_size, metavar='N',
                        help='beams; 1 is greedy')
-    flag(group, 'sample_max', 'take the most probable words (1), or draw words at random (0), whatever '
+    flag(group, 'sample_max', 'decode the most probable words (1), or sample words at random (0), whatever '
                               'the beam size', True)
     group.add_argument('--temperature', type=number_in(float, above=0), default=1.0, metavar='T',
-                       help='for draws: below 1 safer, above 1 wilder')
+                       help='for sampling: below 1 more conservative, above 1 more varied')
     group.add_argument('--top_k', type=number_in(int, 0), default=0, metavar='K',
-                       help='draw from the K most probable words only; 0: from all')
+                       help='sample from the K most probable words only; 0: from all')
     group.add_argument('--top_p', type=number_in(float, above=0, high=1), default=1.0, metavar='P',
-                       help='draw from the fewest words that hold probability P; 1: from all')
+                       help='sample from the smallest set of words with probability P (nucleus); 1: from all')
     flag(group, 'max_ppl', 'rank finished beams by mean instead of summed log-probability')
     group.add_argument('--length_penalty', type=number_in(float, 0), default=0.0, metavar='A',
                        help='rank finished beams by sum / length^A; above 0 favours longer captions')
-    flag(group, 'decoding_constraint', 'never the same word twice in a row')
-    flag(group, 'block_trigrams', 'never the same three words in a row twice')
-    flag(group, 'suppress_UNK', 'never say UNK', True)
+    flag(group, 'decoding_constraint', 'never output the same word twice in a row')
+    flag(group, 'block_trigrams', 'never output the same three words in a row twice')
+    flag(group, 'suppress_UNK', 'never output UNK', True)
 
 
-def add_diversity_flags(parser):
-    """How several captions of an image are kept apart: nothing that one caption would show."""
+def add_diversity_flags(parser: argparse.ArgumentParser) -> None:
+    """Diverse beam search, which only matters for several captions of an image."""
     group = parser.add_argument_group('diverse beam search, for --sample_n or --verbose_beam')
     group.add_argument('--group_size', type=number_in(int, 1), default=1, metavar='N',
                        help='groups of beams; must divide --beam_size')
     group.add_argument('--diversity_lambda', type=number_in(float, 0), default=0.5, metavar='L',
-                       help='what a group pays for a word that an earlier group has at the same place')
+                       help='penalty on a word that an earlier group has at the same position')
 
 
-def add_evaluation_flags(parser):
+def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     """What is evaluated, and what is written."""
     group = parser.add_argument_group('evaluation')
     group.add_argument('--model', required=True, nargs='+', metavar='FILE',
@@ -339,7 +339,7 @@ def add_evaluation_flags(parser):
     group.add_argument('--batch_size', type=number_in(int, 1), default=50, metavar='N',
                        help='images decoded at a time; less takes less memory')
     group.add_argument('--sample_n', type=number_in(int, 1), default=1, metavar='N',
-                       help='captions per image: that many draws, or the N best beams')
+                       help='captions per image: N samples, or the N best beams')
     flag(group, 'language_eval', 'score the captions (BLEU, METEOR, ROUGE-L, CIDEr, SPICE where it is '
                                  'installed)')
     group.add_argument('--coco_json', metavar='FILE',
@@ -353,41 +353,40 @@ def add_evaluation_flags(parser):
     flag(group, 'verbose_loss', 'also compute the cross-entropy loss, on five captions of each image')
     flag(group, 'dump_json', 'write the captions to vis/vis.json', True)
     flag(group, 'dump_path', "write each image's file path to vis/vis.json", True)
-    flag(group, 'dump_images', 'write vis/index.html, a page to look at: pictures, captions, scores, and the '
-                               'regions that each word looked at, in boxes where --input_box_dir or '
-                               '--input_rel_box_dir is given (needs --image_root)')
+    flag(group, 'dump_images', 'write vis/index.html, a page with pictures, captions, scores, and the regions that '
+                               'each word attended to, as boxes where --input_box_dir or --input_rel_box_dir is '
+                               'given (needs --image_root)')
     group.add_argument('--image_root', default='', metavar='DIR',
                        help='folder that holds train2014/ and val2014/, for --dump_images')
 
 
-def add_own_picture_flags(parser):
-    """Captioning pictures that are in no data set."""
-    group = parser.add_argument_group('pictures of your own')
+def add_own_picture_flags(parser: argparse.ArgumentParser) -> None:
+    """Captioning pictures that belong to no data set."""
+    group = parser.add_argument_group('your own pictures')
     group.add_argument('--image_folder', metavar='DIR',
-                       help='caption the pictures in this folder (and in the folders in it), or a single one: '
-                            'regions are found as those were that the model was trained with; no labels are '
-                            "needed. With --coco_json FILE, COCO's list of images, ids are taken from it and "
-                            "the captions also written as COCO's test server takes them")
+                       help='caption the pictures in this folder and its subfolders, or a single one: regions are '
+                            'found in the same way as those the model was trained on; no labels are needed. '
+                            "With --coco_json FILE, COCO's list of images, ids are taken from it, and the "
+                            "captions are also written as COCO's test server expects them")
     group.add_argument('--regions_dir', metavar='DIR',
-                       help='keep the regions that are found, in DIR_att and so on as of '
-                            'scripts/extract_regions.py, and next time find only those of new or changed '
-                            'pictures. Without it they lie in a folder regions_... where temporary files do '
-                            '(TMPDIR names another place) and are removed in the end. They take up to 0.4 MB a '
-                            'picture on a grid of 7 x 7, and 0.8 MB as 100 boxes')
+                       help='keep the regions in DIR_att and so on, as scripts/extract_regions.py does, and next '
+                            'time find only those of new or changed pictures. By default they are kept in a '
+                            'temporary folder regions_... (TMPDIR names another place) and removed at the end. '
+                            'They take up to 0.4 MB per picture on a grid of 7 x 7, and 0.8 MB as 100 boxes')
     group.add_argument('--detector', type=one_of('grid', 'fasterrcnn'), metavar='NAME',
-                       help='grid or fasterrcnn: find regions so, whatever the model was trained with; only '
-                            'features of the same origin mean the same')
+                       help='find regions with grid or fasterrcnn, whatever the model was trained on; features of '
+                            'another origin mean something else to the model')
     group.add_argument('--cnn_model', type=one_of('resnet101', 'resnet152'), metavar='NAME',
                        help="the network of the features, resnet101 or resnet152 (default: the training's)")
     group.add_argument('--cnn_layout', type=one_of('caffe', 'torchvision'), metavar='NAME',
-                       help='with --detector: whose weights NAME.pth holds, caffe or torchvision; files as '
-                            'torchvision names them need no word')
+                       help='with --detector: the layout of the weights in NAME.pth, caffe or torchvision; not '
+                            'needed for files named as torchvision names them')
     group.add_argument('--cnn_weight_dir', metavar='DIR',
-                       help="folder of the weights, NAME.pth or as torchvision names them (default: data, "
+                       help="folder of the weights, NAME.pth or named as torchvision does (default: data, "
                             "data/imagenet_weights, then torchvision's own downloads)")
 
 
-def train_parser():
+def train_parser() -> Parser:
     """The parser of `train.py`."""
     parser = Parser(prog='train.py', description=(
         'Train an image captioner on region features.\n\n'
@@ -475,7 +474,8 @@ class RaisingParser(Parser):
         raise UsageError(message)
 
 
-def parse(parser, arguments=None):
+def parse(parser: argparse.ArgumentParser,
+          arguments: Sequence[str] | None = None) -> tuple[Options, set[str]]:
     """Parse `arguments` (default: the command line) -> (options, names given on the command line)."""
     options = parser.parse_args(arguments)
     unset = object()
@@ -517,9 +517,10 @@ def has_self_critical_epochs(options: Options) -> bool:
 def optimiser(options: Options, parameters: Iterable[Any]) -> Any:
     """The optimiser of the model's `parameters`; `--noamopt` brings its own settings."""
     from misc.training.optim import NOAM_BETAS, NOAM_EPSILON, build_optimiser
-    kind, betas, epsilon = ('adam', NOAM_BETAS, NOAM_EPSILON) if options.noamopt else (
-        options.optim, (options.optim_alpha, options.optim_beta), options.optim_epsilon)
-    return build_optimiser(parameters, kind, *betas, epsilon=epsilon, weight_decay=options.weight_decay)
+    if options.noamopt:
+        return build_optimiser(parameters, 'adam', *NOAM_BETAS, NOAM_EPSILON, options.weight_decay)
+    return build_optimiser(parameters, options.optim, options.optim_alpha, options.optim_beta,
+                           options.optim_epsilon, options.weight_decay)
 
 
 def completed(options: Options, given: set[str], saved_options: Mapping[str, Any] | None, infos_path: str | None,
@@ -611,37 +612,37 @@ def replaced(options: Options, **values: Any) -> Options:
     return argparse.Namespace(**{**vars(options), **values})
 
 
-def allowed_value(name, value, infos_path):
-    """The saved `value` of an option as its flag would have given it."""
+def allowed_value(name: str, value: Any, infos_path: str) -> Any:
+    """The saved `value` of an option, checked as its flag would be."""
     parser = Parser()
     add_data_flags(parser)
     add_model_flags(parser)
     add_dropout_flags(parser)
-    kind = next(action.type for action in parser._actions if action.dest == name)
+    kind: Any = next(action.type for action in parser._actions if action.dest == name)
     try:
         return kind(show(value))
     except argparse.ArgumentTypeError as error:
-        raise DataError(f'{infos_path} says {name}: {error}; it is not of this program, or broken') from None
+        raise DataError(f'{infos_path} says {name}: {error}; the file is damaged, or not of this program') from None
 
 
-def show(value):
-    """A value as the command line spells it."""
+def show(value: Any) -> str:
+    """A value as it is given on the command line."""
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def matters(name, options):
-    """Whether the option `name` has a meaning for the model that `options` describe."""
-    return options.caption_model in MATTERS_TO.get(name, (options.caption_model,))
+def matters(name: str, options: Options) -> bool:
+    """Whether the model that `options` describe uses the option `name`."""
+    return options.caption_model in USED_BY.get(name, (options.caption_model,))
 
 
-def course(options):
+def course(options: Options) -> list[str]:
     """The options that decide how a model is trained, besides those of the model itself."""
-    return [name for name in vars(options) if name not in ASIDE + MODEL_OPTIONS and matters(name, options)]
+    return [name for name in vars(options) if name not in NEUTRAL + MODEL_OPTIONS and matters(name, options)]
 
 
-def unused(options, given):
-    """The flags among those `given` that have no meaning for the model."""
-    return [name for name in MATTERS_TO if name in given and not matters(name, options)]
+def unused(options: Options, given: set[str]) -> list[str]:
+    """The flags among those `given` that the model does not use."""
+    return [name for name in USED_BY if name in given and not matters(name, options)]
 
 
 def checked_model(options: Options, given: set[str], infos_path: str | None = None) -> Options:
@@ -663,8 +664,8 @@ def checked_model(options: Options, given: set[str], infos_path: str | None = No
     return options
 
 
-def check_transformer(options, given):
-    """Refuse sizes, place encodings and inputs that a transformer cannot have."""
+def check_transformer(options: Options, given: set[str]) -> None:
+    """Refuse sizes, spatial encodings and inputs that do not fit together in a transformer."""
     if options.input_encoding_size % 2:
         raise UsageError(f'--input_encoding_size {options.input_encoding_size} must be even')
     if options.input_encoding_size % options.heads:
@@ -678,8 +679,8 @@ def check_transformer(options, given):
         check_place_inputs(options)
 
 
-def check_place_inputs(options):
-    """Refuse a model that knows places without a source for the places of the regions."""
+def check_place_inputs(options: Options) -> None:
+    """Refuse a model with spatial encoding without a source for the positions of the regions."""
     boxes = options.input_box_dir or options.input_rel_box_dir
     if options.caption_model == 'relation_transformer':
         wants_boxes = '--caption_model relation_transformer'
@@ -693,15 +694,15 @@ def check_place_inputs(options):
                          'or --input_box_dir or --input_rel_box_dir to compute grid vectors from')
 
 
-def check_batch_norm(options, processes):
-    """Refuse batch normalisation of parts of a batch, whose numbers would be others than those of the whole."""
+def check_batch_norm(options: Options, processes: int) -> None:
+    """Refuse batch normalisation of parts of a batch, whose statistics would differ from those of the whole."""
     if options.use_bn and (options.accumulate > 1 or processes > 1):
         parts = f'--accumulate {options.accumulate}' if options.accumulate > 1 else f'{processes} processes'
         raise UsageError(f'--use_bn {options.use_bn} does not go with {parts}: batch normalisation needs the '
                          'whole batch; use one process without --accumulate, or --use_bn 0')
 
 
-def check_scheduled_sampling(options):
+def check_scheduled_sampling(options: Options) -> None:
     """Refuse scheduled sampling of a model that reads all words of a caption at once."""
     if options.scheduled_sampling_start >= 0 and options.caption_model in TRANSFORMERS:
         raise UsageError(f'--scheduled_sampling_start {options.scheduled_sampling_start} does not go with '
@@ -709,13 +710,13 @@ def check_scheduled_sampling(options):
                          f'once; allowed is -1, or one of {", ".join(RECURRENT)}')
 
 
-def check_image_folder(options, given):
-    """Refuse what does not go with pictures that are in no data set, and what only goes with them."""
+def check_image_folder(options: Options, given: set[str]) -> None:
+    """Refuse flags that do not go with `--image_folder`, and those that need it."""
     own = ('regions_dir', 'detector', 'cnn_model', 'cnn_layout', 'cnn_weight_dir')
     if not options.image_folder:
         for name in own:
             if name in given:
-                raise UsageError(f'--{name} is for pictures of your own; name their folder with --image_folder')
+                raise UsageError(f'--{name} is for your own pictures; name their folder with --image_folder')
         return
     for name in ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_dir', 'input_grid_vec_dir',
                  'input_box_dir', 'input_rel_box_dir', 'image_root', 'split', 'verbose_loss'):
@@ -741,14 +742,14 @@ def named_run(options: Options, flag: str = '--checkpoint_path') -> Options:
                     checkpoint_path=options.checkpoint_path or os.path.join('checkpoints', run_id))
 
 
-def check_optimiser(options, given):
+def check_optimiser(options: Options, given: set[str]) -> None:
     """Refuse an optimiser that another flag replaces."""
     if options.noamopt and 'optim' in given and options.optim != 'adam':
         raise UsageError(f'--optim {options.optim} contradicts --noamopt 1, which is adam; leave one out')
 
 
 def check_self_critical(options: Options) -> None:
-    """Refuse a reward that cannot teach."""
+    """Refuse a reward that gives no gradient."""
     if options.sc_baseline == 'mean' and options.sc_samples < 2:
         raise UsageError(f'--sc_baseline mean compares the samples of an image: --sc_samples '
                          f'{options.sc_samples} must be at least 2')
@@ -757,8 +758,8 @@ def check_self_critical(options: Options) -> None:
                          'raise one of them')
 
 
-def check_decoding(options, copies=1):
-    """Refuse decoding options that contradict one another; `copies` captions per image are wanted."""
+def check_decoding(options: Options, copies: int = 1) -> None:
+    """Refuse decoding options that contradict each other; `copies` captions per image are wanted."""
     if options.max_ppl and options.length_penalty:
         raise UsageError(f'--length_penalty {options.length_penalty:g} contradicts --max_ppl 1, which ranks by '
                          'the mean; leave one out')
@@ -767,4 +768,4 @@ def check_decoding(options, copies=1):
                          f'{options.beam_size}')
     if options.sample_max and copies > options.beam_size:
         raise UsageError(f'--sample_n {copies} is more than --beam_size {options.beam_size} '
-                         'beams; raise the beam size, or draw with --sample_max 0')
+                         'beams; raise the beam size, or sample with --sample_max 0')

@@ -209,6 +209,7 @@ def log_step(run: Training, step: Step, loss: float, statistics: list[tuple[int,
 def announce_self_critical(run: Training) -> None:
     """Log what the second phase rewards, and at which learning rate; where the phase starts, validate first: that
     CIDEr is what it has to stay above."""
+    assert run.phases.rewards is not None
     epoch, is_new = run.batches.next_epoch, run.state.cider.first is None
     if is_new:
         run.state.plateau = Plateau()
@@ -257,12 +258,12 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
         if options.start_from else None
     if not stays:
         folder.check_free()
-    options = opts.completed(options, given, resumed and resumed.infos['opt'], resumed and resumed.infos_path, stays,
-                             parallel.count())
+    options = opts.completed(options, given, resumed.infos['opt'] if resumed else None,
+                             resumed.infos_path if resumed else None, stays, parallel.count())
     device = pick_device(options.device)
     torch.manual_seed(options.seed)
     corpus = Corpus(opts.sources(options))
-    vocabulary, longest = corpus.vocabulary, corpus.labels.longest
+    vocabulary, longest = corpus.vocabulary, corpus.longest
     options = opts.replaced(options, vocab_size=len(vocabulary), seq_length=longest)
     model = models.build(options, len(vocabulary) + 1, longest).to(device)
     corpus.open_for(model.needs)
@@ -280,7 +281,8 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
         corpus, train_rows + val_rows, device, table_path(options.cached_tokens) if phases.rewards else None,
         vars(options), opts.course(options), resumed, stays))
     batches = TrainBatches(corpus, train_rows, options.batch_size, options.seq_per_img, options.seed,
-                           options.num_workers, resumed and resumed.infos.get('loader'), pin=device.type == 'cuda')
+                           options.num_workers, resumed.infos.get('loader') if resumed else None,
+                           pin=device.type == 'cuda')
     if state.cider.first is not None and not phases.rewards:
         note('warning: this run was in self-critical training; without --self_critical_after it goes on '
              'with cross-entropy')
@@ -304,13 +306,13 @@ def build_phases(options: opts.Options, model: CaptionModel, corpus: Corpus, row
                  schedule: Schedule) -> Phases:
     """The phases of training on the images `rows`: a table of n-grams is only needed for rewards."""
     rewards = load_rewards(
-        options.cached_tokens, {corpus.ids[row]: row for row in rows}, corpus.captions, corpus.labels.longest,
+        options.cached_tokens, {corpus.ids[row]: row for row in rows}, corpus.captions, corpus.longest,
         options.cider_reward_weight, options.bleu_reward_weight, options.sc_baseline) \
         if opts.has_self_critical_epochs(options) else None
     return Phases(
         functools.partial(cross_entropy, model, smoothing=options.label_smoothing,
                           sampling=schedule.sampling_probability, amp=options.amp),
-        functools.partial(self_critical, model, rewards, samples=options.sc_samples, longest=corpus.labels.longest,
+        functools.partial(self_critical, model, rewards, samples=options.sc_samples, longest=corpus.longest,
                           seed=options.seed, amp=options.amp) if rewards else None,
         options.self_critical_after, rewards)
 
@@ -324,7 +326,7 @@ def build_validation(options: opts.Options, corpus: Corpus, rows: list[int], dev
         lambda captions: image_batches(corpus, rows, options.batch_size, options.num_workers, captions,
                                        options.seed, pin=device.type == 'cuda'),
         corpus.images, len(rows), corpus.vocabulary,
-        models.build_decoder(options, corpus.labels.longest, corpus.vocabulary), references, device, options.seed,
+        models.build_decoder(options, corpus.longest, corpus.vocabulary), references, device, options.seed,
         options.seq_per_img, options.checkpoint_path)
 
 

@@ -91,6 +91,7 @@ class CaptionModel(nn.Module, Generic[MemoryT]):
     longest: int
     needs: tuple[str, ...]
     output: nn.Linear
+    scheduled_sampling_prob: float = 0.0  # only recurrent models use it
 
     def encode(self, batch: Batch) -> MemoryT:
         """A batch -> the memory of its I images."""

@@ -41,6 +41,12 @@ class Corpus:
         self.labels = Labels(sources.input_label_h5, len(self.images), len(self.vocabulary)) if wants_labels else None
         self.regions = Regions(sources, self.images)
 
+    @property
+    def longest(self) -> int:
+        """The number of words at which captions are cut, T."""
+        assert self.labels is not None, 'opened without labels'
+        return self.labels.longest
+
     def open_for(self, needs: Iterable[str]) -> None:
         """Open the region arrays that a model `needs`; see `Regions.open_for`."""
         self.regions.open_for(needs)

@@ -268,7 +268,8 @@ def infos_files(folder: str) -> tuple[list[str], list[str]]:
     """
     there = filesets.listing(folder)
     runs = [found[1] for found in map(re.compile(r'infos(?:_(.+))?\.pkl').fullmatch, there) if found]
-    last, best = [], []
+    last: list[str] = []
+    best: list[str] = []
     for run in runs:
         is_best = run is not None and run.endswith('-best') and not {
             infos_name(run, best=True), f'histories_{run}.pkl'}.intersection(there)
@@ -397,7 +398,7 @@ def load_optimiser_state(optimiser: Any, model: torch.nn.Module, run: Run, state
     nothing, where it holds no moments of such an optimiser."""
     if state is not None and run.names is not None:
         parameters = [name for name, _ in model.named_parameters()]
-        state = legacy.translated_moments(state, run.weights, optimiser, parameters)
+        state = legacy.translated_moments(state, run.weights or {}, optimiser, parameters)
     return load_moments(optimiser, state)
 
 

@@ -1,8 +1,8 @@
-"""Checkpoints of older code: their names for weights and options, and what these are here.
+"""Legacy checkpoints: their names for weights and options, and the names that these have here.
 
-Two programs wrote them: the original code of the spatial transformer ("Spatial") and the zoo of the
-Object Relation Transformer.  `recognise` says which model and options a file is of, `Names` translates
-the names of its weights, both ways; nothing else in the project knows of them.
+Two programs wrote them: the original code of the spatial transformer ("Spatial"), and the zoo of the Object Relation
+Transformer.  `recognise` finds out which model and options a file belongs to, `Names` translates the names of its
+weights in both directions; nothing else in the project knows them.
 """
 
 import collections
@@ -10,21 +10,24 @@ import functools
 import math
 import numbers
 import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from misc.cli import DataError
 
-LONGEST = 16  # words of a caption, where neither the infos file nor a label file says it
-ZOO_HEADS, ZOO_DROPOUT, ZOO_FEATURE_DROPOUT = 8, 0.1, 0.5  # where infos files do not say it
-BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # what is no parameter
-# The kind of an optimiser, and a setting that no other kind has.
+LONGEST = 16  # words of the longest caption, if neither the infos file nor a label file says it
+ZOO_HEADS, ZOO_DROPOUT, ZOO_FEATURE_DROPOUT = 8, 0.1, 0.5  # if the infos file does not say them
+BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # buffers, not parameters
+# Kinds of optimisers, and a setting that only this kind has.
 SETTINGS = (('adam', 'betas'), ('rmsprop', 'alpha'), ('adagrad', 'lr_decay'))
-IGNORED = ('model.src_embed.rows', 'model.src_embed.cols', 'model.tgt_embed.1.pe')  # computed here
+IGNORED = ('model.src_embed.rows', 'model.src_embed.cols', 'model.tgt_embed.1.pe')  # constants, computed here
 PREFIXES = ('model.', 'att_embed.', 'fc_embed.', 'img_embed.', 'embed.', 'ctx2att.', 'core.', 'rnn.',
             'logit.')
 
-# A family, and the keys that tell it from those below it.
+# A model, and the keys that distinguish it from those below it.
 FAMILIES = (
     ('relation_transformer', r'model\.encoder\.layers\.\d+\.self_attn\.WGs\..*'),
     ('spatial_pe', r'model\.src_embed\.fc.*'),
@@ -33,8 +36,8 @@ FAMILIES = (
     ('show_tell', r'img_embed\..*|(core|rnn)\.weight_[ih]h_l\d+'),
 )
 
-# The name of a module here, in the Spatial code, and in the zoo where it differs.  * is a number, the
-# same on both sides; # counts modules whose weights are one weight here, their outputs side by side.
+# The name of a module here, in the Spatial code, and in the zoo where it differs.  * is a number, the same on both
+# sides; # numbers modules whose weights are concatenated to one weight here.
 TRANSFORMER = (
     ('encoder.*.attention.query', 'model.encoder.layers.*.self_attn.linears.0'),
     ('encoder.*.attention.key', 'model.encoder.layers.*.self_attn.linears.1'),
@@ -59,7 +62,7 @@ TRANSFORMER = (
      'model.decoder.layers.*.src_attn.linears.2'),
     ('decoder.*.cross.output', 'model.decoder.layers.*.cross_attn.linears.3',
      'model.decoder.layers.*.src_attn.linears.3'),
-    # X-linear: a GroupNorm of one group over a row alone is the layer norm of that row.
+    # X-linear: a GroupNorm of one group over a single row is the layer norm of that row.
     ('decoder.*.cross.query1.linear', 'model.decoder.layers.*.cross_attn.linears.0.0'),
     ('decoder.*.cross.query1.norm', 'model.decoder.layers.*.cross_attn.linears.0.2'),
     ('decoder.*.cross.key.linear', 'model.decoder.layers.*.cross_attn.linears.1.0'),
@@ -102,19 +105,19 @@ SHOW_TELL = (
     ('cell', 'rnn', 'core'),
     ('output', 'logit'),
 )
-TABLES = {'topdown': TOPDOWN, 'show_tell': SHOW_TELL}  # of the others: TRANSFORMER
+TABLES = {'topdown': TOPDOWN, 'show_tell': SHOW_TELL}  # all others: TRANSFORMER
 # The feature embedding, by `use_bn`: batch normalisation before it, and after it too.
 FEATURES = (
     (('feature_embed', 'att_embed.0'),),
     (('feature_norm', 'att_embed.0'), ('feature_embed', 'att_embed.1')),
     (('feature_norm', 'att_embed.0'), ('feature_embed', 'att_embed.1'), ('embedded_norm', 'att_embed.4')),
 )
-# The last part of a name, there and here, where it differs.
+# The last part of a name, in the file and here, where they differ.
 CELL_LEAVES = {'weight_ih_l0': 'weight_ih', 'weight_hh_l0': 'weight_hh'}
 NORM_LEAVES = {'a_2': 'gain', 'b_2': 'shift'}
-LEAVES = {'topdown': {}, 'show_tell': CELL_LEAVES}  # of the others: NORM_LEAVES
+LEAVES: dict[str, dict[str, str]] = {'topdown': {}, 'show_tell': CELL_LEAVES}  # all others: NORM_LEAVES
 
-# Option: the keys whose size along an axis is its value.
+# Option: the keys of the weights, and the axis along which their size is the option's value.
 TRANSFORMER_SIZES = {
     'input_encoding_size': (r'model\.(en|de)coder\.(layers\.\d+\.sublayer\.\d+\.)?norm\.(weight|a_2|scale)',
                             0),
@@ -142,8 +145,8 @@ GEOMETRY = (r'model\.encoder\.layers\.\d+\.self_attn\.WGs\.\d+\.weight', 1)
 CELLS = (r'(core|rnn)\.weight_hh_l0', 0)
 LAYERS = r'model\.encoder\.layers\.(\d+)\..*'
 
-# Option: its names in infos files.
-SPELLED = {
+# Option: its names in infos files, the first one that is there counts.
+ALIASES = {
     'img_feat_size': ('img_feat_size', 'att_feat_size', 'fc_feat_size'),
     'norm_img_feat': ('norm_img_feat', 'norm_att_feat'),
     'ff_size': ('ff_size', 'rnn_size'),
@@ -151,54 +154,56 @@ SPELLED = {
 }
 
 
-def is_legacy(weights):
-    """Whether a state dict has the names of older code."""
+def is_legacy(weights: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has the names of a legacy checkpoint."""
     return any(isinstance(key, str) and key.startswith(PREFIXES) for key in weights)
 
 
-def recognise(weights, said, words):
-    """Which model a state dict of older code is of: {option: value}, with the names of `opts.py`.
+def recognise(weights: Mapping[str, Tensor], saved: Mapping[str, Any], words: int) -> dict[str, Any]:
+    """The model that a legacy state dict belongs to: {option: value}, with the names of `opts.py`.
 
-    What the names and shapes show has to agree with `said`, the options of its infos file, and with the
-    number of `words` there; the rest is taken from them.  Raises `DataError` with all that contradicts.
+    Names and shapes of the weights have to agree with `saved`, the options of the infos file, and with the number of
+    `words` in its vocabulary; the remaining options are those of the file.  Raises `DataError` that lists all
+    contradictions.
     """
-    family, said = family_of(weights), {**said, 'vocab_size': words}
-    found = {'caption_model': (family, 'the names of the weights'), **shown_sizes(weights, family)}
+    family, saved = family_of(weights), {**saved, 'vocab_size': words}
+    found: dict[str, tuple[Any, str]] = {'caption_model': (family, 'the names of the weights'),
+                                         **sizes_in(weights, family)}
     if family not in TABLES:
-        found.update(shown_kinds(weights, family))
+        found.update(variants_in(weights, family))
     if family != 'show_tell':
         found['use_bn'] = batch_norms(weights), 'att_embed'
     wrong = []
     for name, (value, key) in found.items():
-        claims = said_values(said, name)
+        claims = saved_values(saved, name)
         if claims and not any(agrees(name, claim, value) for claim in claims):
             wrong.append(f'{name} is {claims[0]} in the infos file and {value} by {key}')
-    if said.get('use_grid') and family == 'transformer':
+    if saved.get('use_grid') and family == 'transformer':
         wrong.append('use_grid is true in the infos file, there is no model.src_embed')
     if wrong:
         raise DataError('; '.join(wrong))
     named = [*SIZES.get(family, TRANSFORMER_SIZES), 'norm_img_feat', 'seq_length', 'id']
     if family not in TABLES:
         named += ['num_grids', 'ff_activation', 'norm_box_feat', 'legacy_extra_skip', 'heads']
-    options = {name: next(iter(said_values(said, name)), None) for name in named}
+    options = {name: next(iter(saved_values(saved, name)), None) for name in named}
     options.update({name: value for name, (value, _) in found.items()})
     if family not in TABLES:
         options['heads'] = options['heads'] or ZOO_HEADS
-    return {**options, **dropout_rates(said), 'keeps_rates': True}  # the last: see opts.with_dropout_rates
+    return {**options, **dropout_rates(saved), 'keeps_rates': True}  # see opts.with_dropout_rates
 
 
-def family_of(weights):
-    """The `--caption_model` that the names of the weights show; raises `DataError`."""
+def family_of(weights: Iterable[str]) -> str:
+    """The `--caption_model` that has weights of these names; raises `DataError`."""
     for family, keys in FAMILIES:
         if any(map(re.compile(keys).fullmatch, weights)):
             return family
-    raise DataError(f'weights named {", ".join(list(weights)[:2])} ... are of none of the older models that '
-                    f'are known, {", ".join(family for family, _ in FAMILIES)}')
+    raise DataError(f'weights named {", ".join(list(weights)[:2])} ... belong to none of the legacy models that '
+                    f'are known: {", ".join(family for family, _ in FAMILIES)}')
 
 
-def usual_size(weights, keys, axis):
-    """The most frequent size along `axis` of the tensors whose names match `keys`, and the name of one
-    that has it; or None.  One of another size is broken, and no reason to doubt the others."""
+def usual_size(weights: Mapping[str, Tensor], keys: str, axis: int) -> tuple[int, str] | None:
+    """The most frequent size along `axis` of the tensors whose names match `keys`, and the name of one that has it;
+    or None.  A tensor of another size is broken, and no reason to doubt the others."""
     seen = [(tensor.shape[axis], key) for key, tensor in weights.items()
             if re.fullmatch(keys, key) and tensor.dim() > axis]
     if not seen:
@@ -207,12 +212,12 @@ def usual_size(weights, keys, axis):
     return size, next(key for other, key in seen if other == size)
 
 
-def shown_sizes(weights, family):
-    """{option: (its value, the key that shows it)} of the sizes."""
+def sizes_in(weights: Mapping[str, Tensor], family: str) -> dict[str, tuple[Any, str]]:
+    """{option: (its value, the key it was read from)} of the model's sizes."""
     wanted = SIZES.get(family, TRANSFORMER_SIZES)
     sizes = {name: usual_size(weights, *where) for name, where in wanted.items()}
-    found = {name: seen for name, seen in sizes.items() if seen}
-    if 'vocab_size' in found:  # not counting the end of a sentence
+    found: dict[str, tuple[Any, str]] = {name: seen for name, seen in sizes.items() if seen}
+    if 'vocab_size' in found:  # not counting the end token
         found['vocab_size'] = found['vocab_size'][0] - 1, found['vocab_size'][1]
     gates = usual_size(weights, *CELLS)
     if gates and found.get('hidden_size', (0,))[0]:
@@ -220,11 +225,11 @@ def shown_sizes(weights, family):
     return found
 
 
-def shown_kinds(weights, family):
-    """{option: (its value, the key that shows it)} of what else the weights of a transformer show."""
+def variants_in(weights: Mapping[str, Tensor], family: str) -> dict[str, tuple[Any, str]]:
+    """{option: (its value, the key it was read from)} of the variants of a transformer."""
     layers = collections.Counter(found[1] for found in map(re.compile(LAYERS).fullmatch, weights) if found)
     whole = [layer for layer, keys in layers.items() if keys > max(layers.values()) / 2]
-    found = {'num_layers': (len(whole), 'model.encoder.layers')} if whole else {}
+    found: dict[str, tuple[Any, str]] = {'num_layers': (len(whole), 'model.encoder.layers')} if whole else {}
     leaves = {key.rpartition('.')[2]: key for key in weights if '.norm.' in key}
     norm = 'deviation' if 'a_2' in leaves else 'rms' if 'scale' in leaves else 'layer'
     found['norm'] = norm, next(iter(leaves.values()), 'model.encoder.norm')
@@ -232,7 +237,7 @@ def shown_kinds(weights, family):
     found['cross_attn'] = ('xlinear', cross[0]) if cross else ('dot-product', 'model.decoder.layers')
     if family == 'spatial_pe':
         found['enc_pos_embedding'] = True, 'model.src_embed'
-        kind = place_kind(weights)
+        kind = position_type(weights)
         found['enc_pos_type'] = kind, 'model.src_embed'
         size = usual_size(weights, *PLACES[kind]) if kind in PLACES else None
         if size:
@@ -243,44 +248,45 @@ def shown_kinds(weights, family):
     return found
 
 
-def place_kind(weights):
-    """The `--enc_pos_type` that the names under model.src_embed show."""
+def position_type(weights: Iterable[str]) -> str:
+    """The `--enc_pos_type` that has these names under model.src_embed."""
     names = {key.removeprefix('model.src_embed.').rpartition('.')[0] for key in weights}
     return 'gxg' if names & {'fc1', 'fc2', 'fc3'} else 'box-coord' if names & {'fc.0', 'fc.2'} else 'g2'
 
 
-def batch_norms(weights):
-    """The `use_bn` that the names under att_embed show."""
+def batch_norms(weights: Iterable[str]) -> int:
+    """The `use_bn` that has these names under att_embed."""
+    weights = list(weights)
     if any(key.startswith('att_embed.4.') for key in weights):
         return 2
     return int(any(key.startswith('att_embed.1.') for key in weights))
 
 
-def said_values(said, name):
-    """What the options `said` call option `name`: a list, empty where they do not say it."""
-    values = [said.get(spelling) for spelling in SPELLED.get(name, (name,))]
+def saved_values(saved: Mapping[str, Any], name: str) -> list[Any]:
+    """The values that the options `saved` have for option `name` under any of its names."""
+    values = [saved.get(alias) for alias in ALIASES.get(name, (name,))]
     return [value.lower() if isinstance(value, str) and name != 'id' else value
             for value in values if isinstance(value, (str, numbers.Real))]
 
 
-def agrees(name, claimed, value):
-    """Whether what an infos file claims of an option can be what the weights show."""
-    if name == 'caption_model':  # the Spatial code has a switch where there are two names here
+def agrees(name: str, claimed: Any, value: Any) -> bool:
+    """Whether the infos file's value of an option is consistent with that of the weights."""
+    if name == 'caption_model':  # the Spatial code has one name, and a switch
         return claimed == ('transformer' if value == 'spatial_pe' else value) or claimed == value
     return claimed == value or (name, claimed, value) == ('norm', 'layer', 'deviation')
 
 
-def dropout_rates(said):
-    """The rates of `--dropout` and `--drop_prob_lm` that older code trained with."""
-    if said.get('dropout') is not None:  # the Spatial code has one rate for all
-        return {'dropout': said['dropout'], 'drop_prob_lm': said['dropout']}
-    return {'dropout': ZOO_DROPOUT, 'drop_prob_lm': said.get('drop_prob_lm', ZOO_FEATURE_DROPOUT)}
+def dropout_rates(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The `--dropout` and `--drop_prob_lm` that the legacy run was trained with."""
+    if saved.get('dropout') is not None:  # the Spatial code has one rate for all
+        return {'dropout': saved['dropout'], 'drop_prob_lm': saved['dropout']}
+    return {'dropout': ZOO_DROPOUT, 'drop_prob_lm': saved.get('drop_prob_lm', ZOO_FEATURE_DROPOUT)}
 
 
-def translated_infos(infos, options):
-    """An infos file of older code as this project has them: `options` are what `recognise` found.
+def translated_infos(infos: Mapping[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The content of a legacy infos file in this project's form; `options` are what `recognise` found.
 
-    Where in its epoch the run stood is not known, so the epoch starts anew.
+    It does not say where in its epoch the run stopped, so the epoch starts from its beginning.
     """
     epoch = whole_number(infos.get('epoch'))
     best = infos.get('best_val_score')
@@ -292,13 +298,13 @@ def translated_infos(infos, options):
             'loader': {'epoch': epoch, 'position': 0}}
 
 
-def whole_number(value):
+def whole_number(value: Any) -> int:
     """`value` as an int if it is a whole number from 0, else 0."""
-    return int(value) if isinstance(value, numbers.Integral) and value >= 0 else 0
+    return int(value) if isinstance(value, numbers.Integral) and int(value) >= 0 else 0
 
 
-def describe(options):
-    """What was recognised, in a line."""
+def describe(options: Mapping[str, Any]) -> str:
+    """What was recognised, in one line."""
     names = ('caption_model', 'enc_pos_type', 'cross_attn', 'num_layers', 'heads', 'input_encoding_size',
              'ff_size', 'hidden_size', 'img_feat_size', 'norm', 'use_bn', 'legacy_extra_skip', 'vocab_size')
     return (', '.join(f'{name} {options[name]}' for name in names if options.get(name))
@@ -306,11 +312,11 @@ def describe(options):
 
 
 class Names:
-    """The names of one model's weights in a file of older code, and here."""
+    """The names of one model's weights in a legacy checkpoint, and here."""
 
-    def __init__(self, family, use_bn=0, spatial=False, modules=()):
-        """Of a model of `family` (a `--caption_model`), in files of the Spatial code or of the zoo; but
-        where one of `modules` has the other program's name, that one counts."""
+    def __init__(self, family: str, use_bn: int = 0, spatial: bool = False, modules: Collection[str] = ()) -> None:
+        """Those of the model `family` (a `--caption_model`) in files of the Spatial code or of the zoo; where one of
+        `modules`, the names in a file, is the other program's, that one counts."""
         rows = [*TABLES.get(family, TRANSFORMER)]
         if family != 'show_tell':
             rows += FEATURES[use_bn]
@@ -321,35 +327,37 @@ class Names:
         self.leaves = LEAVES.get(family, NORM_LEAVES)
 
     @classmethod
-    def of(cls, weights):
+    def of(cls, weights: Mapping[str, Tensor]) -> 'Names':
         """The names in a file with the state dict `weights`."""
         spatial = any('.feed_forward.fc.' in key or key.startswith('rnn.') for key in weights)
         modules = {key.rpartition('.')[0] for key in weights}
         return cls(family_of(weights), batch_norms(weights), spatial, modules)
 
-    def ours(self, weights):
-        """{name there: tensor} -> {name here: tensor}; what is not known keeps its name."""
-        made, rows = {}, collections.defaultdict(dict)
+    def ours(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """{name in the file: tensor} -> {name here: tensor}; unknown names stay."""
+        made: dict[str, Tensor] = {}
+        rows: dict[str, dict[int, Tensor]] = collections.defaultdict(dict)
         for key, tensor in weights.items():
             module, _, leaf = key.rpartition('.')
-            ours, theirs, found = first_match(self.rows, module, 1)
-            name = f'{filled(ours, found)}.{self.leaves.get(leaf, leaf)}' if found else key
+            row = first_match(self.rows, module, 1)
+            name = f'{filled(row[0], row[2])}.{self.leaves.get(leaf, leaf)}' if row else key
             made[name] = tensor
-            if found and '#' in theirs:
+            if row and '#' in row[1]:
                 rows[name][int(module.rpartition('.')[2])] = tensor
         for name, parts in rows.items():
             made[name] = torch.cat([parts[number] for number in sorted(parts)])
         return made
 
-    def theirs(self, weights):
-        """{name here: tensor} -> {name there: tensor}."""
+    def theirs(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """{name here: tensor} -> {name in the file: tensor}."""
         leaves = {ours: theirs for theirs, ours in self.leaves.items()}
-        made = {}
+        made: dict[str, Tensor] = {}
         for name, tensor in weights.items():
             module, _, leaf = name.rpartition('.')
-            _, theirs, found = first_match(self.rows, module, 0)
-            if found is None:
-                raise DataError(f'{name} has no name in older code')
+            row = first_match(self.rows, module, 0)
+            if row is None:
+                raise DataError(f'{name} has no name in legacy checkpoints')
+            _, theirs, found = row
             key = f'{filled(theirs, found)}.{leaves.get(leaf, leaf)}'
             rows = tensor.split(1) if '#' in theirs else [tensor]
             made.update({key.replace('#', str(number)): row for number, row in enumerate(rows)})
@@ -357,29 +365,31 @@ class Names:
 
 
 @functools.cache
-def pattern(name):
-    """The regular expression of a name of the tables."""
+def pattern(name: str) -> re.Pattern[str]:
+    """The regular expression for a name of the tables."""
     return re.compile(re.escape(name).replace(r'\*', r'(\d+)').replace(r'\#', r'\d+'))
 
 
-def first_match(rows, module, side):
-    """The first of `rows` whose name on `side` is that of `module`, and the match; or None for all."""
+def first_match(rows: Sequence[tuple[str, str]], module: str,
+                side: int) -> tuple[str, str, re.Match[str]] | None:
+    """The first of `rows` (name here, name in the file) whose name on `side` (0 or 1) matches `module`, with the
+    match; or None."""
     for row in rows:
         found = pattern(row[side]).fullmatch(module)
         if found:
             return *row, found
-    return None, None, None
+    return None
 
 
-def filled(name, found):
+def filled(name: str, found: re.Match[str]) -> str:
     """A name of the tables with the numbers of the match `found` in place of its *."""
     for number in found.groups():
         name = name.replace('*', number, 1)
     return name
 
 
-def optimiser_kind(state):
-    """The `--optim` that the settings in the state of an optimiser of older code are of, or None."""
+def optimiser_kind(state: Any) -> str | None:
+    """The `--optim` whose settings the state of a legacy optimiser has, or None."""
     try:
         group = state['param_groups'][0]
         if 'nesterov' in group:
@@ -389,12 +399,12 @@ def optimiser_kind(state):
         return None
 
 
-def translated_moments(state, weights, optimiser, parameters):
-    """The state of an optimiser of older code as one of `optimiser`, or None where it is none, or lacks
-    the moments that such an optimiser has.
+def translated_moments(state: Any, weights: Mapping[str, Tensor], optimiser: Any,
+                       parameters: Sequence[str]) -> dict[str, Any] | None:
+    """The state of a legacy optimiser as a state of `optimiser`; None if it is no such state, or lacks its moments.
 
-    Older programs list parameters in the order of their state dict `weights`; `parameters` are the
-    names of those that `optimiser` has, in its order.
+    Legacy programs list parameters in the order of their state dict `weights`; `parameters` are the names of those
+    that `optimiser` has, in its order.
     """
     keys = [key for key in weights if key not in IGNORED and key.rpartition('.')[2] not in BUFFERS]
     try:
@@ -405,7 +415,7 @@ def translated_moments(state, weights, optimiser, parameters):
         kinds = {kind for moments in by_key.values() for kind, value in moments.items()
                  if kind != 'step' and torch.is_tensor(value)}
         steps = {key: torch.tensor([float(moments['step'])]) for key, moments in by_key.items()
-                 if 'step' in moments}  # momentum counts none
+                 if 'step' in moments}  # momentum has no step count
         names = Names.of(weights)
         here = {kind: names.ours({key: moments[kind] for key, moments in by_key.items()}) for kind in kinds}
         here['step'] = {name: counts.max() for name, counts in names.ours(steps).items()}

@@ -133,13 +133,13 @@ def array_digest(reader: Any, image_id: int, size: Sequence[float]) -> str | Non
     return hexdigest(array.reshape(array.size // max(width, 1), width), np.array(size, '<f8'))[:12]
 
 
-def hexdigest(*parts: bytes | np.ndarray) -> str:
+def hexdigest(*parts: Any) -> str:
     """A digest of bytes and of arrays with their shapes."""
     found = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
             found.update(str(part.shape).encode())
-            part = np.ascontiguousarray(part.astype(part.dtype.newbyteorder('<'), copy=False))
+            part = np.ascontiguousarray(part.astype(part.dtype.newbyteorder('<'), copy=False)).data
         found.update(part)
     return found.hexdigest()[:24]
 

@@ -44,7 +44,7 @@ class Adam:
     def __init__(self, parameters: list[torch.Tensor], betas: tuple[float, float], epsilon: float,
                  weight_decay: float, decoupled: bool = False) -> None:
         """`parameters`: tensors of one dtype on one device.  The learning rate is 0 until it is set."""
-        self.param_groups = [{
+        self.param_groups: list[dict[str, Any]] = [{
             'params': parameters, 'lr': 0.0, 'betas': betas, 'eps': epsilon, 'weight_decay': weight_decay,
             'amsgrad': False, 'maximize': False, 'foreach': None, 'capturable': False,
             'differentiable': False, 'fused': True, 'decoupled_weight_decay': decoupled}]
@@ -66,7 +66,7 @@ class Adam:
         moments = [[self.state[parameter][name] for parameter in moved]
                    for name in ('exp_avg', 'exp_avg_sq', 'step')]
         torch._foreach_add_(moments[2], 1)
-        kernel = torch._fused_adamw_ if group['decoupled_weight_decay'] else torch._fused_adam_
+        kernel: Any = torch._fused_adamw_ if group['decoupled_weight_decay'] else torch._fused_adam_
         kernel(moved, [parameter.grad for parameter in moved], *moments[:2], [], moments[2], lr=group['lr'],
                beta1=group['betas'][0], beta2=group['betas'][1], weight_decay=group['weight_decay'],
                eps=group['eps'], amsgrad=False, maximize=False, found_inf=self.found_inf)

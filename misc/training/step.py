@@ -1,7 +1,7 @@
 """One step of the optimiser, refused where the loss or a gradient is not finite."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,9 +128,8 @@ def guarded_step(optimiser: Any, finite: torch.Tensor) -> None:
         optimiser.step()
         optimiser.found_inf = None
         return
-    with_gradient: Iterable[torch.Tensor] = (
-        parameter for group in optimiser.param_groups for parameter in group['params']
-        if parameter.grad is not None)
-    for parameter in with_gradient:
-        parameter.grad = torch.where(finite, parameter.grad, 0.0)
+    for group in optimiser.param_groups:
+        for parameter in group['params']:
+            if parameter.grad is not None:
+                parameter.grad = torch.where(finite, parameter.grad, 0.0)
     optimiser.step()

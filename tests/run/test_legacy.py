@@ -162,7 +162,7 @@ WRONG = {
         r'vocab_size is 10 in the infos file and 11 by model\.(generator|tgt_embed)']),
     'a model that is not known': (lambda _: {
         'core.a2c.weight': torch.ones(2, 2), 'logit.bias': torch.ones(2)}, {}, [
-        r'core\.a2c\.weight, logit\.bias \.\.\. are of none of the older models .*relation_transformer']),
+        r'core\.a2c\.weight, logit\.bias \.\.\. belong to none of the legacy models .*relation_transformer']),
 }
 
 

@@ -1,0 +1,60 @@
+"""The log of a run: its lines, its JSON lines, and disks that are full."""
+
+import json
+import types
+
+from misc.run import log as run_log
+from misc.run.log import LOSSES, RATES, REWARDS, SCORES, STEPS, RunLog
+
+
+def opened(folder, histories, iteration=0):
+    batches = types.SimpleNamespace(images=20, images_read=10, position=5, waited=0.0)
+    log = RunLog(str(folder), histories, batches, max_epochs=2)
+    log.open(iteration)
+    return log
+
+
+def histories():
+    return {name: {} for name in run_log.HISTORIES}
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / STEPS).read_text().splitlines()]
+
+
+def test_each_logged_step_is_a_json_line_a_line_of_text_and_a_history(tmp_path, capsys):
+    kept = histories()
+    log = opened(tmp_path, kept)
+    log.step(1, 0, 2.5, 1e-3, 0.0, {})
+    log.step(2, 0, 2.25, 1e-3, 0.0, {'reward': 0.5})
+    log.validation(2, {'loss': 2.0, 'CIDEr': 0.75}, is_best=True)
+    log.close()
+    assert lines_of(tmp_path) == [{'iteration': 1, 'loss': 2.5, 'learning_rate': 1e-3},
+                                  {'iteration': 2, 'loss': 2.25, 'learning_rate': 1e-3, 'reward': 0.5}]
+    assert kept[LOSSES] == {1: 2.5, 2: 2.25} and kept[RATES] == {1: 1e-3, 2: 1e-3}
+    assert kept[REWARDS] == {2: {'reward': 0.5}} and kept[SCORES] == {2: {'loss': 2.0, 'CIDEr': 0.75}}
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith('iteration 2 (epoch 0, 5 of 20 images): loss 2.2500, learning rate 0.001, reward 0.500')
+    assert said[2] == 'validation at iteration 2: loss 2.0000, CIDEr 0.7500 (best)'
+
+
+def test_what_a_killed_run_logged_after_its_checkpoint_is_not_there_twice(tmp_path):
+    at_checkpoint = histories()
+    log = opened(tmp_path, at_checkpoint)
+    log.step(1, 0, 2.5, 1e-3, 0.0, {})
+    at_checkpoint = {name: dict(history) for name, history in at_checkpoint.items()}
+    log.step(2, 0, 2.25, 1e-3, 0.0, {})  # lost with the process, and taken again
+    again = opened(tmp_path, at_checkpoint, iteration=1)
+    again.step(2, 0, 2.25, 1e-3, 0.0, {})
+    again.close()
+    assert [line['iteration'] for line in lines_of(tmp_path)] == [1, 2]
+
+
+def test_a_full_disk_ends_the_lines_with_one_warning_and_not_the_training(tmp_path, capsys):
+    log = opened(tmp_path, histories())
+    log.files[1].file.close()
+    log.files[1].file = open('/dev/full', 'w')  # noqa: SIM115 (the log closes it)
+    for iteration in (1, 2):
+        log.step(iteration, 0, 2.5, 1e-3, 0.0, {})
+    log.close()
+    assert capsys.readouterr().err.count(f'no more lines of {STEPS} are written') == 1
