@@ -1,0 +1,11 @@
+"""Stress tests, too long for the test suite, which runs a small part of each:
+
+    python -m tests.stress.kill_resume         trainings killed and resumed
+    python -m tests.stress.kill_preparation    preparation scripts killed and started again
+    python -m tests.stress.fuzz                damaged files of every format
+    python -m tests.stress.long_run            a long training that must not accumulate memory or files
+    python -m tests.stress.page_5000           a page of 5,000 images
+
+Each has --help.  kill_resume uses phases.py, run_checks.py and real_runs.py; kill_preparation uses killing.py and
+preparations.py; fuzz uses samples.py, mutations.py, readers.py and the readers behind it.
+"""

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests.stress import plainly
+from tests.stress import plain_formats
 
 DEEP, DIGITS = '@deep@', '@digits@'  # stand in JSON for 100,000 nested lists, and for a number of 5000 digits
 
@@ -278,7 +278,7 @@ def older_layout(value: object) -> bytes:
     file = io.BytesIO()
     torch.save(value, file, _use_new_zipfile_serialization=False)
     content = file.getvalue()
-    parts, names, storages = plainly.older_parts(content)
+    parts, names, storages = plain_formats.older_parts(content)
     head, texts = content[:parts], {name: binary_text(name) for name in names}
     names.sort(key=lambda name: head.index(texts[name]))
     numbers = [f'{number:04d}' for number in range(len(names))]

@@ -4,7 +4,7 @@ import pytest
 
 from tests.stress.kill_preparation import KillTest, prepare
 from tests.stress.killing import Failure, Kill
-from tests.stress.long_run import Held, growth, long_run
+from tests.stress.long_run import Usage, growth, long_run
 from tests.stress.preparations import ALL
 
 
@@ -33,7 +33,7 @@ def test_a_killed_worker_process_ends_the_script_at_once_and_the_next_start_fini
     test.compare(folder)
 
 
-def test_a_difference_or_a_leftover_would_be_seen(inputs, tmp_path):
+def test_a_difference_and_a_leftover_file_are_noticed(inputs, tmp_path):
     test = KillTest(ALL['prepro_labels'], inputs, tmp_path)
     test.compare(test.undisturbed_folder)
     (test.undisturbed_folder / 'talk.json.1.part').touch()
@@ -51,9 +51,9 @@ def test_a_long_training_does_not_accumulate_files_threads_or_processes(tmp_path
     assert not [line for line in growth(found) if not line.startswith('memory')]
 
 
-def test_growth_would_be_seen():
-    steady = [Held(step, 1000, 9 + step % 3, 3, 2, 7) for step in range(100)]
+def test_growth_is_noticed():
+    steady = [Usage(step, 1000, 9 + step % 3, 3, 2, 7) for step in range(100)]
     assert growth(steady) == []
-    leaking = [Held(step, 1000, 9 + step // 12, 3, 2, 7) for step in range(100)]
-    assert growth(leaking) == ['handles: 14 from step 50 on, 16 from step 75 on']
-    assert growth([Held(step, 5000 * step, 9, 3, 2, 7) for step in range(10)]) == ['memory: 5000 bytes a step']
+    leaking = [Usage(step, 1000, 9 + step // 12, 3, 2, 7) for step in range(100)]
+    assert growth(leaking) == ['handles: 14 from step 50, 16 from step 75']
+    assert growth([Usage(step, 5000 * step, 9, 3, 2, 7) for step in range(10)]) == ['memory: 5000 bytes a step']

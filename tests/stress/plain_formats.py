@@ -144,22 +144,6 @@ def archive(path: Path) -> dict[str, tuple]:
     return found
 
 
-def events(path: Path) -> dict[str, dict[int, float]]:
-    """{tag: {step: number}} of a file of TensorBoard events."""
-    from tensorboardX.proto.event_pb2 import Event
-    content, place, numbers = path.read_bytes(), 0, {}
-    while place + 12 <= len(content):
-        size, = struct.unpack('<Q', content[place:place + 8])
-        if place + 16 + size > len(content):
-            break
-        event = Event.FromString(content[place + 12:place + 12 + size])
-        place += 16 + size
-        for value in event.summary.value:
-            if value.HasField('simple_value'):
-                numbers.setdefault(value.tag, {})[event.step] = value.simple_value
-    return numbers
-
-
 class Array:
     """What a pickle says of a NumPy array."""
 
