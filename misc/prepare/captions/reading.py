@@ -1,0 +1,53 @@
+"""Text and JSON files of any origin."""
+
+import codecs
+import json
+from decimal import Decimal
+from typing import Any
+
+from misc.cli import DataError, UsageError
+
+# UTF-32 first: its little-endian mark begins with that of UTF-16.
+MARKS = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF32_LE: 'utf-32', codecs.BOM_UTF32_BE: 'utf-32',
+         codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
+# What the first bytes of a file that is not text mean, and how it becomes text.
+FOREIGN = {b'PK\x03\x04': 'an Excel or zip file: save the sheet as "CSV UTF-8", or unpack it',
+           b'\xd0\xcf\x11\xe0': 'an Excel file: save the sheet as "CSV UTF-8"',
+           b'PAR1': "a Parquet file: write it as CSV, for instance with pandas: "
+                    "pandas.read_parquet('FILE').to_csv('captions.csv', index=False)",
+           b'\x1f\x8b': 'a gzip file: unpack it with gunzip'}
+
+
+def read_text(path: str, encoding: str = 'utf-8') -> str:
+    """The text of a file.  A byte order mark decides the encoding and is left out.  Raises `DataError`."""
+    try:
+        with open(path, 'rb') as file:
+            content = file.read()
+    except FileNotFoundError:
+        raise DataError(f'there is no file {path}') from None
+    except IsADirectoryError:
+        raise DataError(f'{path} is a folder, not a file') from None
+    for start, meaning in FOREIGN.items():
+        if content.startswith(start):
+            raise DataError(f'{path} is {meaning}')
+    encoding = next((marked for mark, marked in MARKS.items() if content.startswith(mark)), encoding)
+    try:
+        return content.decode(encoding)
+    except LookupError:
+        raise UsageError(f'--encoding: Python knows no encoding {encoding!r}; some are utf-8, cp1252, '
+                         'gb18030') from None
+    except UnicodeDecodeError as error:
+        line = content[:error.start].count(b'\n') + 1
+        raise DataError(f'{path}, line {line}: not text in {encoding}; name its encoding, such as --encoding cp1252 '
+                        '(Windows, Western Europe) or gb18030 (Chinese)') from None
+
+
+def parse_json(text: str, path: str) -> Any:
+    """The value of a JSON text; numbers with a point are `Decimal`, so that ids keep all digits.
+
+    Raises `DataError`, naming `path`.
+    """
+    try:
+        return json.loads(text, parse_float=Decimal)
+    except (ValueError, RecursionError) as error:   # also a number of more digits than Python converts
+        raise DataError(f'{path} is not valid JSON: {error}') from None
