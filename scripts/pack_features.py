@@ -1,8 +1,9 @@
-"""Step 6, if you like: folders of features, boxes and grid vectors -> one file, much faster to read."""
+"""Step 6, optional: folders of features, boxes and grid vectors -> one file, much faster to read."""
 
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import mode
 
@@ -11,43 +12,51 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 
 from misc.cli import DataError, Parser, Progress, UsageError, boolean, note, progress, run_command
+from misc.dataset.array_files import FolderReader
 from misc.dataset.features import open_reader
 from misc.dataset.grids import image_sizes, sizes_location
 from misc.dataset.packed import PackedReader, kinds_in, packed_sizes
-from misc.dataset.packing import COMPARED, UNWRITTEN, WRITTEN, PackedWriter, lay_out, rows_and_map
+from misc.dataset.packing import COMPARED, UNWRITTEN, WRITTEN, PackedWriter, Shape, lay_out, rows_and_map
 from misc.dataset.recipe import read_recipe, recipe_path
+from misc.dataset.sources import FLAGS
 from misc.disk.files import write_json
 from misc.prepare.broken import Broken
-from misc.prepare.made import Sample, claimed, digest, save
+from misc.prepare.made import Parts, Record, Sample, claimed, digest, save
 from misc.prepare.workers import Workers, add_workers_flag, convert_images
 
-# Kind: the flag (as in train.py) that names its folder.
-FLAGS = {'att': 'input_img_feat_dir', 'fc': 'input_fc_feat_dir', 'box': 'input_box_dir',
-         'rel': 'input_rel_box_dir', 'grid': 'input_grid_vec_dir'}
-BATCH = 256   # images after which what is written is put on record; no more than these are ever redone
+BATCH = 256   # images after which what is written is recorded; no more than these are ever written again
+
+Reader = FolderReader | PackedReader
+Sizes = Mapping[str, tuple[float, float]]   # {image id: (width, height) in pixels}
 
 
-class Grown:
-    """What is packed already and, for the images that came since, the folder: read like a folder."""
+class MergedReader:
+    """Reads the images that are packed already from the packed file, and newer ones from the folder."""
 
-    def __init__(self, packed, source):
-        self.packed, self.source = packed, source
+    def __init__(self, packed: PackedReader, folder: Reader):
+        self.packed, self.folder = packed, folder
 
-    def _holder(self, image_id):
-        return self.packed if image_id in self.packed.index else self.source
+    def _reader_of(self, image_id: str) -> Reader:
+        return self.packed if image_id in self.packed.index else self.folder
 
-    def where(self, image_id):
-        return self._holder(image_id).where(image_id)
+    def where(self, image_id: str) -> str:
+        """Where an image's array is, for messages."""
+        return self._reader_of(image_id).where(image_id)
 
-    def shape(self, image_id):
-        return self._holder(image_id).shape(image_id)
+    def shape(self, image_id: str) -> Shape:
+        """The shape of an image's array, without reading all of it."""
+        return self._reader_of(image_id).shape(image_id)
 
-    def read(self, image_id):
-        return self._holder(image_id).read(image_id)
+    def read(self, image_id: str) -> np.ndarray:
+        """The float32 array of an image."""
+        return self._reader_of(image_id).read(image_id)
 
 
-def shapes_of(image_id, sources, whole):
-    """{kind: shape} of an image's arrays, by their headers (or, if `whole`, by reading all of them), or a
+Readers = Mapping[str, Reader] | Mapping[str, Reader | MergedReader]   # by kind
+
+
+def shapes_of(image_id: str, sources: Readers, whole: bool) -> dict[str, Shape] | str:
+    """The shapes of an image's arrays by kind, from their headers (or, if `whole`, by reading them to the end), or a
     message about what is broken."""
     try:
         shapes = {kind: source.read(image_id).shape if whole else source.shape(image_id)
@@ -62,8 +71,8 @@ def shapes_of(image_id, sources, whole):
     return shapes
 
 
-def store(image_id, sources, writer):
-    """Put an image's arrays into the file; returns None, or a message about what is broken."""
+def store(image_id: str, sources: Readers, writer: PackedWriter) -> str | None:
+    """Write an image's arrays into the file; returns None, or a message about what is broken."""
     try:
         writer.write(image_id, {kind: source.read(image_id) for kind, source in sources.items()})
     except DataError as error:
@@ -71,11 +80,12 @@ def store(image_id, sources, writer):
     return None
 
 
-def compare(image_id, sources, packed, sizes):
-    """Hold an image's arrays in the file, and its size, against where they came from; returns None, or a
-    message about what differs.
+def compare(image_id: str, sources: Readers, packed: Mapping[str, PackedReader],
+            sizes: tuple[Sizes, Sizes]) -> str | None:
+    """Compare an image's arrays and size in the file with those they were made from; returns None, or a message
+    about what differs.
 
-    sources, packed: {kind: source}; sizes: (those known, those in the file).
+    packed: the readers of the file by kind; sizes: (those known, those in the file).
     """
     try:
         for kind, source in sources.items():
@@ -91,12 +101,12 @@ def compare(image_id, sources, packed, sizes):
     return None
 
 
-def common_ids(sources, broken):
-    """The ids that every source has, in order; others are `broken`."""
+def common_ids(sources: Mapping[str, Reader], broken: Broken) -> list[str]:
+    """The ids that every source has, in numerical order; others are added to `broken`."""
     found = {kind: source.ids() for kind, source in sources.items()}
-    named = set().union(*found.values())
-    numbers = {image_id for image_id in named if image_id.isdecimal() and str(int(image_id)) == image_id}
-    report(named - numbers, 'have names that are no image ids (whole numbers)', broken)
+    names = set().union(*found.values())
+    numbers = {image_id for image_id in names if image_id.isdecimal() and str(int(image_id)) == image_id}
+    report(names - numbers, 'have names that are no image ids (whole numbers)', broken)
     for kind, ids in found.items():
         report(numbers - ids, f'are not in --{FLAGS[kind]} {sources[kind].path}, but in another folder',
                broken)
@@ -106,104 +116,132 @@ def common_ids(sources, broken):
     return sorted(common, key=int)
 
 
-def report(ids, what, broken):
-    """Name images with the same fault in one line, if there are any."""
+def report(ids: Iterable[str], what: str, broken: Broken) -> None:
+    """Add images with the same fault to `broken` in one line, if there are any."""
+    ids = sorted(ids)
     if ids:
-        first = sorted(ids)[:5]
-        broken.add(f'{len(ids)} images {what}: {", ".join(first)}{", ..." if len(ids) > 5 else ""}')
+        broken.add(f'{len(ids)} images {what}: {", ".join(ids[:5])}{", ..." if len(ids) > 5 else ""}')
 
 
-def plan(todo, done, sources, workers, broken):
-    """{kind: {id: shape}} of the images `todo` that can be packed, and of those that are already `done`."""
-    # A new file beside a finished one is worth its copying only for images that can be read to the end.
-    look = partial(shapes_of, sources=sources, whole=bool(done))
-    with Workers(look, workers, len(todo)) as pool:
-        found = dict(progress(zip(todo, pool.map(todo)), 'looking', total=len(todo)))
-    for image_id, message in found.items():
-        if isinstance(message, str):
-            broken.add(message)
-    good = {image_id: shapes for image_id, shapes in found.items() if not isinstance(shapes, str)}
-    known = {image_id: shapes_of(image_id, sources, False) for image_id in done}
-    for kind, source in sources.items():
-        width = mode([shapes[kind][-1] for shapes in (known or good).values()] or [0])
-        for image_id in [one for one, shapes in good.items() if shapes[kind][-1] != width]:
-            broken.add(f'{source.where(image_id)}: its shape is {good.pop(image_id)[kind]}, others have '
-                       f'{width} numbers a row')
-    return {kind: {image_id: shapes[kind] for image_id, shapes in {**known, **good}.items()}
-            for kind in sources}
-
-
-def advance(writer, work, before, after, label, workers, broken):
-    """Apply `work` to the images of state `before`, which then have the state `after`; those that it has
-    a message about are `broken`, and not in the file."""
-    todo = writer.with_state(before)
-    with Workers(work, workers, len(todo)) as pool, \
-            Progress(len(writer.ids), label, done=len(writer.ids) - len(todo)) as display:
-        for start in range(0, len(todo), BATCH):
-            batch, failed = todo[start:start + BATCH], set()
-            for image_id, message in zip(batch, pool.map(batch)):
-                if message:
-                    failed.add(image_id)
-                    broken.add(message)
-                display.update()
-            writer.mark({image_id: UNWRITTEN if image_id in failed else after for image_id in batch})
-
-
-def pack(opt, sources, output, partial_path, broken):
-    """Pack what `output` lacks: go on with the file at `partial_path`, or begin it, and put it in place
-    of `output` when it has been written and compared."""
-    ids, sizes = common_ids(sources, broken), known_sizes(opt)
-    done = {}   # what is in `output`: {id: size or None}
-    if os.path.exists(output):
-        packed = {kind: PackedReader(output, kind, 'output_file') for kind in sources}
-        sources = {kind: Grown(packed[kind], source) for kind, source in sources.items()}
-        stored = packed_sizes(output)
-        done = {image_id: stored.get(image_id) for image_id in next(iter(packed.values())).ids()}
-        sizes = {**stored, **sizes}
-    if not os.path.exists(partial_path) and not begin(opt, ids, sizes, done, sources, partial_path, broken):
-        return
-    fill(partial_path, sources, sizes, opt.num_workers, broken)
-    os.replace(partial_path, output)
-    report(set(ids) - PackedReader(output, next(iter(sources)), 'output_file', unwritten=True).ids(),
-           'came after packing had begun', broken)
-
-
-def begin(opt, ids, sizes, done, sources, partial_path, broken):
-    """Lay out a file for the images of `ids` and `done`; returns False where it would hold nothing new."""
-    shapes = plan([image_id for image_id in ids if image_id not in done], done, sources, opt.num_workers,
-                  broken)
-    images = next(iter(shapes.values()))
-    if done and len(images) == len(done) and all(sizes.get(i) == size for i, size in done.items()):
-        return False
-    check_any(images, broken)
-    lay_out(partial_path, shapes, dict.fromkeys(('att', 'fc'), opt.dtype))
-    return True
-
-
-def fill(path, sources, sizes, workers, broken):
-    """Write and compare all that is not yet in the laid out file `path`."""
-    writer = PackedWriter(path)
-    writer.write_sizes(sizes)
-    advance(writer, partial(store, sources=sources, writer=writer), UNWRITTEN, WRITTEN, 'packing',
-            workers, broken)
-    packed = {kind: PackedReader(path, kind, 'output_file') for kind in sources}
-    work = partial(compare, sources=sources, packed=packed, sizes=(sizes, packed_sizes(path)))
-    advance(writer, work, WRITTEN, COMPARED, 'comparing', workers, broken)
-    check_any(writer.with_state(COMPARED), broken)
-
-
-def check_any(images, broken):
+def check_any(images: object, broken: Broken) -> None:
     """Raise `DataError` where no image is left."""
     if not images:
         raise DataError(f'no image can be packed; the first of {len(broken)} broken:\n{broken.messages[0]}')
 
 
-def known_sizes(opt):
-    """{id: (width, height)} for the boxes in pixels, as far as they are known; else none."""
-    return image_sizes(opt.input_box_dir, opt.input_json) if opt.input_box_dir else {}
+class Packer:
+    """Packs the images that an output file lacks into a new file, which replaces it once it is complete."""
+
+    def __init__(self, sources: Mapping[str, Reader], sizes: Sizes, dtype: str, workers: int, broken: Broken):
+        """sources: the readers by kind; sizes: of the images, as far as they are known; dtype: of features."""
+        self.folders = sources
+        self.sources: Readers = sources   # of what is packed already, the packed file
+        self.ids = common_ids(sources, broken)
+        self.sizes, self.dtype, self.workers, self.broken = sizes, dtype, workers, broken
+
+    def run(self, output: str, partial_path: str) -> None:
+        """Continue the file at `partial_path`, or begin it, and replace `output` when it is written and
+        compared."""
+        done: dict[str, tuple[float, float] | None] = {}   # what is in `output`: {id: size}
+        if os.path.exists(output):
+            packed = {kind: PackedReader(output, kind, 'output_file') for kind in self.sources}
+            self.sources = {kind: MergedReader(packed[kind], source) for kind, source in self.folders.items()}
+            stored = packed_sizes(output)
+            done = {image_id: stored.get(image_id) for image_id in next(iter(packed.values())).ids()}
+            self.sizes = {**stored, **self.sizes}
+        if not os.path.exists(partial_path) and not self._begin(done, partial_path):
+            return
+        self._fill(partial_path)
+        os.replace(partial_path, output)
+        report(set(self.ids) - PackedReader(output, next(iter(self.sources)), 'output_file', unwritten=True).ids(),
+               'came after packing had begun', self.broken)
+
+    def _begin(self, done: Mapping[str, tuple[float, float] | None], partial_path: str) -> bool:
+        """Lay out a file for all images, those `done` included; returns False where it would hold nothing new."""
+        shapes = self._plan(done)
+        images = next(iter(shapes.values()))
+        if done and len(images) == len(done) and all(self.sizes.get(i) == size for i, size in done.items()):
+            return False
+        check_any(images, self.broken)
+        lay_out(partial_path, shapes, dict.fromkeys(('att', 'fc'), self.dtype))
+        return True
+
+    def _plan(self, done: Iterable[str]) -> dict[str, dict[str, Shape]]:
+        """{kind: {id: shape}} of the images that can be packed, and of those that are already `done`."""
+        done = set(done)
+        todo = [image_id for image_id in self.ids if image_id not in done]
+        # Copying a finished file is only worth it for images that can be read to the end.
+        work = partial(shapes_of, sources=self.sources, whole=bool(done))
+        with Workers(work, self.workers, len(todo)) as pool:
+            good = self._valid(progress(zip(todo, pool.map(todo)), 'shapes', total=len(todo)))
+        known = self._valid((image_id, shapes_of(image_id, self.sources, False)) for image_id in done)
+        for kind, source in self.sources.items():
+            width = mode([shapes[kind][-1] for shapes in (known or good).values()] or [0])
+            for image_id in [one for one, shapes in good.items() if shapes[kind][-1] != width]:
+                self.broken.add(f'{source.where(image_id)}: its shape is {good.pop(image_id)[kind]}, others have '
+                                f'{width} numbers a row')
+        return {kind: {image_id: shapes[kind] for image_id, shapes in {**known, **good}.items()}
+                for kind in self.sources}
+
+    def _valid(self, found: Iterable[tuple[str, dict[str, Shape] | str]]) -> dict[str, dict[str, Shape]]:
+        """{id: shapes by kind} of the (id, shapes or message) pairs that are not broken."""
+        valid = {}
+        for image_id, shapes in found:
+            if isinstance(shapes, str):
+                self.broken.add(shapes)
+            else:
+                valid[image_id] = shapes
+        return valid
+
+    def _fill(self, path: str) -> None:
+        """Write and compare what is still missing in the laid out file `path`."""
+        writer = PackedWriter(path)
+        writer.write_sizes(self.sizes)
+        self._advance(writer, partial(store, sources=self.sources, writer=writer), UNWRITTEN, WRITTEN, 'packing')
+        packed = {kind: PackedReader(path, kind, 'output_file') for kind in self.sources}
+        work = partial(compare, sources=self.sources, packed=packed, sizes=(self.sizes, packed_sizes(path)))
+        self._advance(writer, work, WRITTEN, COMPARED, 'comparing')
+        check_any(writer.with_state(COMPARED), self.broken)
+
+    def _advance(self, writer: PackedWriter, work: Callable[[str], str | None], before: int, after: int,
+                 label: str) -> None:
+        """Apply `work` to the images in the state `before`, which sets their state to `after`; images it has a
+        message about are broken, and left out of the file."""
+        todo = writer.with_state(before)
+        with Workers(work, self.workers, len(todo)) as pool, \
+                Progress(len(writer.ids), label, done=len(writer.ids) - len(todo)) as display:
+            for start in range(0, len(todo), BATCH):
+                batch, failed = todo[start:start + BATCH], set()
+                for image_id, message in zip(batch, pool.map(batch)):
+                    if message:
+                        failed.add(image_id)
+                        self.broken.add(message)
+                    display.update()
+                writer.mark({image_id: UNWRITTEN if image_id in failed else after for image_id in batch})
 
 
-def check_kinds(paths, sources):
+def verify(sources: Mapping[str, Reader], output: str, sizes: Sizes, dtype: str, workers: int) -> int:
+    """Compare a finished file with its sources; returns the exit status."""
+    if not os.path.isfile(output):
+        raise DataError(f'--output_file: there is no file {output}; run the command without --verify')
+    broken = Broken()
+    packed = {kind: PackedReader(output, kind, 'output_file') for kind in sources}
+    for kind in {'att', 'fc'} & set(packed):
+        if packed[kind].dtype != dtype:
+            raise UsageError(f'--dtype {dtype}: {output} holds {packed[kind].dtype}; give --dtype '
+                             f'{packed[kind].dtype}, or pack it again into another file')
+    ids = common_ids(sources, broken)
+    there = next(iter(packed.values())).ids()
+    report(set(ids) - there, f'are not in {output}', broken)
+    report(there - set(ids), f'are in {output} alone', broken)
+    todo = [image_id for image_id in ids if image_id in there]
+    work = partial(compare, sources=sources, packed=packed, sizes=(sizes, packed_sizes(output)))
+    convert_images(work, todo, workers, broken, 'comparing', len(todo))
+    note(f'{output}: {len(todo)} of {len(ids)} images compared, {len(broken)} differences')
+    return 1 if broken else 0
+
+
+def check_kinds(paths: Sequence[str], sources: Mapping[str, Reader]) -> None:
     """Raise `UsageError` unless the packed files at `paths` hold the kinds of `sources`."""
     for path in filter(os.path.exists, paths):
         kinds = kinds_in(path)
@@ -213,28 +251,55 @@ def check_kinds(paths, sources):
                              'name the same folders, or give another --output_file')
 
 
-def verify(opt, sources, output):
-    """Compare a finished file with its sources; returns the exit status."""
-    if not os.path.isfile(output):
-        raise DataError(f'--output_file: there is no file {output}; run the command without --verify')
-    broken = Broken()
-    packed = {kind: PackedReader(output, kind, 'output_file') for kind in sources}
-    for kind in {'att', 'fc'} & set(packed):
-        if packed[kind].dtype != opt.dtype:
-            raise UsageError(f'--dtype {opt.dtype}: {output} holds {packed[kind].dtype}; give --dtype '
-                             f'{packed[kind].dtype}, or pack it again into another file')
-    ids = common_ids(sources, broken)
-    there = next(iter(packed.values())).index
-    report(set(ids) - set(there), f'are not in {output}', broken)
-    report(set(there) - set(ids), f'are in {output} alone', broken)
-    todo = [image_id for image_id in ids if image_id in there]
-    work = partial(compare, sources=sources, packed=packed, sizes=(known_sizes(opt), packed_sizes(output)))
-    convert_images(work, todo, opt.num_workers, broken, 'comparing', len(todo))
-    note(f'{output}: {len(todo)} of {len(ids)} images compared, {len(broken)} differences')
-    return 1 if broken else 0
+def describe(image_id: str, source: Reader) -> Parts | None:
+    """What is recorded of one image as an input; None for a broken one."""
+    try:
+        return {'array': digest(source.read(image_id).tobytes())}
+    except DataError:
+        return None
 
 
-def arguments():
+@contextlib.contextmanager
+def claimed_output(output: str, sources: Mapping[str, Reader], dtype: str) -> Iterator[tuple[Record, str]]:
+    """Claim the file `output` while the block runs; yields its record, and the path of the file in the making.
+
+    That file lies in a folder of its own, which is removed in the end where it is empty.
+    """
+    folder = f'{output}.partial'
+    partial_path = os.path.join(folder, os.path.basename(output))
+    check_kinds([output, partial_path], sources)
+    inputs = {FLAGS[kind]: Sample(source.ids(), partial(describe, source=source))
+              for kind, source in sources.items()}
+    is_claimed = False
+    try:
+        with claimed(output, 'pack_features.py', {'dtype': dtype}, inputs, [folder], [output]) as record:
+            is_claimed = True
+            yield record, partial_path
+    finally:
+        if is_claimed:   # else it is another process's
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
+def forget_others(record: Record, ids: set[str]) -> None:
+    """Remove from the recorded inputs the images that are not in the file: they may be corrected, and then
+    differ."""
+    for flag, items in record['inputs'].items():
+        record['inputs'][flag] = {image_id: item for image_id, item in items.items() if image_id in ids}
+
+
+def summary(output: str, sources: Mapping[str, Reader], input_box_dir: str | None) -> None:
+    """Print what the file holds."""
+    ids = PackedReader(output, next(iter(sources)), 'output_file').ids()
+    note(f'{len(ids)} images ({", ".join(sources)}), {os.path.getsize(output) / 1e6:,.0f} MB -> {output}')
+    if input_box_dir:
+        unknown = len(ids - set(packed_sizes(output)))
+        if unknown:
+            note(f'warning: the size of {unknown} of {len(ids)} images is not known (not in '
+                 f'{sizes_location(input_box_dir)} nor in --input_json)')
+
+
+def arguments() -> Parser:
     """The parser of this command."""
     parser = Parser(description=(
         'Packs folders with a file per image into one HDF5 file, which train.py, eval.py and the scripts\n'
@@ -250,7 +315,7 @@ def arguments():
     parser.add_argument('--input_json', metavar='FILE', help=(
         'labels file with width and height (prepro_labels.py --images_root); for boxes without a sizes file'))
     parser.add_argument('--output_file', required=True, metavar='FILE', help=(
-        'the file to write; while it is not whole it lies in FILE.partial/'))
+        'the file to write; until it is complete it lies in FILE.partial/'))
     parser.add_argument('--dtype', default='float32', choices=['float32', 'float16'], help=(
         'how features are stored; float16 takes half the disk and rounds them to 3 digits. Boxes and grid '
         'vectors are always float32'))
@@ -260,69 +325,35 @@ def arguments():
     return parser
 
 
-def main():
-    """Pack what is not there yet."""
-    opt = arguments().parse_args()
-    sources = {kind: open_reader(getattr(opt, flag), kind, flag)
-               for kind, flag in FLAGS.items() if getattr(opt, flag)}
-    output = os.path.normpath(opt.output_file)
+def main() -> int:
+    """Pack the images that are missing, or verify; returns the exit status."""
+    options = arguments().parse_args()
+    sources = {kind: open_reader(getattr(options, flag), kind, flag)
+               for kind, flag in FLAGS.items() if getattr(options, flag)}
+    output = os.path.normpath(options.output_file)
     if not sources:
         raise UsageError('nothing to pack; give one or more of '
                          + ', '.join(f'--{flag}' for flag in FLAGS.values()))
     if os.path.isdir(output):
         raise UsageError(f'--output_file: {output} is a folder; name a file, say {output}.h5')
-    if opt.verify:
-        return verify(opt, sources, output)
-    if opt.input_json and not opt.input_box_dir:
+    boxes = options.input_box_dir
+    if options.verify:
+        return verify(sources, output, image_sizes(boxes, options.input_json) if boxes else {}, options.dtype,
+                      options.num_workers)
+    if options.input_json and not boxes:
         raise UsageError('--input_json says the sizes of images that boxes need; give --input_box_dir too, or '
                          'leave it out')
-    broken, folder = Broken(), f'{output}.partial'
-    inputs = {FLAGS[kind]: Sample(source.ids(), partial(describe, source=source))
-              for kind, source in sources.items()}
-    partial_path = os.path.join(folder, os.path.basename(output))
-    check_kinds([output, partial_path], sources)
-    own = False
-    try:
-        with claimed(output, 'pack_features.py', {'dtype': opt.dtype}, inputs, [folder], [output]) as record:
-            own = True
-            pack(opt, sources, output, partial_path, broken)
-            forget_others(record, PackedReader(output, next(iter(sources)), 'output_file').ids())
-            save(output, record)
-    finally:
-        # Unless there is something in it to go on with, or it is another process's.
-        with contextlib.suppress(OSError):
-            if own:
-                os.rmdir(folder)
-    way = read_recipe(opt.input_img_feat_dir or opt.input_fc_feat_dir or output)
-    if way is not None:
-        write_json(recipe_path(output), way, indent=1)
-    summary(output, sources, opt)
-    return broken.finish('mend them and run the command again; it packs only what is missing')
-
-
-def forget_others(record, ids):
-    """Take out of the record of inputs what is not in the file; it may be mended, and is then another."""
-    for flag, items in record['inputs'].items():
-        record['inputs'][flag] = {image_id: item for image_id, item in items.items() if image_id in ids}
-
-
-def describe(image_id, source):
-    """What the record of this command says about one image; None for a broken one."""
-    try:
-        return {'array': digest(source.read(image_id).tobytes())}
-    except DataError:
-        return None
-
-
-def summary(output, sources, opt):
-    """Say what the file holds."""
-    ids = PackedReader(output, next(iter(sources)), 'output_file').ids()
-    note(f'{len(ids)} images ({", ".join(sources)}), {os.path.getsize(output) / 1e6:,.0f} MB -> {output}')
-    if opt.input_box_dir:
-        unknown = len(ids - set(packed_sizes(output)))
-        if unknown:
-            note(f'warning: the size of {unknown} of {len(ids)} images is not known (not in '
-                 f'{sizes_location(opt.input_box_dir)} nor in --input_json)')
+    broken = Broken()
+    with claimed_output(output, sources, options.dtype) as (record, partial_path):
+        Packer(sources, image_sizes(boxes, options.input_json) if boxes else {}, options.dtype,
+               options.num_workers, broken).run(output, partial_path)
+        forget_others(record, PackedReader(output, next(iter(sources)), 'output_file').ids())
+        save(output, record)
+    recipe = read_recipe(options.input_img_feat_dir or options.input_fc_feat_dir or output)
+    if recipe is not None:
+        write_json(recipe_path(output), recipe, indent=1)
+    summary(output, sources, boxes)
+    return broken.finish('correct them and run the command again; it packs only what is missing')
 
 
 if __name__ == '__main__':

@@ -2,24 +2,27 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from functools import partial
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.cli import DataError, Parser, UsageError, note, run_command
 from misc.dataset.array_files import SUFFIX, write_array
-from misc.dataset.features import open_boxes
+from misc.dataset.features import Reader, open_boxes
 from misc.dataset.grids import checked_boxes, image_sizes, relative_boxes, sizes_location
 from misc.dataset.karpathy import SOURCE, read_images
 from misc.disk.files import read_json
 from misc.pictures.images import read_size
 from misc.prepare.broken import Broken
-from misc.prepare.made import Sample, claimed, digest, finished
+from misc.prepare.made import Parts, Sample, claimed, digest, finished
 from misc.prepare.workers import add_workers_flag, convert_images
 
+Size = tuple[float, float]   # width and height in pixels
 
-def size_of(image_id, sizes, image_paths):
-    """(width, height) of an image: known, or from the header of its file.  Raises `DataError`."""
+
+def size_of(image_id: str, sizes: Mapping[str, Size], image_paths: Mapping[str, str]) -> Size:
+    """The size of an image, from `sizes` or from the header of its file.  Raises `DataError` without either."""
     if image_id in sizes:
         return sizes[image_id]
     if image_id not in image_paths:
@@ -27,19 +30,20 @@ def size_of(image_id, sizes, image_paths):
     return read_size(image_paths[image_id])
 
 
-def convert(image_id, boxes, output_dir, sizes, image_paths):
+def convert(image_id: str, boxes: Reader, output_dir: str, sizes: Mapping[str, Size],
+            image_paths: Mapping[str, str]) -> str | None:
     """Write the relative boxes of one image; returns None, or a message about what is broken."""
     try:
         size = size_of(image_id, sizes, image_paths)
         pixels = checked_boxes(boxes.read(image_id), boxes.where(image_id))
     except DataError as error:
         return str(error)
-    write_array(output_dir, image_id, 'box', relative_boxes(pixels, *size))
+    write_array(output_dir, image_id, 'rel', relative_boxes(pixels, *size))
     return None
 
 
-def describe(image_id, boxes, sizes, image_paths):
-    """What the record of this command says about one image; None for a broken one."""
+def describe(image_id: str, boxes: Reader, sizes: Mapping[str, Size], image_paths: Mapping[str, str]) -> Parts | None:
+    """What is recorded of one image as an input; None for a broken one."""
     try:
         return {'boxes': digest(boxes.read(image_id).tobytes()),
                 'size': [float(side) for side in size_of(image_id, sizes, image_paths)]}
@@ -47,25 +51,25 @@ def describe(image_id, boxes, sizes, image_paths):
         return None
 
 
-def find_images(opt, ids, sizes, broken):
-    """{id: path} of the images of `ids` that have to be opened for their size."""
-    unknown = ids - set(sizes)
+def find_images(input_json: str | None, image_root: str | None, unknown: set[str], input_box_dir: str,
+                broken: Broken) -> dict[str, str]:
+    """{id: path} of the images of `unknown` size, which have to be opened.
+
+    Raises `UsageError` where the flags that name their files are missing.
+    """
     if not unknown:
         return {}
-    if not opt.input_json or not opt.image_root:
-        raise UsageError(f'{len(unknown)} images have no known size (none in '
-                         f'{sizes_location(opt.input_box_dir)});\n'
+    if not input_json or not image_root:
+        raise UsageError(f'{len(unknown)} images have no known size (none in {sizes_location(input_box_dir)});\n'
                          'give --input_json and --image_root, so that they can be opened')
-    if not os.path.isdir(opt.image_root):
-        raise UsageError(f'--image_root: there is no folder {opt.image_root}')
-    paths = {}
-    for image in read_images(opt.input_json, broken.add, captions=False):
-        if str(image['id']) in unknown and image['file_path']:
-            paths[str(image['id'])] = os.path.join(opt.image_root, image['file_path'])
-    return paths
+    if not os.path.isdir(image_root):
+        raise UsageError(f'--image_root: there is no folder {image_root}')
+    return {str(image['id']): os.path.join(image_root, image['file_path'])
+            for image in read_images(input_json, broken.add, captions=False)
+            if str(image['id']) in unknown and image['file_path']}
 
 
-def arguments():
+def arguments() -> Parser:
     """The parser of this command."""
     parser = Parser(description=(
         'Divides boxes by the width and height of their image, clipped to [0, 1]: OUTPUT_DIR/ID.npy.\n'
@@ -81,24 +85,23 @@ def arguments():
     return parser
 
 
-def main():
-    """Convert what is not there yet."""
-    opt = arguments().parse_args()
+def main() -> int:
+    """Convert the images that are missing; returns the exit status."""
+    options = arguments().parse_args()
     broken = Broken()
-    boxes = open_boxes(opt.input_box_dir, 'input_box_dir')
+    boxes = open_boxes(options.input_box_dir, 'input_box_dir')
     ids = boxes.ids()
-    known = read_json(opt.input_json, SOURCE) if opt.input_json else None
-    sizes = image_sizes(opt.input_box_dir, known)
-    image_paths = find_images(opt, ids, sizes, broken)
-    inputs = {'input_box_dir': Sample(ids, partial(describe, boxes=boxes, sizes=sizes,
-                                                   image_paths=image_paths))}
-    work = partial(convert, boxes=boxes, output_dir=opt.output_dir, sizes=sizes, image_paths=image_paths)
-    with claimed(opt.output_dir, 'prepro_bbox_relative_coords.py', {}, inputs, [opt.output_dir]):
-        todo = sorted(ids - finished(opt.output_dir, SUFFIX['box']))
-        convert_images(work, todo, opt.num_workers, broken, 'relative boxes', len(ids))
-    done = ids & finished(opt.output_dir, SUFFIX['box'])
-    note(f'{len(done)} of {len(ids)} images -> {opt.output_dir}')
-    return broken.finish('mend them and run the command again; it makes only what is missing')
+    records = read_json(options.input_json, SOURCE) if options.input_json else None
+    sizes = image_sizes(options.input_box_dir, records)
+    paths = find_images(options.input_json, options.image_root, ids - set(sizes), options.input_box_dir, broken)
+    inputs = {'input_box_dir': Sample(ids, partial(describe, boxes=boxes, sizes=sizes, image_paths=paths))}
+    work = partial(convert, boxes=boxes, output_dir=options.output_dir, sizes=sizes, image_paths=paths)
+    with claimed(options.output_dir, 'prepro_bbox_relative_coords.py', {}, inputs, [options.output_dir]):
+        todo = sorted(ids - finished(options.output_dir, SUFFIX['rel']))
+        convert_images(work, todo, options.num_workers, broken, 'relative boxes', len(ids))
+    done = ids & finished(options.output_dir, SUFFIX['rel'])
+    note(f'{len(done)} of {len(ids)} images -> {options.output_dir}')
+    return broken.finish('correct them and run the command again; it makes only what is missing')
 
 
 if __name__ == '__main__':

@@ -3,28 +3,34 @@
 import os
 import sys
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
-from misc.cli import DataError, Parser, Progress, UsageError, note, number_in, run_command
+from misc.cli import DataError, Parser, Progress, note, number_in, run_command
 from misc.dataset.array_files import SUFFIX, write_array
-from misc.dataset.karpathy import read_images
 from misc.dataset.networks import LAYOUTS, NAMES
 from misc.pictures.images import read_rgb
+from misc.pictures.listing import SplitPictures
 from misc.prepare.broken import Broken
-from misc.prepare.made import Files, Sample, claimed, digest, finished
+from misc.prepare.made import Files, Input, Parts, Sample, claimed, digest, finished
 from misc.prepare.workers import add_workers_flag, submit_ahead
 from opts import device_name
 
 KINDS = ('att', 'fc')
 
 
-def extract(network, pixels, att_size):
-    """(fc, att) of one image (uint8 (height, width, 3)); `DataError` where the network cannot take it."""
+def extract(pixels: np.ndarray, network: Any, att_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(fc (D,), att (att_size, att_size, D)), float32, of one image, uint8 (height, width, 3).
+
+    network: of `misc.pictures.cnn`.  Raises `DataError` where the image is too small or too large for it, or its
+    features are not finite.
+    """
     import torch
 
     from misc.pictures.cnn import TooSmall, image_features
@@ -40,17 +46,21 @@ def extract(network, pixels, att_size):
     return fc, att
 
 
-def convert_all(network, images, folders, att_size, threads, broken, display):
-    """Write the features of `images`, [(id, path)]; unreadable ones go to `broken`.
+def convert_all(features_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+                images: Sequence[tuple[str, str]], folders: Mapping[str, str], threads: int, broken: Broken,
+                display: Progress) -> None:
+    """Write the features of `images`, [(id, path)]; those that cannot be read are added to `broken`.
 
-    The device works on one image while threads read the next ones and pack the ones before.
+    features_of: uint8 pixels (height, width, 3) -> (fc, att), see `extract`.
+
+    While the device works on one image, threads read the next ones and compress the features of earlier ones.
     """
     pool = ThreadPoolExecutor(threads)
-    writing = deque()
+    writing: deque[Future] = deque()
     try:
         for (image_id, path), pixels in submit_ahead(lambda image: read_rgb(image[1]), images, pool, 2 * threads):
             try:
-                fc, att = extract(network, pixels.result(), att_size)
+                fc, att = features_of(pixels.result())
             except DataError as error:
                 broken.add(error if path in str(error) else f'{path}: {error}')
             else:
@@ -64,19 +74,19 @@ def convert_all(network, images, folders, att_size, threads, broken, display):
         pool.shutdown(cancel_futures=True)
 
 
-def write(folders, image_id, fc, att):
+def write(folders: Mapping[str, str], image_id: str, fc: np.ndarray, att: np.ndarray) -> None:
     """Write both arrays of one image."""
     write_array(folders['att'], image_id, 'att', att)
     write_array(folders['fc'], image_id, 'fc', fc)
 
 
-def extracted(folders):
-    """The ids (as strings) that have both arrays."""
+def extracted(folders: Mapping[str, str]) -> set[str]:
+    """The ids of the images that have both arrays."""
     return set.intersection(*(finished(folders[kind], SUFFIX[kind]) for kind in KINDS))
 
 
-def describe(image_id, paths):
-    """What the record of this command says about one image; None for an unreadable one."""
+def describe(image_id: str, paths: Mapping[str, str]) -> Parts | None:
+    """What is recorded of one image as an input; None for one that cannot be read."""
     try:
         read_rgb(paths[image_id])
         with open(paths[image_id], 'rb') as file:
@@ -85,24 +95,7 @@ def describe(image_id, paths):
         return None
 
 
-def image_paths(opt, broken):
-    """{id as a string: path} of the images of the split file, in its order."""
-    if not os.path.isdir(opt.images_root):
-        raise UsageError(f'--images_root: there is no folder {opt.images_root}')
-    paths = {}
-    for image in read_images(opt.input_json, broken.add, captions=False):
-        if image['file_path']:
-            paths[str(image['id'])] = os.path.join(opt.images_root, image['file_path'])
-        else:
-            broken.add(f'{opt.input_json}: image {image["id"]} has no filename')
-    if not any(os.path.exists(path) for path in paths.values()):
-        example = next(iter(paths.values()), 'val2014/….jpg')
-        raise DataError(f'--images_root: {opt.images_root} holds none of the images of {opt.input_json}, '
-                        f'such as {example};\nname the folder that holds train2014/ and val2014/')
-    return paths
-
-
-def arguments():
+def arguments() -> Parser:
     """The parser of this command."""
     parser = Parser(description=(
         'Runs a ResNet over the images: OUTPUT_DIR_att/ID.npz (att_size x att_size x 2048) and\n'
@@ -118,8 +111,8 @@ def arguments():
         "folder of the weights, MODEL.pth or as torchvision names them (default: data, data/imagenet_weights, "
         "then torchvision's own downloads)"))
     parser.add_argument('--cnn_layout', choices=LAYOUTS, help=(
-        'where the network strides (default: caffe for MODEL.pth, as published, torchvision for files as it names '
-        'them); take torchvision if it was you who called its weights MODEL.pth, else features are wrong'))
+        'where the network strides (default: caffe for MODEL.pth, as published, torchvision for files with its own '
+        "names); give torchvision if MODEL.pth is a renamed file of torchvision's, else the features are wrong"))
     parser.add_argument('--att_size', type=number_in(int, low=1), default=14, help=(
         'the map is averaged to this many regions each way; 7 takes a quarter of the disk'))
     parser.add_argument('--device', type=device_name, default='auto', help=(
@@ -128,34 +121,35 @@ def arguments():
     return parser
 
 
-def main():
-    """Extract what is not there yet."""
-    opt = arguments().parse_args()
+def main() -> int:
+    """Extract the features that are missing; returns the exit status."""
+    options = arguments().parse_args()
     broken = Broken()
-    paths = image_paths(opt, broken)
-    import torch  # takes seconds to load: first what can be refused without it
+    paths = SplitPictures(options.input_json, options.images_root, broken).paths
+    import torch  # takes seconds to load; what can be refused without it was checked before
 
     from misc.machine import pick_device
     from misc.pictures import cnn, weights
-    torch.backends.cudnn.allow_tf32 = False   # features are the same to 1e-5 wherever they are computed
-    path = weights.find_file(opt.model, opt.model_root)
-    layout = opt.cnn_layout or weights.layout_of(path, opt.model) or 'caffe'
-    note(f'features of {opt.model} in the layout of {layout}, weights {path}')
-    device = pick_device(opt.device)
-    base = os.path.normpath(opt.output_dir)
+    torch.backends.cudnn.allow_tf32 = False   # features are the same to 1e-5 on every device
+    weight_file = weights.find_file(options.model, options.model_root)
+    layout = options.cnn_layout or weights.layout_of(weight_file, options.model) or 'caffe'
+    note(f'features of {options.model} in the layout of {layout}, weights {weight_file}')
+    device = pick_device(options.device)
+    base = os.path.normpath(options.output_dir)
     folders = {kind: f'{base}_{kind}' for kind in KINDS}
-    options = {'model': opt.model, 'cnn_layout': layout, 'att_size': opt.att_size}
-    inputs = {'model_root': Files([path]),
-              'images_root': Sample(paths, partial(describe, paths=paths))}
-    with claimed(base, 'prepro_feats.py', options, inputs, list(folders.values())):
+    decisive = {'model': options.model, 'cnn_layout': layout, 'att_size': options.att_size}
+    inputs: dict[str, Input] = {'model_root': Files([weight_file]),
+                                'images_root': Sample(paths, partial(describe, paths=paths))}
+    with claimed(base, 'prepro_feats.py', decisive, inputs, list(folders.values())):
         done = extracted(folders)
         todo = [(image_id, path) for image_id, path in paths.items() if image_id not in done]
         with Progress(len(paths), 'features', done=len(paths) - len(todo)) as display:
             if todo:
-                network = cnn.load_network(opt.model, path, layout, device)
-                convert_all(network, todo, folders, opt.att_size, opt.num_workers, broken, display)
+                network = cnn.load_network(options.model, weight_file, layout, device)
+                convert_all(partial(extract, network=network, att_size=options.att_size), todo, folders,
+                            options.num_workers, broken, display)
     note(f'{len(extracted(folders) & set(paths))} of {len(paths)} images -> {", ".join(folders.values())}')
-    return broken.finish('put whole images there and run the command again; it extracts only what is missing')
+    return broken.finish('replace these files and run the command again; it extracts only what is missing')
 
 
 if __name__ == '__main__':

@@ -5,6 +5,8 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -12,19 +14,18 @@ import h5py
 import numpy as np
 
 from misc.cli import DataError, Parser, UsageError, note, number_in, progress, run_command
-from misc.dataset.karpathy import read_images
+from misc.dataset.karpathy import ImageRecord, read_images
+from misc.dataset.labels import UNKNOWN
 from misc.disk.files import replacing
 from misc.pictures.images import read_size
 from misc.prepare.broken import Broken
 
-UNKNOWN = 'UNK'
 
+def build_vocabulary(images: Sequence[ImageRecord], threshold: int) -> list[str]:
+    """The vocabulary in the order of the indices, which count from 1.
 
-def build_vocabulary(images, threshold):
-    """The words in index order (word i has index i + 1).
-
-    images: as `misc.dataset.karpathy.read_images` returns them.  Words with a count above `threshold` over all
-    of them, by first appearance, and `UNK` last if any word was left out.
+    It has the words that occur more than `threshold` times in all captions, by first appearance, and `UNK` as the
+    last word if any word was left out.
     """
     counts = Counter(token for image in images for sentence in image['sentences']
                      for token in sentence['tokens'])
@@ -32,13 +33,14 @@ def build_vocabulary(images, threshold):
     return words + [UNKNOWN] if len(words) < len(counts) else words
 
 
-def encode_captions(images, words, max_length):
-    """The label arrays, all uint32, captions in file order, words outside `words` as `UNK`.
+def encode_captions(images: Sequence[ImageRecord], words: Sequence[str], max_length: int) -> dict[str, np.ndarray]:
+    """The label arrays of N images with M captions, in file order, all uint32.
 
-    Returns {'labels': (M, max_length), 'label_start_ix': (N,), 'label_end_ix': (N,),
-    'label_length': (M,)}; rows count from 1, the end is included.
+    Returns {'labels': (M, max_length), 'label_start_ix': (N,), 'label_end_ix': (N,), 'label_length': (M,)}: word
+    indices from 1, zero padded, words outside `words` as `UNK`; the first and the last row of each image, counted
+    from 1; the number of words of each caption.
     """
-    index = {word: position + 1 for position, word in enumerate(words)}
+    index = {word: number for number, word in enumerate(words, 1)}
     captions = [sentence['tokens'] for image in images for sentence in image['sentences']]
     labels = np.zeros((len(captions), max_length), dtype=np.uint32)
     for row, tokens in enumerate(captions):
@@ -51,11 +53,11 @@ def encode_captions(images, words, max_length):
             'label_length': np.array([min(len(tokens), max_length) for tokens in captions], np.uint32)}
 
 
-def image_records(images, sizes):
-    """The `images` list of the labels file; sizes: {id: (width, height)}, for those that are known."""
+def image_records(images: Sequence[ImageRecord], sizes: Mapping[int, tuple[int, int]]) -> list[dict[str, Any]]:
+    """The `images` list of the labels file; sizes: {id: (width, height) in pixels} of those images that have one."""
     records = []
     for image in images:
-        record = {'split': image['split'], 'file_path': image['file_path'], 'id': image['id'],
+        record: dict[str, Any] = {'split': image['split'], 'file_path': image['file_path'], 'id': image['id'],
                   'captions': [sentence['raw'] for sentence in image['sentences']]}
         if image['id'] in sizes:
             record['width'], record['height'] = sizes[image['id']]
@@ -63,8 +65,8 @@ def image_records(images, sizes):
     return records
 
 
-def measure(images, images_root, broken):
-    """{id: (width, height)} of the images whose files can be read; the others go to `broken`."""
+def measure(images: Sequence[ImageRecord], images_root: str, broken: Broken) -> dict[int, tuple[int, int]]:
+    """{id: (width, height) in pixels} of the images whose files can be read; the others are added to `broken`."""
     if not os.path.isdir(images_root):
         raise UsageError(f'--images_root: there is no folder {images_root}')
     sizes = {}
@@ -79,9 +81,9 @@ def measure(images, images_root, broken):
     return sizes
 
 
-def write(json_path, h5_path, content, arrays):
-    """Write both files, or neither: killed at any moment, no file of one run stands beside the
-    other of another."""
+def write(json_path: str, h5_path: str, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write both files, or neither: even if the process is killed, files of different runs never lie side by
+    side."""
     for path in (json_path, h5_path):
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with replacing(json_path, 'w') as text:
@@ -97,7 +99,7 @@ def write(json_path, h5_path, content, arrays):
                 os.unlink(json_path)
 
 
-def arguments():
+def arguments() -> Parser:
     """The parser of this command."""
     parser = Parser(description=(
         'Turns a split file of Karpathy\'s into a vocabulary with references (JSON) and label arrays\n'
@@ -111,27 +113,27 @@ def arguments():
         'folder of the images (it holds train2014/ and val2014/); give it to write the width and height '
         'of each image too, which boxes without a sizes file need'))
     parser.add_argument('--word_count_threshold', type=number_in(int, low=0), default=5, help=(
-        'words that occur this often or less become UNK; lower it for small data sets'))
+        'words that occur this often or less often become UNK; lower it for small data sets'))
     parser.add_argument('--max_length', type=number_in(int, low=1), default=16, help=(
-        'captions are cut to this many words; raise it for data sets of longer captions'))
+        'captions are cut to this many words; raise it for data sets with longer captions'))
     return parser
 
 
-def main():
-    """Read, encode, write."""
-    opt = arguments().parse_args()
+def main() -> int:
+    """Read, encode, write; returns the exit status."""
+    options = arguments().parse_args()
     broken = Broken()
-    images = read_images(opt.input_json, broken.add)
-    sizes = measure(images, opt.images_root, broken) if opt.images_root else {}
-    words = build_vocabulary(images, opt.word_count_threshold)
-    arrays = encode_captions(images, words, opt.max_length)
-    content = {'ix_to_word': {str(position + 1): word for position, word in enumerate(words)},
+    images = read_images(options.input_json, broken.add)
+    sizes = measure(images, options.images_root, broken) if options.images_root else {}
+    words = build_vocabulary(images, options.word_count_threshold)
+    arrays = encode_captions(images, words, options.max_length)
+    content = {'ix_to_word': {str(number): word for number, word in enumerate(words, 1)},
                'images': image_records(images, sizes)}
-    h5_path = f'{opt.output_h5}_label.h5'
-    write(opt.output_json, h5_path, content, arrays)
+    h5_path = f'{options.output_h5}_label.h5'
+    write(options.output_json, h5_path, content, arrays)
     note(f'{len(images)} images, {len(arrays["labels"])} captions, {len(words)} words '
-         f'-> {opt.output_json}, {h5_path}')
-    return broken.finish(f'mend {opt.input_json} (or the images) and run the command again')
+         f'-> {options.output_json}, {h5_path}')
+    return broken.finish(f'correct {options.input_json} (or the images) and run the command again')
 
 
 if __name__ == '__main__':

@@ -9,6 +9,8 @@ from misc import commands
 from misc.cli import DataError
 from misc.disk import hdf5
 
+UNKNOWN = 'UNK'   # stands for every word outside the vocabulary
+
 
 class Labels:
     """The label file (`--input_label_h5`), read whole.

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 # Kind of arrays (see misc/dataset/array_files.py): the flag that names where they are.
-FLAGS = {'att': 'input_img_feat_dir', 'fc': 'input_fc_feat_dir', 'grid': 'input_grid_vec_dir',
-         'box': 'input_box_dir', 'rel': 'input_rel_box_dir'}
+FLAGS = {'att': 'input_img_feat_dir', 'fc': 'input_fc_feat_dir', 'box': 'input_box_dir',
+         'rel': 'input_rel_box_dir', 'grid': 'input_grid_vec_dir'}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import prepro_areas
+from misc.dataset.archive import decode_record
 from misc.dataset.array_files import read_array
 from misc.dataset.features import open_reader
 from misc.dataset.grids import grid_vectors, relative_boxes
@@ -101,7 +102,7 @@ def test_broken_records_of_the_archive_are_named_and_the_others_written(run_scri
         assert words in listed, words
     assert listed.count('a.tsv') == 12
     np.testing.assert_array_equal(np.load(tmp_path / 'bu_box' / '11.npy'),
-                                  make_bu_data.decode_record(random_line(11))[2])
+                                  decode_record(random_line(11)).boxes)
 
 
 def test_a_whole_record_stands_in_for_a_broken_one_of_its_image(run_script, tmp_path, archive):
@@ -167,9 +168,9 @@ def test_a_conversion_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(how
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert not list(tmp_path.glob('**/*.part'))
     for image_id in ids:
-        expected = make_bu_data.decode_record(random_line(image_id, regions=8))
-        np.testing.assert_array_equal(read_array(str(tmp_path / 'bu_box' / f'{image_id}.npy')), expected[2])
-        np.testing.assert_array_equal(read_array(str(tmp_path / 'bu_att' / f'{image_id}.npz')), expected[3])
+        expected = decode_record(random_line(image_id, regions=8))
+        np.testing.assert_array_equal(read_array(str(tmp_path / 'bu_box' / f'{image_id}.npy')), expected.boxes)
+        np.testing.assert_array_equal(read_array(str(tmp_path / 'bu_att' / f'{image_id}.npz')), expected.features)
 
 
 # Boxes: grid vectors and relative coordinates
@@ -180,7 +181,7 @@ def boxes(tmp_path):
     """A folder of boxes of the images 1 to 80, and their sizes."""
     (tmp_path / 'box').mkdir()
     for image_id in range(1, 81):
-        np.save(tmp_path / 'box' / f'{image_id}.npy', make_bu_data.decode_record(random_line(image_id))[2])
+        np.save(tmp_path / 'box' / f'{image_id}.npy', decode_record(random_line(image_id)).boxes)
     (tmp_path / 'box_sizes.json').write_text(json.dumps({str(n): [500, 375] for n in range(1, 81)}))
     return tmp_path / 'box'
 
