@@ -20,6 +20,7 @@ from misc.dataset.array_files import FolderReader
 from misc.dataset.features import open_reader
 from misc.dataset.packed import packed_sizes
 from misc.dataset.packing import PackedWriter
+from misc.disk import locks
 from misc.prepare.made import claimed
 from misc.run import folder as run_folder
 from scripts import pack_features, prepro_bbox_relative_coords
@@ -342,7 +343,8 @@ def test_training_names_what_a_packed_file_lacks_and_the_command_that_packs(run_
     assert 'pack_features.py' in complaint('--input_img_feat_dir', root / 'absent.h5')
 
 
-def test_a_second_packing_leaves_the_folder_of_the_first(run_script, root):
+def test_a_second_packing_leaves_the_folder_of_the_first(run_script, root, monkeypatch):
+    monkeypatch.setattr(locks, 'PATIENCE', 0.1)
     (root / 'all.h5.partial').mkdir()
     with claimed(str(root / 'all.h5'), 'pack_features.py', {'dtype': 'float32'}, {},
                  [str(root / 'all.h5.partial')], [str(root / 'all.h5')]):

@@ -149,7 +149,7 @@ def start(script, **flags):
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
 def test_a_conversion_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(how, run_script, tmp_path, archive):
-    archive('a.tsv', [random_line(image_id, regions=8) for image_id in range(1, 801)])
+    archive('a.tsv', [random_line(image_id, regions=8) for image_id in range(1, 401)])
     flags = {'downloaded_feats': tmp_path / 'bu_data', 'output_dir': tmp_path / 'bu'}
     process = start('scripts/make_bu_data.py', **flags, num_workers=2)
     while len(list(tmp_path.glob('bu_box/*.npy'))) < 5 and process.poll() is None:
@@ -161,10 +161,10 @@ def test_a_conversion_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(how
     time.sleep(0.2)
     sizes = json.loads((tmp_path / 'bu_box_sizes.json').read_text())
     before = stamps(tmp_path, 'bu_box/*.npy')
-    assert 5 <= len(before) < 800 and {path.stem for path in before} <= set(sizes)
+    assert 5 <= len(before) < 400 and {path.stem for path in before} <= set(sizes)
     (tmp_path / 'bu_att' / '150.npz.1.part').write_bytes(b'half of one')
     status, _, ids, sizes = convert(run_script, tmp_path)
-    assert status == 0 and ids == list(range(1, 801)) and len(sizes) == 800
+    assert status == 0 and ids == list(range(1, 401)) and len(sizes) == 400
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert not list(tmp_path.glob('**/*.part'))
     for image_id in ids:

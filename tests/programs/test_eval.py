@@ -137,6 +137,7 @@ def test_each_decoding_flag_has_its_effect(trained, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 12
 
 
+@pytest.mark.usefixtures('without_java')
 def test_each_output_flag_has_its_effect(trained, tmp_path, capsys):
     corpus = trained[0]
     assert len(evaluate(trained, '--num_images', 2)) == 2

@@ -1,12 +1,13 @@
 """The pinned packages are those that the source imports, or a comment says what needs them."""
 
 import ast
+import functools
 import importlib.metadata
-import pathlib
 import re
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+from tests.helpers import ROOT
+
 OWN = {'dataloader', 'eval', 'misc', 'models', 'opts', 'prepro_areas', 'scripts', 'tests', 'train'}
 
 
@@ -14,6 +15,12 @@ def pinned(name):
     """{package, in lower case: the comment after its version, or nothing} of a requirements file."""
     text = (ROOT / name).read_text(encoding='utf-8')
     return {package.lower(): comment for package, comment in re.findall(r'^([\w.-]+)==\S+ *(.*)$', text, re.M)}
+
+
+@functools.cache
+def packages_of_modules():
+    """{module: the packages that install it}."""
+    return importlib.metadata.packages_distributions()
 
 
 def imported(*patterns):
@@ -25,7 +32,7 @@ def imported(*patterns):
                 names.update(alias.name.split('.')[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module.split('.')[0])
-    of_module = importlib.metadata.packages_distributions()
+    of_module = packages_of_modules()
     return {of_module.get(name, [name])[0].lower() for name in names - OWN - sys.stdlib_module_names}
 
 

@@ -116,7 +116,8 @@ def main() -> int:
     grown, late = growth(found), found[len(found) // 2:]
     print(f'{found[-1].step} steps in {time.monotonic() - started:.0f} s; memory over the second half: '
           f'{bytes_a_step(late):.0f} bytes a step; '
-          + (f'GROWN: {"; ".join(grown)}' if grown else 'file descriptors, threads, processes and files did not grow'))
+          + (f'GROWN: {"; ".join(grown)}' if grown else
+             'file descriptors, threads, processes and files did not grow'))
     return 1 if grown else 0
 
 
