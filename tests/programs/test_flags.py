@@ -34,7 +34,7 @@ SELF_CRITICAL = {'self_critical_after', 'cached_tokens', 'cider_reward_weight', 
 NO_GRIDS = ('--input_grid_vec_dir', '')
 RELATIONS = ('--caption_model', 'relation_transformer', '--input_rel_box_dir', 'CORPUS/rel')
 SHOW_TELL, SHOW_ATTEND, TOPDOWN = (('--caption_model', name, *tiny.RECURRENT_FLAGS)
-                                   for name in opts.RECURRENT)
+                                   for name in ('show_tell', 'show_attend_tell', 'topdown'))
 MEANS = (*SHOW_TELL, '--input_fc_feat_dir', 'CORPUS/fc')
 CHANGES_WEIGHTS = {
     'input_json': ('CORPUS/other.json', ()),
