@@ -18,13 +18,14 @@ from misc.prepare.captions.files import caption_files, coco_pictures, flickr_pic
 from misc.prepare.captions.finding import Finder
 from misc.prepare.captions.ids import given_ids
 from misc.prepare.captions.pictures import LeftOut, Picture, some
-from misc.prepare.captions.reading import read_text
+from misc.prepare.captions.reading import lines_of, read_text
 from misc.prepare.captions.split_file import add_tokens, label_flags, split_file, summary
 from misc.prepare.captions.splits import NAMES, by_lists, draw, name_splits
 from misc.prepare.captions.words import TOKENIZERS, UNSPACED
 
 Group = argparse._ArgumentGroup
 SHARE = 0.1   # of the images, for val and for test, where nothing says otherwise
+LONG_WORD = 6   # Chinese characters or kana that hardly are one word
 SOURCES = ('flickr_tokens', 'coco_json', 'table')
 
 
@@ -108,10 +109,10 @@ def add_picture_flags(group: Group) -> None:
         'leave out pictures that are not there or cannot be read, instead of refusing'))
     group.add_argument('--new_ids', type=boolean, nargs='?', const=True, default=False, metavar='0/1', help=(
         'number the images by their order even where the input gives ids, for files whose ids clash'))
-    group.add_argument('--tokens', choices=list(TOKENIZERS), default='karpathy', help=(
-        "how captions become words.  karpathy: lower case, without quotes and full stops, separated at spaces and "
-        "- , ; ! ? /, as in Karpathy's files; spaces: separated at spaces and otherwise as they are, for captions "
-        'that are segmented already; characters: as karpathy, with each Chinese or Japanese character a word'))
+    group.add_argument('--tokens', choices=list(TOKENIZERS), help=(
+        'how captions become words (default: karpathy, and words that the input gives are kept).  karpathy: lower '
+        "case, without quotes and full stops, separated at spaces and - , ; ! ? /, as in Karpathy's files; spaces: "
+        'separated at spaces and otherwise as they are, for captions that are segmented already; characters: as karpathy, with each Chinese or Japanese character a word'))
 
 
 def share_or_count(text: str) -> float:
@@ -148,7 +149,7 @@ def read_pictures(options: argparse.Namespace, left_out: LeftOut) -> tuple[list[
     else:
         asked = Asked(options.image_column, options.caption_column or (), options.split_column, options.id_column)
         pictures = table_pictures(caption_files(options.table), options.encoding, options.header, asked, left_out)
-    return pictures, {split: [line.strip() for line in read_text(path, options.encoding).splitlines() if line.strip()]
+    return pictures, {split: list(filter(None, map(str.strip, lines_of(read_text(path, options.encoding)))))
                       for split, path in lists.items()}
 
 
@@ -210,11 +211,12 @@ def choose_ids(pictures: list[Picture], new_ids: bool) -> list[int] | None:
     return ids
 
 
-def check_words(pictures: list[Picture], tokens: str) -> None:
+def check_words(pictures: list[Picture]) -> None:
     """Warn of captions without spaces between words."""
-    captions = [caption.raw for picture in pictures for caption in picture.captions]
-    unspaced = [raw for raw in captions if UNSPACED.search(raw)]
-    if tokens == 'karpathy' and len(unspaced) > len(captions) / 10:
+    captions = [caption for picture in pictures for caption in picture.captions]
+    unspaced = [caption.raw for caption in captions
+                if any(len(UNSPACED.findall(word)) >= LONG_WORD for word in caption.tokens or ())]
+    if len(unspaced) > len(captions) / 10:
         note(f'WARNING: {len(unspaced)} of {len(captions)} captions are Chinese or Japanese ({some(unspaced[:1])}), '
              'which have no spaces between words.\nWith --tokens characters each character is a word; or segment the '
              'captions and use --tokens spaces')
@@ -240,12 +242,12 @@ def main() -> int:
     if lists:
         pictures = by_lists(pictures, lists, left_out)
     have_splits = name_splits(pictures, dict(word.split('=', 1) for word in options.split_names or ()))
-    pictures = add_tokens(pictures, TOKENIZERS[options.tokens], left_out)
+    pictures = add_tokens(pictures, TOKENIZERS[options.tokens or 'karpathy'], left_out, bool(options.tokens))
     if pictures and options.images_root:
         pictures = look_for(pictures, options.images_root, options.skip_missing, left_out)
     if not pictures:
         raise DataError('\n'.join(['no image with a caption is left:', *left_out.lines()]))
-    check_words(pictures, options.tokens)
+    check_words(pictures)
     choose_splits(pictures, have_splits, options)
     ids = choose_ids(pictures, options.new_ids)
     name = re.sub(r'(dataset_)?(.*?)(\.json)?', r'\2', os.path.basename(options.output_json))

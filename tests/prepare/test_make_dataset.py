@@ -213,8 +213,7 @@ def test_columns_can_be_named_or_numbered():
     (HEADER + 'a.jpg,b\n', Asked(image='picture'), ['--image_column picture', "'image', 'caption'"]),
     ('', Asked(), ['no rows']), (HEADER, Asked(), ['no rows']),
     ('image,image,caption\na,b,c', Asked(), ['same name']),
-    ('{"images": [], "annotations": []}', Asked(), ['--coco_json']),
-    ('{"images": [{"sentences": []}]}', Asked(), ['prepro_labels.py'])])
+    ('{"images": [], "annotations": []}', Asked(), ['--coco_json'])])
 def test_a_table_that_is_not_clear_is_refused_with_the_way_out(text, asked, words):
     with pytest.raises((make_dataset.DataError, make_dataset.UsageError)) as error:
         table_of(text, asked=asked)
@@ -321,6 +320,18 @@ def test_each_of_several_files_is_a_split(make, tmp_path):
     assert {one['split'] for one in make('--table', 'train.csv')[0]} == {'train', 'val', 'test'}   # drawn
 
 
+def test_a_split_file_gets_what_it_lacks(make, tmp_path):
+    records = [{'filepath': 'x', 'filename': f'{n}.jpg', 'split': ('train', 'valid', 'test')[n % 3], 'sentences': [
+        {'tokens': ['A', 'dog', '', 'runs'], 'raw': 'Adogruns.'}]} for n in range(6)]
+    (tmp_path / 'd.json').write_text(json.dumps({'images': records, 'dataset': 'food'}))
+    images, status, _ = make('--table', 'd.json')
+    assert status == 0 and [(one['imgid'], one['filepath'], one['split']) for one in images[:3]] == [
+        (0, 'x', 'train'), (1, 'x', 'val'), (2, 'x', 'test')]
+    sentence, = images[0]['sentences']
+    assert sentence['tokens'] == ['A', 'dog', 'runs'] and sentence['raw'] == 'Adogruns.'
+    assert make('--table', 'd.json', '--tokens', 'karpathy')[0][0]['sentences'][0]['tokens'] == ['adogruns']
+
+
 # ---- the command: pictures ----
 
 def test_pictures_are_found_under_other_spellings_of_their_names(make, tmp_path, photos):
@@ -405,6 +416,9 @@ def test_files_that_are_not_annotations_are_named_in_one_line(make, tmp_path, co
     assert images is None and status == 1 and words in said and len(said.splitlines()) == 1
     (tmp_path / 'a.json').write_text('{')
     assert 'not valid JSON' in make('--coco_json', 'a.json')[2]
+    for text in ('1' * 5000, '1e' + '1' * 5000, '[' * 100_000):
+        (tmp_path / 'a.json').write_text(text)
+        assert 'not valid JSON' in make('--coco_json', 'a.json')[2]
 
 
 def test_minicoco_comes_back_from_its_annotations(make, minicoco):

@@ -48,7 +48,8 @@ def _check(content: Any) -> None:
                         'file_name; a list of pictures and captions is read with --table')
     if not isinstance(content.get('annotations'), list):
         if any(isinstance(image, dict) and 'sentences' in image for image in content['images'][:10]):
-            raise DataError("it is a split file of Karpathy's already: give it to prepro_labels.py --input_json")
+            raise DataError("it is a split file of Karpathy's already, for prepro_labels.py --input_json; to have "
+                            'its ids, splits or words made anew, give it with --table')
         raise DataError('it has images but no "annotations", so no captions (COCO publishes none of its test images)')
     if content['annotations'] and not any(isinstance(one, dict) and 'caption' in one
                                           for one in content['annotations'][:1000]):

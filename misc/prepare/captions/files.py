@@ -10,7 +10,7 @@ from misc.prepare.captions.columns import NONE, Asked, choose_columns
 from misc.prepare.captions.flickr import official_files, read_flickr
 from misc.prepare.captions.ids import whole_number
 from misc.prepare.captions.pictures import LeftOut, Picture, merge, some
-from misc.prepare.captions.reading import parse_json, read_text
+from misc.prepare.captions.reading import lines_of, parse_json, read_text
 from misc.prepare.captions.records import read_table
 from misc.prepare.captions.splits import split_in_file_name, split_named
 from misc.prepare.captions.tables import parse_table
@@ -54,7 +54,7 @@ def flickr_pictures(path: str, encoding: str, left_out: LeftOut) -> tuple[list[P
             path, lists = official_files([os.path.join(path, name) for name in os.listdir(path)])
         except DataError as error:
             raise DataError(f'--flickr_tokens {path}: {error}') from None
-    pictures = read_flickr(read_text(path, encoding).splitlines(), left_out)
+    pictures = read_flickr(lines_of(read_text(path, encoding)), left_out)
     if not pictures:
         raise DataError(f'{path}: no line is NAME#NUMBER, a tab and a caption; read other forms with --table')
     return pictures, lists

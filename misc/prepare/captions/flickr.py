@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from misc.cli import DataError
 from misc.prepare.captions.pictures import Caption, LeftOut, Picture
 
-LINE = re.compile(r'(.+?)#(\d+)\s*\t(.*)')
+LINE = re.compile(r'(.+?)#(\d{1,9})\s*\t(.*)')
 # The endings of the official files' names: Flickr8k.token.txt, results_20130124.token; Flickr_8k.devImages.txt.
 TOKENS = re.compile(r'(?!.*lemma).*\.token(\.txt)?')
 LISTS = {'train': re.compile(r'.*train(Images)?\.txt'), 'val': re.compile(r'.*(dev|val)(Images)?\.txt'),

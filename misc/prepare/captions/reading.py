@@ -2,7 +2,8 @@
 
 import codecs
 import json
-from decimal import Decimal
+import re
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from misc.cli import DataError, UsageError
@@ -42,12 +43,28 @@ def read_text(path: str, encoding: str = 'utf-8') -> str:
                         '(Windows, Western Europe) or gb18030 (Chinese)') from None
 
 
-def parse_json(text: str, path: str) -> Any:
+def lines_of(text: str) -> list[str]:
+    """The lines of a text.  Unlike `str.splitlines`, only the ends of lines of files count, as captions may hold any
+    other separator of Unicode."""
+    return re.split('\r\n|\n|\r', text)
+
+
+def load_json(text: str) -> Any:
     """The value of a JSON text; numbers with a point are `Decimal`, so that ids keep all digits.
 
-    Raises `DataError`, naming `path`.
+    Raises `ValueError`, also for what Python cannot hold: too deep a nesting, a number of too many digits.
     """
     try:
         return json.loads(text, parse_float=Decimal)
-    except (ValueError, RecursionError) as error:   # also a number of more digits than Python converts
+    except RecursionError:
+        raise ValueError('it is nested too deeply') from None
+    except InvalidOperation:
+        raise ValueError('it holds a number beyond all bounds') from None
+
+
+def parse_json(text: str, path: str) -> Any:
+    """`load_json`, with a `DataError` that names `path`."""
+    try:
+        return load_json(text)
+    except ValueError as error:
         raise DataError(f'{path} is not valid JSON: {error}') from None

@@ -8,13 +8,15 @@ from typing import Any
 from misc.prepare.captions.pictures import LeftOut, Picture
 
 
-def add_tokens(pictures: Sequence[Picture], tokenize: Callable[[str], list[str]], left_out: LeftOut) -> list[Picture]:
-    """The pictures that have a caption with words; captions get `tokens` where the source gave none."""
+def add_tokens(pictures: Sequence[Picture], tokenize: Callable[[str], list[str]], left_out: LeftOut,
+               anew: bool = False) -> list[Picture]:
+    """The pictures that have a caption with words; captions get `tokens` where the source gave none,
+    with `anew` all."""
     kept = []
     for picture in pictures:
         whole = []
         for caption in picture.captions:
-            words = tokenize(caption.raw) if caption.tokens is None else caption.tokens
+            words = tokenize(caption.raw) if anew or caption.tokens is None else caption.tokens
             caption.tokens = [word for word in words if word.strip()]
             if caption.tokens:
                 whole.append(caption)

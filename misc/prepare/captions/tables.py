@@ -2,16 +2,14 @@
 
 import csv
 import io
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from misc.cli import DataError
 from misc.prepare.captions.columns import is_header, is_picture, one_caption_last
 from misc.prepare.captions.pictures import LeftOut
+from misc.prepare.captions.reading import lines_of, load_json
 
 DELIMITERS = ',\t;|'
 LOOKED_AT = 50   # rows that decide about the delimiter
@@ -57,17 +55,16 @@ def parse_table(text: str, header: bool | None, left_out: LeftOut) -> Table:
 # ---- JSON ----
 
 def _json_rows(text: str, left_out: LeftOut) -> list[Row]:
-    """Rows of JSON lines, of a list of objects, or of one object {file name: caption or captions}."""
+    """Rows of JSON lines, of a list of objects (in `images`, in a split file of Karpathy's), or of one object
+    {file name: caption or captions}."""
     try:
-        content = json.loads(text, parse_float=Decimal)
-    except (ValueError, RecursionError):
+        content = load_json(text)
+    except ValueError:
         return _json_lines(text, left_out)
     if isinstance(content, dict) and isinstance(content.get('images'), list):
         if 'annotations' in content:
             raise DataError("it is an annotation file of COCO's form: give it with --coco_json")
-        if any(isinstance(image, dict) and 'sentences' in image for image in content['images'][:10]):
-            raise DataError("it is a split file of Karpathy's already: give it to prepro_labels.py --input_json")
-        content = content['images']
+        content = [_whole_path(image) for image in content['images']]
     if isinstance(content, dict) and not (len(content) > 1 and is_header(list(content))):
         return [Row(name, {'image': name, 'caption': captions}) for name, captions in content.items()]
     rows = []
@@ -79,14 +76,23 @@ def _json_rows(text: str, left_out: LeftOut) -> list[Row]:
     return rows
 
 
+def _whole_path(image: Any) -> Any:
+    """An image of a split file of Karpathy's, with `filepath/filename` as its `filename`."""
+    if not isinstance(image, dict) or not isinstance(image.get('filename'), str):
+        return image
+    folder = image.get('filepath')
+    path = f'{folder}/{image["filename"]}' if isinstance(folder, str) and folder else image['filename']
+    return {key: value for key, value in image.items() if key != 'filepath'} | {'filename': path}
+
+
 def _json_lines(text: str, left_out: LeftOut) -> list[Row]:
     rows = []
-    for number, line in enumerate(re.split('\r\n|\n|\r', text), 1):
+    for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line, parse_float=Decimal)
-        except (ValueError, RecursionError):
+            record = load_json(line)
+        except ValueError:
             record = None
         if isinstance(record, dict):
             rows.append(Row(f'line {number}', record))
@@ -130,7 +136,7 @@ def _delimited(text: str, header: bool | None, left_out: LeftOut) -> Table:
 def _fitness(text: str, delimiter: str) -> tuple[bool, int, int]:
     """How well a delimiter divides the first rows: whether they begin with a header; how many have a picture in a
     cell of its own; into how many cells it divides the first."""
-    lines = [next(csv.reader([line], delimiter=delimiter), []) for line in text[:100_000].splitlines()[:LOOKED_AT]]
+    lines = [next(csv.reader([line], delimiter=delimiter), []) for line in lines_of(text[:100_000])[:LOOKED_AT]]
     lines = [cells for cells in lines if any(cells)]
     return (bool(lines) and is_header(lines[0]),
             sum(any(map(is_picture, cells)) for cells in lines if len(cells) > 1), len(lines[0]) if lines else 0)
@@ -149,7 +155,7 @@ def _cells(text: str, delimiter: str, left_out: LeftOut) -> list[Cells]:
     except csv.Error:
         pass
     rows = []
-    for number, line in enumerate(re.split('\r\n|\n|\r', text), 1):
+    for number, line in enumerate(lines_of(text), 1):
         cells = line.split('\t') if delimiter == '\t' else next(csv.reader([line], delimiter=delimiter), [])
         if any(cell.strip() for cell in cells):
             rows.append((number, cells))

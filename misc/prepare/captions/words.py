@@ -1,6 +1,7 @@
 """Tokens of captions by the rule of Karpathy's split files."""
 
 import re
+from collections.abc import Callable
 
 # Removed.  Beyond Karpathy's straight quotes and full stop: typographic quotes.
 REMOVED = re.compile('[\'".‘’“”«»]')
@@ -24,4 +25,5 @@ def characters_of(caption: str) -> list[str]:
 
 
 # Value of --tokens: the function that finds the tokens of a caption.
-TOKENIZERS = {'karpathy': tokens_of, 'spaces': str.split, 'characters': characters_of}
+TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
+    'karpathy': tokens_of, 'spaces': str.split, 'characters': characters_of}
