@@ -256,8 +256,7 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
     stays = folder.is_that_of(options.start_from)
     resumed = find_run(options.start_from, options.id, caption_width(options.input_label_h5)) \
         if options.start_from else None
-    if not stays:
-        folder.check_free()
+    folder.claim(resumed, stays)
     options = opts.completed(options, given, resumed.infos['opt'] if resumed else None,
                              resumed.infos_path if resumed else None, stays, parallel.count())
     device = pick_device(options.device)

@@ -16,7 +16,7 @@ from misc.cli import DataError, Parser, UsageError, note, number_in, run_command
 from misc.disk import filesets
 from misc.disk.files import TEMPORARY
 from misc.run import folder as run_folder
-from misc.run import legacy
+from misc.run import identity, legacy
 from misc.run.folder import Run
 from misc.training.optim import build_optimiser
 
@@ -54,9 +54,10 @@ def main() -> None:
         last, best = run_folder.read_run(options.model, options.infos_path, options.seq_length), None
     else:
         last, best = last_and_best(options.input_dir, options.seq_length)
-    files = converted(last, options.id)
+    own = identity.derived(run_folder.tensor_bytes(last.weights), options.id.encode())
+    files = converted(last, options.id, own)
     if best is not None:
-        files.update(converted(best, options.id, is_best=True))
+        files.update(converted(best, options.id, own, is_best=True))
     if not is_free(options.output_dir, files):
         raise UsageError(f'--output_dir {options.output_dir} is not empty; name another folder')
     with filesets.only_writer(options.output_dir):
@@ -76,8 +77,9 @@ def last_and_best(folder: str, longest: int) -> tuple[Run, Run | None]:
     return last, run_folder.read_run(model, best[0], longest)
 
 
-def converted(run: Run, run_id: str, is_best: bool = False) -> dict[str, bytes]:
-    """The files of a legacy run in this project's format, {name: content}; the best model's have no moments."""
+def converted(run: Run, run_id: str, own: str, is_best: bool = False) -> dict[str, bytes]:
+    """The files of a legacy run in this project's format, {name: content}, with the identity `own`; the best model's
+    have no moments."""
     if run.names is None:
         raise DataError(f'{run.model_path} is in the format of this project already; copy it with '
                         'scripts/copy_model.sh')
@@ -86,11 +88,12 @@ def converted(run: Run, run_id: str, is_best: bool = False) -> dict[str, bytes]:
     model = models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
     run_folder.load_run_weights(model, run)
     known = {name: value for name, value in run.infos['opt'].items() if value is not None}
-    infos = {**run.infos, 'opt': argparse.Namespace(**{**known, 'id': run_id})}
-    files = {f'model{"-best" if is_best else ""}.pth': run_folder.tensor_bytes(model.state_dict()),
+    infos = {**run.infos, 'opt': argparse.Namespace(**{**known, 'id': run_id}), identity.RUN: own}
+    weights = identity.marked(model.state_dict(), own)
+    files = {f'model{"-best" if is_best else ""}.pth': run_folder.tensor_bytes(weights),
              run_folder.infos_name(run_id, is_best): run_folder.pickle_bytes(infos)}
     if not is_best:
-        files['optimizer.pth'] = run_folder.tensor_bytes(converted_moments(model, run))
+        files['optimizer.pth'] = run_folder.tensor_bytes({**converted_moments(model, run), identity.RUN: own})
     return files
 
 

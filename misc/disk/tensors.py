@@ -110,3 +110,4 @@ def _check_tensors(value: Any, size: int) -> None:
         elif isinstance(one, (dict, list, tuple)) and id(one) not in seen:
             seen.add(id(one))
             waiting += one.values() if isinstance(one, dict) else one
+            waiting += getattr(one, '__dict__', {}).values()  # the metadata of a state dict

@@ -10,7 +10,9 @@
 ====================  ============================================================================
 
 The files are replaced as one set and read as one (see `misc.disk.filesets`), also while a training saves into the
-folder.  Beside them lie `run.json` (`misc.run.record`), `steps.jsonl` and TensorBoard events (`misc.run.log`).
+folder.  A folder belongs to one run: its files carry the run's identity (see `misc.run.identity`), and files of
+different runs are refused together.  Beside them lie `run.json` (`misc.run.record`), `steps.jsonl` and TensorBoard
+events (`misc.run.log`).
 """
 
 import argparse
@@ -30,12 +32,16 @@ import torch
 from misc import parallel
 from misc.cli import DataError, UsageError, note
 from misc.disk import filesets, pickles, tensors
+from misc.run import identity, legacy
 from misc.run import infos as rules
-from misc.run import legacy
 from misc.run.histories import VALIDATIONS
 from misc.run.log import HISTORIES
 from misc.training.optim import load_moments
 from misc.training.schedule import Best, CollapseWatch, Plateau
+
+INFOS = re.compile(r'infos(?:_(.+))?\.pkl')
+# Files of a checkpoint whose names do not say whose they are.
+OF_ANY_RUN = ('model.pth', 'model.pt', 'model-best.pth', 'infos.pkl', 'optimizer.pth', VALIDATIONS)
 
 
 @dataclass
@@ -48,6 +54,7 @@ class Run:
     names           translates the names of a legacy checkpoint's weights; None where they need no translation
     optimiser_path  the file of the optimiser's moments, or None
     stamp           changes when the files to resume from are replaced
+    run_id          the name of the run, as its infos file has it; None for infos.pkl
     """
 
     infos: dict[str, Any]
@@ -57,6 +64,12 @@ class Run:
     names: legacy.Names | None = None
     optimiser_path: str | None = None
     stamp: list | None = None
+    run_id: str | None = None
+
+    @property
+    def identity(self) -> str | None:
+        """The identity of the run that saved the infos; None if they have none."""
+        return identity.of_content(self.infos)
 
 
 @dataclass
@@ -93,10 +106,15 @@ class TrainingState:
 
 
 class RunFolder:
-    """The folder that one run saves into."""
+    """The folder that one run saves into.
+
+    path      of the folder
+    run_id    the name of the run
+    identity  of the run, in all files that are saved
+    """
 
     def __init__(self, path: str, run_id: str) -> None:
-        self.path, self.run_id = path, run_id
+        self.path, self.run_id, self.identity = path, run_id, identity.new_identity()
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[None]:
@@ -109,11 +127,41 @@ class RunFolder:
         """Whether `other` is a path of this folder."""
         return other is not None and os.path.realpath(self.path) == os.path.realpath(other)
 
-    def check_free(self) -> None:
-        """Raise `UsageError` if the folder already holds a run of this id: it would be overwritten."""
-        if os.path.exists(os.path.join(self.path, infos_name(self.run_id))):
-            raise UsageError(f'--checkpoint_path {self.path} already holds the run {self.run_id}; go on with it by '
-                             f'--start_from {self.path}, or name another folder')
+    def claim(self, resumed: Run | None, stays: bool) -> None:
+        """Make the folder that of this run, which has the identity of the run `resumed` where it `stays` in its
+        folder under its name.
+
+        Raises `UsageError` where files of another run would be replaced.
+        """
+        if resumed is not None and stays:
+            self._check_only_run(resumed)
+            is_renamed = resumed.infos['opt'].get('id') != self.run_id  # by scripts/copy_model.sh
+            self.identity = resumed.identity if resumed.identity and not is_renamed else self.identity
+        else:
+            self._check_free()
+
+    def _check_free(self) -> None:
+        """Raise `UsageError` if the folder holds files of a checkpoint: they would be overwritten."""
+        runs = list(filter(None, runs_in(self.path)))
+        if runs:
+            raise UsageError(f'--checkpoint_path {self.path} already holds the run {", ".join(runs)}; resume it with '
+                             f'--id {runs[0]} --start_from {self.path}, or name another folder')
+        taken = [name for name in filesets.listing(self.path) if name in OF_ANY_RUN]
+        if taken:
+            raise UsageError(f'--checkpoint_path {self.path} already holds {", ".join(taken)} of another run; name '
+                             'another folder')
+
+    def _check_only_run(self, resumed: Run) -> None:
+        """Raise `UsageError` if the folder holds another run than this one."""
+        if resumed.run_id not in (None, self.run_id):
+            raise UsageError(f'--checkpoint_path {self.path} holds the run {resumed.run_id}, whose files a run named '
+                             f'{self.run_id} would replace; resume it with --id {resumed.run_id}, or go on with it '
+                             'as another run: --checkpoint_path ANOTHER_FOLDER')
+        others = [run for run in runs_in(self.path) if run not in (None, self.run_id)]
+        if others:
+            raise UsageError(f'--checkpoint_path {self.path} holds the runs {self.run_id} and {", ".join(others)}, '
+                             'which share model.pth and optimizer.pth; move the files of the others elsewhere, or '
+                             'go on as another run: --checkpoint_path ANOTHER_FOLDER')
 
     def save(self, options: argparse.Namespace, vocabulary: Mapping[str, str], model: torch.nn.Module,
              optimiser: Any, state: TrainingState, loader: Mapping[str, Any], random: list[dict[str, Any]],
@@ -126,10 +174,12 @@ class RunFolder:
         """
         infos = {'opt': options, 'vocab': vocabulary, 'epoch': loader['epoch'], 'loader': loader,
                  'random': random[0], 'random_of_others': random[1:], **state.to_infos(), **more}
-        weights, content = tensor_bytes(model.state_dict()), pickle_bytes(infos)
+        infos[identity.RUN] = self.identity
+        weights = tensor_bytes(identity.marked(model.state_dict(), self.identity))
+        content = pickle_bytes(infos)
         files = {'model.pth': weights, infos_name(self.run_id): content,
-                 'optimizer.pth': tensor_bytes(optimiser.state_dict()),
-                 f'histories_{self.run_id}.pkl': pickle_bytes(state.histories),
+                 'optimizer.pth': tensor_bytes({**optimiser.state_dict(), identity.RUN: self.identity}),
+                 f'histories_{self.run_id}.pkl': pickle_bytes({**state.histories, identity.RUN: self.identity}),
                  VALIDATIONS: ''.join(json.dumps(line) + '\n' for line in state.validations).encode()}
         if is_best:
             files.update({'model-best.pth': weights, infos_name(self.run_id, best=True): content})
@@ -189,9 +239,10 @@ def checked_infos(infos: dict[str, Any], path: str) -> dict[str, Any]:
 
 def read_run(model_path: str, infos_path: str, longest: int | None = None) -> Run:
     """The `Run` in two files.  `longest` is the number of words at which captions are cut where the infos of a legacy
-    checkpoint do not say it.  Raises `DataError`."""
+    checkpoint do not say it.  Raises `DataError`, also where different runs saved them."""
     infos, weights = filesets.read_as_one(
         (model_path, infos_path), lambda: (read_any_infos(infos_path), read_tensors(model_path)))
+    check_same_run(infos, infos_path, identity.of_weights(weights), model_path)
     if not is_state_dict(weights) or not legacy.is_legacy(weights):
         return Run(checked_infos(infos, infos_path), weights, infos_path, model_path)
     try:
@@ -202,6 +253,15 @@ def read_run(model_path: str, infos_path: str, longest: int | None = None) -> Ru
     note(f'note: {model_path} is a legacy checkpoint: {legacy.describe(options)}')
     infos = checked_infos(legacy.translated_infos(infos, options), infos_path)
     return Run(infos, weights, infos_path, model_path, legacy.Names.of(weights))
+
+
+def check_same_run(infos: Mapping[str, Any], infos_path: str, other: str | None, path: str) -> None:
+    """Raise `DataError` if infos and the file `path`, which has the identity `other`, were saved by different runs.
+    Without an identity, as in files of earlier versions, nothing is known."""
+    own = identity.of_content(infos)
+    if own and other and own != other:
+        raise DataError(f'{path} and {infos_path} were saved by different runs; name files of the same run, in the '
+                        'folder that it saved them in (where another run replaced one of them: restore a copy)')
 
 
 # Finding.
@@ -228,6 +288,7 @@ def find_run(folder: str, run_id: str = '', longest: int | None = None, flag: st
     model_path, moments = find_model(folder, is_best and has_best), os.path.join(folder, 'optimizer.pth')
     stamp = filesets.stamp((model_path, moments))
     run = read_run(model_path, infos_path, longest)
+    run.run_id = id_in(infos_path, is_best)
     if is_mixed and os.path.basename(infos_path) != infos_name(run.infos['opt'].get('id')):
         if run.names is None:
             raise DataError(f'{flag}: {infos_path} belongs to a best model, and there is no {best_model}; put it '
@@ -267,7 +328,7 @@ def infos_files(folder: str) -> tuple[list[str], list[str]]:
     are there, the infos of its best model or its histories.
     """
     there = filesets.listing(folder)
-    runs = [found[1] for found in map(re.compile(r'infos(?:_(.+))?\.pkl').fullmatch, there) if found]
+    runs = [found[1] for found in map(INFOS.fullmatch, there) if found]
     last: list[str] = []
     best: list[str] = []
     for run in runs:
@@ -275,6 +336,19 @@ def infos_files(folder: str) -> tuple[list[str], list[str]]:
             infos_name(run, best=True), f'histories_{run}.pkl'}.intersection(there)
         (best if is_best else last).append('infos.pkl' if run is None else infos_name(run))
     return last, best
+
+
+def id_in(infos_path: str, is_best: bool) -> str | None:
+    """The id in the name of an infos file of a last model, or of a best one; None for infos.pkl."""
+    found = INFOS.fullmatch(os.path.basename(infos_path))
+    run_id: str | None = found and found[1]
+    return run_id.removesuffix('-best') if run_id and is_best else run_id
+
+
+def runs_in(folder: str) -> list[str | None]:
+    """The ids of the runs whose infos files are in a folder, None for infos.pkl."""
+    return list(dict.fromkeys(id_in(name, is_best) for names, is_best in zip(infos_files(folder), (False, True))
+                              for name in names))
 
 
 def find_model(folder: str, is_best: bool) -> str:
@@ -390,6 +464,7 @@ def optimiser_state(run: Run) -> Any:
     if run.stamp != filesets.stamp((run.model_path, run.optimiser_path)):
         raise DataError(f'{run.optimiser_path} was replaced while the run was read: it is still being trained; '
                         'start again')
+    check_same_run(run.infos, run.infos_path, identity.of_content(state), run.optimiser_path)
     return state
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from misc.run.identity import is_identity
+
 LONGEST = 10_000           # words of a caption
 LARGEST_OPTION = 1 << 20   # of the sizes of a model
 MOST_LAYERS = 1000
@@ -135,6 +137,6 @@ RULES: dict[str, Callable[[Any], bool]] = {
     'best_measure': is_text, 'loader': is_loader, 'plateau': is_plateau, 'random': is_random,
     'random_of_others': lambda value: isinstance(value, (list, tuple)) and all(map(is_random, value)),
     'histories': is_histories, 'validations': is_validations, 'first_cider': is_score, 'reward': is_named,
-    'regions': is_named,
+    'regions': is_named, 'run': lambda value: value is None or is_identity(value),
     'account': lambda value: is_named(value) and is_plain(value)}
 SIZES = {'input_encoding_size', 'ff_size', 'hidden_size', 'att_hid_size', 'img_feat_size', 'num_grids', 'heads'}

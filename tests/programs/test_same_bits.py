@@ -63,7 +63,9 @@ def kept(folder):
                       run_folder.read_tensors(str(folder / name)).items()})
     for place, moments in run_folder.read_tensors(str(folder / 'optimizer.pth'))['state'].items():
         found.update({f'moment {place} {key}': torch.as_tensor(value) for key, value in moments.items()})
-    return found, pickles.load(str(folder / 'histories_tiny.pkl'))
+    histories = pickles.load(str(folder / 'histories_tiny.pkl'))
+    del histories['run']  # the identity, which each run has its own of
+    return found, histories
 
 
 def differing(one, other):

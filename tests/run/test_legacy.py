@@ -313,8 +313,8 @@ def test_training_goes_on_from_older_files_as_it_would_from_its_own(corpus, trai
 
 def test_training_goes_on_from_whatever_an_older_folder_has(corpus, trained, tmp_path, capsys):
     plain = aged(trained, tmp_path / 'plain', 'model.pt', 'infos.pkl', moments=False)
-    best = aged(trained, tmp_path / 'best', 'model-best.pth', 'infos_zoo-best.pkl')
-    fewer, sgd, empty = (aged(trained, tmp_path / name) for name in ('fewer', 'sgd', 'empty'))
+    best = aged(trained, tmp_path / 'best', 'model-best.pth', 'infos_tiny-best.pkl')
+    fewer, sgd, empty = (aged(trained, tmp_path / name, infos='infos_tiny.pkl') for name in ('fewer', 'sgd', 'empty'))
     places = run_folder.read_tensors(str(sgd / 'optimizer.pth'))['param_groups'][0]['params']
     for folder, group in ((fewer, {'params': places[1:]}), (sgd, {'params': places, 'momentum': 0.9}),
                           (empty, {'params': places, 'betas': (0.9, 0.98)})):

@@ -16,8 +16,8 @@ from misc.run.histories import History, read_logged
 from misc.run.log import STEPS
 from tests.helpers.events import event_numbers
 
-# What may differ: paths, that the run was resumed, the version of the code, and times.
-NOT_COMPARED = {'checkpoint_path', 'start_from', 'keeps_rates', 'code', 'seconds', 'waited'}
+# What may differ: paths, that the run was resumed, the version of the code, times, and which run it is.
+NOT_COMPARED = {'run', 'checkpoint_path', 'start_from', 'keeps_rates', 'code', 'seconds', 'waited'}
 EVENTS = 'events.out.tfevents'
 STARTS = 'run.json'  # the run record, to which every start adds
 
