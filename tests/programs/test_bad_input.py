@@ -1,4 +1,4 @@
-"""Bad input gets a message that names the file and the way out, before it can do harm."""
+"""Bad input is refused with a message that names the file and the remedy, before training starts."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def remove(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-# What is removed: (program, flags, what the message says).
+# File that is removed: (program, flags, patterns of the message).
 MISSING = {
     'talk.json': (train, (), ('talk.json', LABELS)),
     'talk_label.h5': (train, (), ('--input_label_h5', 'talk_label.h5', LABELS)),
@@ -67,10 +67,10 @@ MISSING = {
 
 
 @pytest.mark.parametrize('name', MISSING)
-def test_what_is_missing_is_named_with_the_command_that_makes_it(root, name):
-    program, flags, said = MISSING[name]
+def test_a_missing_file_is_named_with_the_command_that_makes_it(root, name):
+    program, flags, patterns = MISSING[name]
     remove(root / name)
-    expect(complaint(root, program, *flags), *said)
+    expect(complaint(root, program, *flags), *patterns)
 
 
 @pytest.mark.parametrize('program', [train, evaluation], ids=['train', 'eval'])
@@ -79,16 +79,16 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(root, name):
     ('vec', (), 'grid vectors in --input_grid_vec_dir', AREAS),
     ('box', BOXES, 'boxes in --input_box_dir', BU_DATA),
     ('rel', RELATIVE, 'relative boxes in --input_rel_box_dir', RELATE)])
-def test_images_without_their_arrays_are_counted_and_named_before_the_start(
+def test_images_without_arrays_are_counted_and_named_before_training(
         root, program, folder, flags, flag, command):
     for path in (root / folder).iterdir():
         if path.stem in ('103', '110', '113', '114'):
-            path.rename(path.with_suffix('.part'))  # as a killed writer would have left it
+            path.rename(path.with_suffix('.part'))  # as a killed writer leaves it
     count, ids = ('2 of 12', '103, 110') if program is train else ('2 of 4', '113, 114')
     expect(complaint(root, program, *flags), f'{count} images have no {flag} .*/{folder}: {ids}\n', command)
 
 
-# A file: (program, flags, the way out).  Cut in half, empty, of other content, or a folder, it is refused.
+# File: (program, flags, the remedy in the message).  It is refused if it is cut in half, empty, garbage, or a folder.
 READ = {
     'talk.json': (train, (), LABELS),
     'talk_label.h5': (train, (), LABELS),
@@ -122,18 +122,18 @@ def folder(path):
 @pytest.mark.parametrize('damage', [half, lambda path: path.write_bytes(b''), garbage, folder],
                          ids=['half', 'empty', 'garbage', 'folder'])
 @pytest.mark.parametrize('name', READ)
-def test_a_broken_file_is_named_with_a_way_out(root, name, damage):
-    program, flags, way_out = READ[name]
+def test_a_damaged_file_is_named_with_a_remedy(root, name, damage):
+    program, flags, remedy = READ[name]
     damage(root / name)
-    said = complaint(root, program, *flags)
-    if damage is folder:  # of what kind it should be, or where there is none: that is enough
-        way_out = f'{way_out}|folder|images have no'
-    expect(said, name.split('/')[-1], way_out)
+    message = complaint(root, program, *flags)
+    if damage is folder:  # then naming the expected kind, or the images without files, is enough
+        remedy = f'{remedy}|folder|images have no'
+    expect(message, name.split('/')[-1], remedy)
 
 
 FEATURES = np.ones((3, tiny.SIZE), np.float32)
 SQUARES = np.tile(np.float32([1, 1, 5, 5]), (3, 1))
-# What stands in place of an image's array: (its file, the value, flags of train.py, what the message says).
+# Case: (the file of an image's array, another value for it, flags of train.py, patterns of the message).
 WRONG_ARRAYS = {
     'a feature that is not a number': ('att/103.npz', FEATURES * np.nan, (), ('not finite', 'again')),
     'a feature too large': ('att/103.npz', FEATURES * np.float64(1e300), (), ('not finite', 'again')),
@@ -162,13 +162,13 @@ WRONG_ARRAYS = {
 
 @pytest.mark.parametrize('case', WRONG_ARRAYS)
 def test_an_array_that_does_not_fit_is_named(root, case):
-    name, value, flags, said = WRONG_ARRAYS[case]
+    name, value, flags, patterns = WRONG_ARRAYS[case]
     array(name, value)(root)
-    expect(complaint(root, train, *flags), name, *said)
+    expect(complaint(root, train, *flags), name, *patterns)
 
 
 def labels(name, place=None, value=None):
-    """Set a place of a data set of the label file to `value`; without them, take it out."""
+    """Set an entry of a data set in the label file; without `place`, delete the data set."""
     def damage(root):
         with h5py.File(root / 'talk_label.h5', 'r+') as file:
             array = file[name][:]
@@ -187,7 +187,7 @@ def fewer_rows(root):
         file['label_end_ix'] = rows
 
 
-# What is wrong in the files of prepro_labels.py: (the damage, what the message says besides its command).
+# Case: (the damage to the files of prepro_labels.py, patterns of the message besides the command).
 WRONG_LABELS = {
     'captions before the first': (labels('label_start_ix', 3, 0), ('talk_label.h5', 'rows 1 to 80')),
     'captions behind the last': (labels('label_end_ix', 3, 81), ('talk_label.h5', 'rows 1 to 80')),
@@ -220,9 +220,9 @@ WRONG_LABELS = {
 
 @pytest.mark.parametrize('case', WRONG_LABELS)
 def test_labels_that_do_not_fit_are_named_with_the_command_that_makes_them(root, case):
-    damage, said = WRONG_LABELS[case]
+    damage, patterns = WRONG_LABELS[case]
     damage(root)
-    expect(complaint(root, train), LABELS, *said)
+    expect(complaint(root, train), LABELS, *patterns)
 
 
 def packed(change):
@@ -248,7 +248,7 @@ def shorten(file):
     file['att/rows'] = rows
 
 
-# What is wrong elsewhere: (the damage, flags of train.py, what the message says).
+# Case: (the damage elsewhere, flags of train.py, patterns of the message).
 WRONG = {
     'an archive without feat': (
         lambda root: np.savez(root / 'att/103.npz', other=FEATURES), (),
@@ -275,13 +275,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize('case', WRONG)
-def test_what_does_not_fit_is_named(root, case):
-    damage, flags, said = WRONG[case]
+def test_data_that_do_not_fit_are_named(root, case):
+    damage, flags, patterns = WRONG[case]
     damage(root)
-    expect(complaint(root, train, *flags), *said)
+    expect(complaint(root, train, *flags), *patterns)
 
 
-def test_boxes_outside_the_image_or_without_area_cover_nothing_and_train(root):
+def test_boxes_outside_the_image_or_without_area_can_be_trained_on(root):
     odd = np.tile(np.float32([[900, 900, 950, 950], [3, 3, 3, 3], [-9, -9, -1, -1], [2, 2, 900, 2]]), (2, 1))
     for path in (root / 'box').iterdir():
         np.save(path, odd[:len(np.load(path))])
@@ -293,7 +293,7 @@ def test_boxes_outside_the_image_or_without_area_cover_nothing_and_train(root):
     ('run/model.pth', evaluation, ()), ('run/infos_tiny.pkl', evaluation, ()),
     ('run/optimizer.pth', train, RESUMED), ('att/113.npz', evaluation, ()), ('vec/113.npy', evaluation, ())])
 @pytest.mark.parametrize('packaged', [True, False], ids=['in its package', 'as a bare pickle'])
-def test_what_a_stranger_hid_in_a_file_is_not_run(root, name, program, flags, packaged):
+def test_code_hidden_in_a_file_is_not_run(root, name, program, flags, packaged):
     class Trap:
         def __reduce__(self):
             return os.mkdir, (str(root / 'sprung'),)
@@ -310,7 +310,7 @@ def test_what_a_stranger_hid_in_a_file_is_not_run(root, name, program, flags, pa
 
 
 def read_packed(path):
-    """Read all of a packed file."""
+    """All arrays of a packed file."""
     source = open_reader(path, 'att', 'input_img_feat_dir')
     return [source.read(image_id) for image_id in source.ids()]
 
@@ -333,7 +333,7 @@ def test_bytes_damaged_anywhere_give_values_or_a_data_error(root, name, read):
 
 
 @pytest.mark.parametrize('form', ['PNG', 'JPEG', 'GIF', 'TIFF'])
-def test_a_picture_whose_end_is_missing_or_zero_is_refused_however_it_is_turned(tmp_path, form):
+def test_a_truncated_picture_is_refused(tmp_path, form):
     path = tmp_path / f'picture.{form.lower()}'
     networks.photo(0).save(path, form)
     content = path.read_bytes()
@@ -344,7 +344,7 @@ def test_a_picture_whose_end_is_missing_or_zero_is_refused_however_it_is_turned(
                 read(str(path))
 
 
-def test_a_damaged_picture_is_the_same_by_every_way_of_reading_or_refused(tmp_path):
+def test_a_damaged_picture_is_refused_or_the_same_for_both_readers(tmp_path):
     path, refused = tmp_path / 'picture.png', 0
     networks.photo(0).save(path)
     content = path.read_bytes()
@@ -371,22 +371,22 @@ def test_paths_and_words_in_any_script_work(root, tmp_path):
     assert len(json.loads((tmp_path / 'here/vis/vis.json').read_text())) == 4
 
 
-def test_the_command_line_says_it_in_a_few_lines_without_a_traceback(root):
+def test_commands_report_bad_input_in_a_few_lines_without_a_traceback(root):
     for image_id in (103, 113):
         array(f'att/{image_id}.npz', FEATURES * np.nan)(root)
-    # Errors that workers meet come through whole, and their end is quiet.
+    # Errors of workers arrive complete, and the workers end silently.
     commands = [('train.py', *tiny.train_flags(root, root / 'made', '--num_workers', 2)),
                 ('eval.py', *tiny.eval_flags(root, root / 'run', '--num_workers', 2)),
                 ('eval.py', *tiny.eval_flags(root, root / 'run', '--num_grids', 256))]
     project = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     started = [subprocess.Popen([sys.executable, *map(str, command)], cwd=project, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE) for command in commands]
-    said = [process.communicate(timeout=120)[1] for process in started]
+    errors = [process.communicate(timeout=120)[1] for process in started]
     assert [process.returncode for process in started] == [1, 1, 2]
-    said[1] = said[1].replace('captioning: 0 of 4 images, 0.0 a second\n', '')  # how far it came
-    for text in said:
+    errors[1] = errors[1].replace('captioning: 0 of 4 images, 0.0 a second\n', '')  # progress
+    for text in errors:
         assert 1 <= text.count('\n') <= 3 and 'Traceback' not in text
-    assert said[0].startswith('train.py: ') and '103.npz' in said[0] and 'again' in said[0]
-    assert said[1].startswith('eval.py: ') and '113.npz' in said[1] and 'again' in said[1]
-    assert said[2].startswith('eval.py: --num_grids 256 contradicts') and 'num_grids 9' in said[2]
+    assert errors[0].startswith('train.py: ') and '103.npz' in errors[0] and 'again' in errors[0]
+    assert errors[1].startswith('eval.py: ') and '113.npz' in errors[1] and 'again' in errors[1]
+    assert errors[2].startswith('eval.py: --num_grids 256 contradicts') and 'num_grids 9' in errors[2]
     assert not list((root / 'made').glob('*.pth'))

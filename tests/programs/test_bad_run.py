@@ -1,4 +1,4 @@
-"""A run's folder that is broken, or does not fit its data, is refused by name."""
+"""A run's folder that is damaged, or does not fit its data, is refused with the name of the file."""
 
 import json
 import pickle
@@ -25,7 +25,7 @@ def infos(change):
 
 
 def weights(change):
-    """Replace the weights of the run by what `change` makes of them."""
+    """Change the weights of the run."""
     def damage(root):
         path = root / 'run' / 'model.pth'
         torch.save(change(run_folder.read_tensors(str(path))), path)
@@ -40,7 +40,7 @@ def annotated(*annotations):
     return lambda root: (root / 'coco.json').write_text(json.dumps({'annotations': annotations}))
 
 
-# What is wrong: (the damage, flags of eval.py, what the message says).
+# Case: (the damage, flags of eval.py, patterns of the message).
 WRONG_RUN = {
     'a vocabulary of other words': (
         talk('ix_to_word', '1', value='the'), (),
@@ -89,12 +89,12 @@ WRONG_RUN = {
 
 @pytest.mark.parametrize('case', WRONG_RUN)
 def test_a_run_that_does_not_fit_is_named(root, case):
-    damage, flags, said = WRONG_RUN[case]
+    damage, flags, patterns = WRONG_RUN[case]
     damage(root)
-    expect(complaint(root, evaluation, *flags), *said)
+    expect(complaint(root, evaluation, *flags), *patterns)
 
 
-def test_going_on_with_another_vocabulary_or_other_images_is_refused(root):
+def test_resuming_with_another_vocabulary_or_other_images_is_refused(root):
     (root / 'plain.json').write_bytes((root / 'talk.json').read_bytes())
     talk('ix_to_word', '1', value='the')(root)
     expect(complaint(root, train, *RESUMED), 'vocabulary of .*talk.json', '--input_json')

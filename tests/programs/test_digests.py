@@ -31,7 +31,7 @@ FAMILIES = {
 
 
 def place():
-    """What the numbers depend on besides the code."""
+    """The version and hardware that the numbers depend on."""
     cpuinfo = pathlib.Path('/proc/cpuinfo')
     lines = cpuinfo.read_text(encoding='utf-8').splitlines() if cpuinfo.exists() else []
     name = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), '')
@@ -54,7 +54,7 @@ def digest_of(root, folder, flags):
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-def test_the_weights_after_21_steps_are_those_that_were_recorded(family, tmp_path, monkeypatch):
+def test_the_weights_after_21_steps_equal_the_recorded_ones(family, tmp_path, monkeypatch):
     monkeypatch.setattr(java, 'is_installed', lambda: False)
     recorded = json.loads(DIGESTS.read_text(encoding='utf-8')) if DIGESTS.exists() else {}
     here = recorded.setdefault(place(), {})

@@ -1,4 +1,4 @@
-"""Disks that are full, can only be read, or lose a file: a message, and what was good stays so."""
+"""Disks that are full, read-only, or lose a file: programs end with a message and keep what was complete."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ SIZE = 1 << 20
 
 @pytest.fixture(scope='module')
 def corpus(tmp_path_factory):
-    """The tiny corpus, and beside it what preparation scripts start from."""
+    """The tiny corpus and the inputs of preparation scripts."""
     root = tiny.write_corpus(tmp_path_factory.mktemp('corpus') / 'root')
     write_split(root / 'split.json', [record(n, 'train', *['a red dog sits'] * 8) for n in range(1, 40)])
     (root / 'archive').mkdir()
@@ -43,13 +43,13 @@ def disk(tmp_path):
     folder.mkdir()
     mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={SIZE}', 'tmpfs', folder], capture_output=True)
     if mounted.returncode:
-        pytest.skip('mounting a small disk takes rights that are not there')
+        pytest.skip('mounting a small disk needs rights that are missing')
     yield folder
     subprocess.run(['umount', '-l', folder], check=True)
 
 
 def fill(disk, room):
-    """Take all room of the disk but for about so many bytes."""
+    """Fill the disk up to about `room` bytes."""
     path = disk / 'filler'
     try:
         with open(path, 'ab', buffering=0) as file:
@@ -60,16 +60,16 @@ def fill(disk, room):
 
 
 def call(module, flags, capsys):
-    """Run a program as the command line does -> (exit status, what it said on standard error)."""
+    """Run a program as the command line does -> (exit status, stderr)."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         run_command(lambda: tiny.run(module, flags))
     return end.value.code, capsys.readouterr().err
 
 
-def complaint(said):
-    """The lines of the message at the end, without progress."""
-    lines = said.splitlines()
+def message_in(output):
+    """The message at the end of the output, without progress lines."""
+    lines = output.splitlines()
     first = max(place for place, line in enumerate(lines) if re.match(r'\S+\.py: ', line))
     assert len(lines) - first <= 3
     return '\n'.join(lines[first:])
@@ -84,16 +84,16 @@ def content(folder):
 
 
 @pytest.mark.parametrize('room', [0, 20_000, 60_000])
-def test_a_training_on_a_full_disk_says_so_and_its_last_checkpoint_goes_on_where_there_is_room(
+def test_a_training_stops_on_a_full_disk_and_resumes_from_its_last_checkpoint(
         corpus, disk, tmp_path, capsys, room):
     every = ['--save_checkpoint_every', 1, '--max_epochs', 3]
     tiny.run(train, tiny.train_flags(corpus, tmp_path / 'whole', *every))
     run = disk / 'run'
     tiny.run(train, tiny.train_flags(corpus, run, '--save_checkpoint_every', 1, '--max_epochs', 1))
     fill(disk, room)
-    status, said = call(train, tiny.train_flags(corpus, run, *every, '--start_from', run), capsys)
-    told = complaint(said)
-    assert status == 1 and 'No space left on device' in told and str(run) in told
+    status, output = call(train, tiny.train_flags(corpus, run, *every, '--start_from', run), capsys)
+    message = message_in(output)
+    assert status == 1 and 'No space left on device' in message and str(run) in message
     assert not leftovers(run)
     assert run_folder.find_run(str(run), 'tiny').infos['iter'] >= 3
     os.unlink(disk / 'filler')
@@ -122,27 +122,27 @@ def failing_writes(monkeypatch, folder, number, after):
 
 
 @pytest.mark.parametrize('number, after', [(errno.ENOSPC, 10_000), (errno.EDQUOT, 60_000), (errno.EIO, 30_000)])
-def test_a_write_that_fails_leaves_the_checkpoint_before_and_tells_how_to_go_on(
+def test_a_failed_write_keeps_the_checkpoint_before_and_the_message_says_how_to_resume(
         corpus, tmp_path, monkeypatch, capsys, number, after):
-    """Without a disk of its own: the error comes from the call."""
+    """The error comes from the call, so this needs no small disk."""
     run = tmp_path / 'run'
     tiny.run(train, tiny.train_flags(corpus, run, '--max_epochs', 1))
     before = {name: text for name, text in content(run).items()
               if not str(name).startswith(('events', 'run.json', 'steps.jsonl'))}
     failing_writes(monkeypatch, run, number, after)
-    status, said = call(train, tiny.train_flags(corpus, run, '--max_epochs', 2, '--start_from', run), capsys)
-    told = complaint(said)
-    assert status == 1 and os.strerror(number) in told
-    assert 'the checkpoint before it is intact' in told and f'--start_from {run}' in told
+    status, output = call(train, tiny.train_flags(corpus, run, '--max_epochs', 2, '--start_from', run), capsys)
+    message = message_in(output)
+    assert status == 1 and os.strerror(number) in message
+    assert 'the checkpoint before it is intact' in message and f'--start_from {run}' in message
     after = content(run)
     assert not leftovers(run) and {name: after[name] for name in before} == before
     first = tmp_path / 'first'
     failing_writes(monkeypatch, first, number, after=10_000)
-    status, said = call(train, tiny.train_flags(corpus, first, '--max_epochs', 1), capsys)
-    assert status == 1 and 'nothing was saved before' in complaint(said)
+    status, output = call(train, tiny.train_flags(corpus, first, '--max_epochs', 1), capsys)
+    assert status == 1 and 'nothing was saved before' in message_in(output)
 
 
-def test_events_that_no_longer_fit_end_with_a_line_and_the_training_goes_on(corpus, tmp_path, monkeypatch, capsys):
+def test_events_that_no_longer_fit_end_with_a_message_and_training_continues(corpus, tmp_path, monkeypatch, capsys):
     from tensorboardX.event_file_writer import EventsWriter
 
     def full(*_):
@@ -153,18 +153,18 @@ def test_events_that_no_longer_fit_end_with_a_line_and_the_training_goes_on(corp
     assert run_folder.find_run(str(tmp_path), 'tiny').infos['iter'] == 6
 
 
-def test_what_was_saved_is_in_the_events_too_whatever_kills_the_run(corpus, tmp_path, monkeypatch):
-    told = []
+def test_every_saved_step_is_already_in_the_events_and_the_log(corpus, tmp_path, monkeypatch):
+    logged = []
     plain = filesets.save_set
     monkeypatch.setattr(filesets, 'save_set', lambda folder, made: (
-        told.append((sorted(event_numbers(folder)['train_loss']), sorted(read_logged(folder).losses))),
+        logged.append((sorted(event_numbers(folder)['train_loss']), sorted(read_logged(folder).losses))),
         plain(folder, made)))
     tiny.run(train, tiny.train_flags(corpus, tmp_path, '--save_checkpoint_every', 2))
-    assert [events for events, _ in told] == [steps for _, steps in told] == [
+    assert [events for events, _ in logged] == [steps for _, steps in logged] == [
         [1, 2], [1, 2, 3, 4], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]]
 
 
-def test_starts_within_one_second_keep_the_events_of_one_another(tmp_path, monkeypatch):
+def test_two_starts_within_one_second_write_separate_event_files(tmp_path, monkeypatch):
     monkeypatch.setattr('time.time', lambda: 1.7e9)
     for tag in ('first', 'second'):
         log = EventFile(str(tmp_path), 12)
@@ -193,7 +193,7 @@ def outputs(corpus, folder):
 
 @pytest.mark.parametrize('name', [
     'areas', 'relative', 'features', 'labels', 'ngrams', 'packed'])
-def test_a_preparation_on_a_full_disk_says_so_and_goes_on_when_there_is_room(corpus, disk, tmp_path, capsys, name):
+def test_a_preparation_stops_on_a_full_disk_and_continues_when_there_is_room(corpus, disk, tmp_path, capsys, name):
     program, flags = outputs(corpus, tmp_path / 'whole')[name]
     (tmp_path / 'whole').mkdir()
     assert call(program, flags, capsys)[0] == 0
@@ -203,11 +203,11 @@ def test_a_preparation_on_a_full_disk_says_so_and_goes_on_when_there_is_room(cor
         folder.mkdir()
         fill(disk, room)
         program, flags = outputs(corpus, folder)[name]
-        status, said = call(program, flags, capsys)
+        status, output = call(program, flags, capsys)
         if status:
             failures += 1
-            told = complaint(said)
-            assert status == 1 and 'make room' in told and str(folder) in told and not leftovers(folder)
+            message = message_in(output)
+            assert status == 1 and 'make room' in message and str(folder) in message and not leftovers(folder)
             os.unlink(disk / 'filler')
             assert call(program, flags, capsys)[0] == 0
         (disk / 'filler').unlink(missing_ok=True)
@@ -218,8 +218,8 @@ def test_a_preparation_on_a_full_disk_says_so_and_goes_on_when_there_is_room(cor
     assert failures
 
 
-def test_an_evaluation_on_a_full_disk_says_so_and_leaves_the_results_before(corpus, disk, tmp_path, capsys,
-                                                                             monkeypatch):
+def test_an_evaluation_stops_on_a_full_disk_and_keeps_the_results_before(
+        corpus, disk, tmp_path, capsys, monkeypatch):
     tiny.run(train, tiny.train_flags(corpus, tmp_path / 'run', '--max_epochs', 1))
     monkeypatch.chdir(disk)
     flags = tiny.eval_flags(corpus, tmp_path / 'run', '--language_eval', 1)
@@ -227,15 +227,15 @@ def test_an_evaluation_on_a_full_disk_says_so_and_leaves_the_results_before(corp
     assert call(evaluation, flags, capsys)[0] == 0
     before = dict(content(disk))
     fill(disk, 0)
-    status, said = call(evaluation, [*flags, '--beam_size', 3], capsys)
-    assert status == 1 and 'No space left on device' in complaint(said) and 'make room' in complaint(said)
+    status, output = call(evaluation, [*flags, '--beam_size', 3], capsys)
+    assert status == 1 and 'No space left on device' in message_in(output) and 'make room' in message_in(output)
     assert not leftovers(disk)
     os.unlink(disk / 'filler')
     assert content(disk) == before
 
 
 @pytest.mark.parametrize('mounted', [True, False])
-def test_a_folder_that_can_only_be_read_is_evaluated_and_not_trained_in(
+def test_a_read_only_run_folder_can_be_evaluated_but_not_trained_in(
         corpus, tmp_path, capsys, monkeypatch, request, mounted):
     run = (request.getfixturevalue('disk') if mounted else tmp_path) / 'run'
     tiny.run(train, tiny.train_flags(corpus, run, '--max_epochs', 1))
@@ -251,9 +251,9 @@ def test_a_folder_that_can_only_be_read_is_evaluated_and_not_trained_in(
             return plain(path, flags, *more)
         monkeypatch.setattr(os, 'open', refusing)
     on = ['--start_from', run, '--max_epochs', 2]
-    status, said = call(train, tiny.train_flags(corpus, run, *on), capsys)
-    told = complaint(said)
-    assert status == 1 and f'{run} cannot be written to (Read-only file system); name another' in told
+    status, output = call(train, tiny.train_flags(corpus, run, *on), capsys)
+    message = message_in(output)
+    assert status == 1 and f'{run} cannot be written to (Read-only file system); name another' in message
     (tmp_path / 'out').mkdir()
     monkeypatch.chdir(tmp_path / 'out')
     assert call(evaluation, tiny.eval_flags(corpus, run), capsys)[0] == 0
@@ -263,7 +263,7 @@ def test_a_folder_that_can_only_be_read_is_evaluated_and_not_trained_in(
 
 @pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize('name', ['att/{}.npz', 'vec/{}.npy'])
-def test_a_file_that_vanishes_while_it_trains_is_named_and_the_last_checkpoint_stands(
+def test_a_file_that_vanishes_during_training_is_named_and_the_last_checkpoint_remains(
         corpus, tmp_path, monkeypatch, capsys, workers, name):
     root = shutil.copytree(corpus, tmp_path / 'root')
     plain = train.train_step
@@ -276,21 +276,21 @@ def test_a_file_that_vanishes_while_it_trains_is_named_and_the_last_checkpoint_s
     run = tmp_path / 'run'
     flags = tiny.train_flags(root, run, '--save_checkpoint_every', 1, '--max_epochs', 20,
                              '--num_workers', workers)
-    status, said = call(train, flags, capsys)
-    told = complaint(said)
-    assert status == 1 and re.search(name.format(r'10\d'), told) and 'made its folder again' in told
+    status, output = call(train, flags, capsys)
+    message = message_in(output)
+    assert status == 1 and re.search(name.format(r'10\d'), message) and 'made its folder again' in message
     assert run_folder.find_run(str(run), 'tiny').infos['iter'] >= 1 and not leftovers(run)
 
 
-def test_a_run_folder_that_is_removed_while_it_trains_is_made_again(corpus, tmp_path, monkeypatch):
+def test_a_run_folder_that_is_removed_during_training_is_created_again(corpus, tmp_path, monkeypatch):
     plain = train.validate
     monkeypatch.setattr(train, 'validate', lambda run: (shutil.rmtree(tmp_path / 'run'), plain(run)))
     tiny.run(train, tiny.train_flags(corpus, tmp_path / 'run', '--max_epochs', 1))
     assert run_folder.find_run(str(tmp_path / 'run'), 'tiny').infos['iter'] == 3
 
 
-def test_runs_go_on_from_one_file_system_to_another(corpus, disk, tmp_path, monkeypatch):
-    """Nothing is moved between a folder for temporary files and the run's."""
+def test_a_run_can_be_resumed_into_a_folder_on_another_file_system(corpus, disk, tmp_path, monkeypatch):
+    """No file is moved from a folder of temporary files into the run's."""
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
     runs = tmp_path / 'first', disk / 'run', tmp_path / 'back'
     resumed = []

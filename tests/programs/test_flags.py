@@ -1,4 +1,4 @@
-"""Every flag of `train.py` and `eval.py` does something, and is tested."""
+"""Every flag of `train.py` and `eval.py` has an effect, and is tested."""
 
 import ast
 import json
@@ -30,7 +30,7 @@ from tests.helpers.flags import flags_of
 SELF_CRITICAL = {'self_critical_after', 'cached_tokens', 'cider_reward_weight', 'bleu_reward_weight',
                  'sc_baseline', 'sc_samples'}
 
-# Flag: (a value, the flags of the run it is held against).  The weights differ after three steps.
+# Flag: (a value, the flags of the run to compare with).  The weights differ after three steps.
 NO_GRIDS = ('--input_grid_vec_dir', '')
 RELATIONS = ('--caption_model', 'relation_transformer', '--input_rel_box_dir', 'CORPUS/rel')
 SHOW_TELL, SHOW_ATTEND, TOPDOWN = (('--caption_model', name, *tiny.RECURRENT_FLAGS)
@@ -64,7 +64,7 @@ CHANGES_WEIGHTS = {
     'seed': (7, ()),
 }
 
-# Flag: (a value, further flags).  The names or shapes of the weights are those of another model.
+# Flag: (a value, further flags).  The names or shapes of the weights differ.
 CHANGES_SHAPES = {
     'caption_model': ('transformer', ()),
     'num_layers': (2, ()),
@@ -79,7 +79,7 @@ CHANGES_SHAPES = {
     'cross_attn': ('dot-product', ()),
 }
 
-# Flag: (a value, the flags of the run it is held against), of flags that only some models know.
+# The same for flags of some models only.
 CHANGES_SHAPES_OF = {
     'box_trignometric_embedding': (0, RELATIONS),
     'rnn_type': ('gru', SHOW_TELL),
@@ -87,7 +87,7 @@ CHANGES_SHAPES_OF = {
     'att_hid_size': (24, TOPDOWN),
 }
 
-# Flag: (a value, the flags it is held against).  Validation says other captions.
+# Flag: (a value, the flags to compare with).  Validation gives other captions.
 BEAMS, DRAWS = ('--beam_size', 5), ('--sample_max', 0, '--temperature', 9)
 CHANGES_VALIDATION = {
     'beam_size': (5, ()),
@@ -102,7 +102,7 @@ CHANGES_VALIDATION = {
     'suppress_UNK': (0, (*DRAWS, '--seed', 3)),
 }
 
-# Flags that a test below shows at work.
+# Flags with a test below.
 SCHEDULES = {'learning_rate', 'learning_rate_decay_start', 'learning_rate_decay_every',
              'learning_rate_decay_rate', 'noamopt', 'noamopt_warmup', 'noamopt_factor', 'reduce_on_plateau'}
 SCHEDULED_SAMPLING = {'scheduled_sampling_start', 'scheduled_sampling_increase_every',
@@ -112,7 +112,7 @@ RUNNING = {'id', 'checkpoint_path', 'start_from', 'save_checkpoint_every', 'perf
 MACHINE = {'device', 'num_workers'}
 PARTS = {'accumulate'}  # in tests/programs/test_parallel.py
 
-# Flags of eval.py: (a value, flags it is held against) that change the log-probabilities of captions.
+# Flag of eval.py: (a value, the flags to compare with).  The log-probabilities of captions differ.
 CHANGES_CAPTIONS = {
     'model': ('OTHER/model.pth', ()),
     'input_img_feat_dir': ('CORPUS/half_att', ()),
@@ -124,11 +124,11 @@ CHANGES_CAPTIONS = {
         '--model', 'SHOWN/model.pth', '--infos_path', 'SHOWN/infos_tiny.pkl', '--input_fc_feat_dir', 'CORPUS/fc')),
     'seed': (7, ('--sample_max', 0)),
 }
-# Flags of eval.py for pictures of one's own, tested in tests/pictures/test_image_folder.py.
+# Flags of eval.py for a folder of images, tested in tests/pictures/test_image_folder.py.
 OWN_PICTURES = {'image_folder', 'regions_dir', 'detector', 'cnn_model', 'cnn_layout', 'cnn_weight_dir'}
 EVAL_READING = {'infos_path', 'input_label_h5', 'batch_size'}
 
-# Flags of eval.py that a test of tests/programs/test_eval.py shows at work: {its name: flags}.
+# {test in tests/programs/test_eval.py: the flags of eval.py that it tests}.
 IN_TEST_EVAL = {
     'test_each_decoding_flag_has_its_effect': {
         'beam_size', 'group_size', 'diversity_lambda', 'sample_max', 'temperature', 'top_k', 'top_p',
@@ -138,7 +138,7 @@ IN_TEST_EVAL = {
         'split', 'num_images', 'id', 'coco_json', 'dump_json', 'dump_path', 'dump_images', 'image_root'},
     'test_captions_are_written_in_coco_form_with_scores_per_image': {'language_eval', 'verbose_loss'},
 }
-# Where those flags are tested whose tests are in other files.
+# The places of tests in other files.
 ELSEWHERE = {
     **{f'programs/test_eval.py::{test}': names for test, names in IN_TEST_EVAL.items()},
     'programs/test_self_critical.py': SELF_CRITICAL, 'programs/test_parallel.py': PARTS,
@@ -146,7 +146,7 @@ ELSEWHERE = {
 
 
 def write_variants(corpus):
-    """Further inputs beside those of `tiny.write_corpus`: half as large, shorter, of other captions."""
+    """Add variants to the corpus: other captions and splits, smaller values, shorter features."""
     tiny.write_corpus(corpus / 'other', seed=1)
     content = json.loads((corpus / 'talk.json').read_text())
     content['images'][0]['split'], content['images'][-1]['split'] = 'test', 'train'
@@ -172,7 +172,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def runs(corpus, tmp_path_factory):
-    """Call with flags for a run of one epoch (three steps); runs of the same flags are made once."""
+    """Call with flags for a run of one epoch (three steps); runs with the same flags are cached."""
     made, root = {}, tmp_path_factory.mktemp('runs')
 
     def run(*flags, anew=False):
@@ -189,7 +189,7 @@ def runs(corpus, tmp_path_factory):
 
 
 def differs(one, other):
-    """Whether two state dicts of the same names and shapes hold other numbers."""
+    """Whether two state dicts have the same names and shapes but different numbers."""
     return any(not torch.equal(one[name], other[name]) for name in one)
 
 
@@ -198,13 +198,13 @@ def test_the_same_flags_give_the_same_weights(runs):
 
 
 @pytest.mark.parametrize('flag', CHANGES_WEIGHTS)
-def test_the_flag_changes_what_is_learnt(runs, flag):
+def test_the_flag_changes_the_weights(runs, flag):
     value, base = CHANGES_WEIGHTS[flag]
     assert differs(runs(*base).weights, runs(*base, f'--{flag}', value).weights)
 
 
 @pytest.mark.parametrize('flag', CHANGES_SHAPES)
-def test_the_flag_makes_another_model(runs, flag):
+def test_the_flag_changes_the_model(runs, flag):
     value, more = CHANGES_SHAPES[flag]
 
     def shapes(run):
@@ -213,26 +213,26 @@ def test_the_flag_makes_another_model(runs, flag):
 
 
 @pytest.mark.parametrize('flag', CHANGES_SHAPES_OF)
-def test_the_flag_makes_another_model_of_its_family(runs, flag):
+def test_the_flag_changes_the_model_of_its_family(runs, flag):
     value, base = CHANGES_SHAPES_OF[flag]
     one, other = ({name: tuple(tensor.shape) for name, tensor in run.weights.items()}
                   for run in (runs(*base), runs(*base, f'--{flag}', value)))
     assert one.keys() == other.keys() and one != other
 
 
-def test_mean_features_are_those_of_the_folder_or_of_the_regions(runs, corpus):
+def test_mean_features_come_from_their_folder_or_from_the_regions(runs, corpus):
     packed, source = corpus / 'fc.h5', open_reader(str(corpus / 'fc'), 'fc', 'fc')
     write_packed(packed, {'fc': {image_id: source.read(image_id) for image_id in source.ids()}})
     for base in (SHOW_TELL, SHOW_ATTEND, TOPDOWN):
         computed = runs(*base).weights
         for place in (corpus / 'fc', packed):
             assert not differs(computed, runs(*base, '--input_fc_feat_dir', place).weights)
-    # Nothing else is read for a model that sees nothing else.
+    # Nothing else is read for a model that uses only mean features.
     alone = runs(*MEANS, '--input_img_feat_dir', 'nowhere').weights
     assert not differs(runs(*SHOW_TELL).weights, alone)
 
 
-def test_scheduled_sampling_grows_as_its_flags_say_and_is_for_recurrent_models(runs, capsys):
+def test_scheduled_sampling_follows_its_flags_and_is_for_recurrent_models(runs, capsys):
     def probabilities(*flags):
         run = runs(*TOPDOWN, '--max_epochs', 5, '--scheduled_sampling_increase_every', 1,
                    *(f'--scheduled_sampling_{flag}' if isinstance(flag, str) else flag for flag in flags))
@@ -250,7 +250,7 @@ def test_scheduled_sampling_grows_as_its_flags_say_and_is_for_recurrent_models(r
         runs('--scheduled_sampling_start', 0)
 
 
-def test_a_flag_that_the_model_has_no_use_for_is_named(runs, capsys):
+def test_a_flag_that_the_model_does_not_use_is_named_in_a_note(runs, capsys):
     runs(*SHOW_TELL, anew=True)
     assert ('note: --caption_model show_tell makes no use of --num_layers, --ff_size, --heads, --num_grids, '
             '--input_grid_vec_dir, --att_hid_size\n') in capsys.readouterr().err
@@ -262,7 +262,7 @@ def test_a_flag_that_the_model_has_no_use_for_is_named(runs, capsys):
         runs('--caption_model', 'relation_transformer')
 
 
-def test_each_optimiser_learns_in_its_own_way_and_takes_its_settings(runs):
+def test_every_optimiser_gives_other_weights_and_uses_its_settings(runs):
     def weights(*flags):
         return runs('--optim', *flags).weights
     kinds = {name: weights(name) for name in opts.OPTIMISERS if name not in ('adam', 'adamw')}
@@ -281,7 +281,7 @@ def test_each_optimiser_learns_in_its_own_way_and_takes_its_settings(runs):
 @pytest.mark.parametrize('flag, kind, folder', [
     ('input_img_feat_dir', 'att', 'att'), ('input_grid_vec_dir', 'grid', 'vec'),
     ('input_box_dir', 'box', 'box'), ('input_rel_box_dir', 'rel', 'rel')])
-def test_a_packed_file_serves_as_its_folder_does(runs, corpus, flag, kind, folder):
+def test_a_packed_file_gives_the_same_run_as_its_folder(runs, corpus, flag, kind, folder):
     source = open_reader(str(corpus / folder), kind, flag)
     packed = corpus / f'{folder}.h5'
     write_packed(packed, {kind: {image_id: source.read(image_id) for image_id in source.ids()}})
@@ -302,13 +302,13 @@ def rates(run):
     (('--learning_rate_decay_every', 1, '--learning_rate_decay_start', 2), [1, 1, 1, 0.8]),
     (('--learning_rate_decay_every', 1, '--learning_rate_decay_start', -1), [1, 1, 1, 1]),
 ], ids=lambda value: '-'.join(map(str, value)))
-def test_the_rate_decays_by_epochs_as_its_flags_say(runs, flags, expected):
+def test_the_learning_rate_decays_by_epochs_according_to_its_flags(runs, flags, expected):
     run = runs('--learning_rate', 1e-3, '--max_epochs', 4, *flags)
     assert rates(run) == pytest.approx(list(np.repeat(expected, 3) * 1e-3))
 
 
 @pytest.mark.parametrize('warmup, factor', [(2000, 1.0), (3, 1.0), (3, 0.5)])
-def test_the_warm_up_schedule_is_the_formula_whatever_the_other_flags(runs, warmup, factor):
+def test_the_warm_up_schedule_follows_its_formula_and_ignores_other_flags(runs, warmup, factor):
     given = [flag for name, value, default in (('warmup', warmup, 2000), ('factor', factor, 1.0))
              if value != default for flag in (f'--noamopt_{name}', value)]
     run = runs('--noamopt', *given, '--max_epochs', 2, '--learning_rate_decay_every', 1)
@@ -316,14 +316,14 @@ def test_the_warm_up_schedule_is_the_formula_whatever_the_other_flags(runs, warm
         factor * 16 ** -0.5 * min(step ** -0.5, step * warmup ** -1.5) for step in range(1, 7)])
 
 
-def test_the_rate_halves_on_a_plateau(runs):
-    # So small a rate leaves weights and validation loss as they are: no validation is a new best.
+def test_the_learning_rate_halves_on_a_plateau(runs):
+    # The rate is so small that weights and validation loss do not change, so no validation is a new best.
     run = runs('--reduce_on_plateau', '--learning_rate', 1e-30, '--perform_validation_every', 1,
                '--max_epochs', 2, '--learning_rate_decay_every', 1)
     assert rates(run) == [1e-30] * 5 + [5e-31]
 
 
-def test_each_flag_of_running_does_what_it_says(runs, corpus, tmp_path, monkeypatch):
+def test_each_flag_of_the_course_of_a_run_has_its_effect(runs, corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = tiny.train_flags(corpus, '', '--max_epochs', 1)
     tiny.run(train, [*flags, '--id', 'named'])
@@ -347,7 +347,7 @@ def test_each_flag_of_running_does_what_it_says(runs, corpus, tmp_path, monkeypa
     for number, flags in ((9, ()), (7, ('--train_only',))):
         assert len(runs(*flags).infos['loader']['order']) == number
 
-    for number, best in ((1, False), (0, True)):  # at rate 0 the model stays as good, and is not better
+    for number, best in ((1, False), (0, True)):  # with rate 0 the model does not become better
         folder = shutil.copytree(runs().folder, tmp_path / f'on_{number}')
         tiny.run(train, tiny.train_flags(corpus, folder, '--start_from', folder, '--learning_rate', 0,
                                          '--max_epochs', 2, '--load_best_score', number))
@@ -356,8 +356,8 @@ def test_each_flag_of_running_does_what_it_says(runs, corpus, tmp_path, monkeypa
         assert not differs(runs().weights, run_folder.read_tensors(str(folder / 'model.pth')))
 
 
-def test_language_scores_are_made_on_request_and_decide_what_is_best(runs, monkeypatch):
-    monkeypatch.setenv('PATH', '')  # without Java: quick, and the other scores come all the same
+def test_language_scores_are_computed_on_request_and_select_the_best_model(runs, monkeypatch):
+    monkeypatch.setenv('PATH', '')  # without Java: quick, and only METEOR is missing
     run = runs('--language_eval', 1)
     assert {'loss', 'Bleu_4', 'CIDEr'} <= set(run.val_result_history[3])
     assert run.infos['best_val_score'] == run.val_result_history[3]['CIDEr']
@@ -366,7 +366,7 @@ def test_language_scores_are_made_on_request_and_decide_what_is_best(runs, monke
 
 @pytest.fixture
 def validation_captions(runs, monkeypatch):
-    """Call with flags for the captions that validation hands over to be scored."""
+    """Call with flags for the captions that validation scores."""
     handed = []
 
     def score(captions, *more, **others):
@@ -381,13 +381,13 @@ def validation_captions(runs, monkeypatch):
 
 
 @pytest.mark.parametrize('flag', CHANGES_VALIDATION)
-def test_the_flag_changes_what_is_said_on_validation(validation_captions, flag):
+def test_the_flag_changes_the_captions_of_validation(validation_captions, flag):
     value, base = CHANGES_VALIDATION[flag]
     plain = validation_captions(*base)
     assert len(plain) == 3 and plain != validation_captions(*base, f'--{flag}', value)
 
 
-def test_the_device_is_the_one_that_was_named(runs, monkeypatch):
+def test_the_device_is_that_of_the_flag(runs, monkeypatch):
     with pytest.raises(UsageError, match='--device cuda:63.*allowed are'):
         runs('--device', 'cuda:63')
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
@@ -399,7 +399,7 @@ def test_the_device_is_the_one_that_was_named(runs, monkeypatch):
 
 @pytest.fixture
 def readers(tmp_path, monkeypatch):
-    """Call for the processes that read features since the last call."""
+    """Call for the ids of the processes that read features since the last call."""
     folder, plain = tmp_path / 'readers', Corpus.arrays
 
     def arrays(self, row):
@@ -416,7 +416,7 @@ def readers(tmp_path, monkeypatch):
     return found
 
 
-def test_worker_processes_read_the_features_and_change_nothing(runs, readers):
+def test_workers_read_the_features_and_do_not_change_the_run(runs, readers):
     alone = runs('--num_workers', 0, anew=True)
     assert readers() == {os.getpid()}
     helped = runs('--num_workers', 2, '--val_images_use', 1)
@@ -439,12 +439,12 @@ def evaluate(runs, corpus, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('flag', CHANGES_CAPTIONS)
-def test_the_flag_changes_what_evaluation_finds(evaluate, flag):
+def test_the_flag_changes_the_results_of_evaluation(evaluate, flag):
     value, base = CHANGES_CAPTIONS[flag]
     assert evaluate(*base) == evaluate(*base) != evaluate(*base, f'--{flag}', value)
 
 
-def test_each_flag_of_reading_does_what_it_says_in_evaluation(evaluate, runs, corpus, tmp_path, monkeypatch):
+def test_each_input_flag_of_evaluation_has_its_effect(evaluate, runs, corpus, tmp_path, monkeypatch):
     infos = run_folder.read_infos(str(runs().folder / 'infos_tiny.pkl'))
     infos['opt']['id'] = 'renamed'
     (tmp_path / 'infos.pkl').write_bytes(run_folder.pickle_bytes(infos))
@@ -462,7 +462,7 @@ def test_each_flag_of_reading_does_what_it_says_in_evaluation(evaluate, runs, co
     assert sizes == [3, 1, 4]
 
 
-def test_workers_and_device_are_those_of_the_flags_in_evaluation_too(evaluate, readers):
+def test_evaluation_uses_the_workers_and_the_device_of_the_flags(evaluate, readers):
     plain = evaluate()
     assert readers() == {os.getpid()}
     assert evaluate('--num_workers', 1) == plain
@@ -472,7 +472,7 @@ def test_workers_and_device_are_those_of_the_flags_in_evaluation_too(evaluate, r
 
 
 @pytest.mark.parametrize('flag', opts.MODEL_OPTIONS)
-def test_evaluation_refuses_the_model_option_that_contradicts_the_run(evaluate, runs, flag):
+def test_evaluation_refuses_a_model_option_that_contradicts_the_run(evaluate, runs, flag):
     value = {**CHANGES_SHAPES, **CHANGES_SHAPES_OF, **CHANGES_WEIGHTS}[flag][0]
     saved = opts.show(runs().infos['opt'][flag])
     with pytest.raises(UsageError, match=f'--{flag} {value} contradicts .*infos_tiny.pkl.* {flag} {saved}'):

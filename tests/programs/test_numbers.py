@@ -1,4 +1,4 @@
-"""Numbers that go wrong: training stops by name and keeps its checkpoint, and no score divides by zero."""
+"""Numbers that are not finite: training stops with a message and keeps its checkpoint; no score divides by zero."""
 
 import itertools
 import json
@@ -42,13 +42,13 @@ def root(tmp_path):
 
 
 def start(root, *flags):
-    """Train into `root`/run, with a checkpoint after every step."""
+    """Train into `root`/run with a checkpoint after every step."""
     flags = [str(flag).replace('ROOT', str(root)) for flag in flags]
     return tiny.run(train, tiny.train_flags(root, root / 'run', '--save_checkpoint_every', 1, *flags))
 
 
 def refusal(root, *flags):
-    """What stops the training, a message of two lines."""
+    """The two-line message with which training stops."""
     with pytest.raises(DataError) as raised:
         start(root, *flags)
     text = str(raised.value)
@@ -57,7 +57,7 @@ def refusal(root, *flags):
 
 
 def is_whole(root, iteration):
-    """Whether the checkpoint of `iteration` is in place: finite, and a run can go on from it."""
+    """Whether the checkpoint of `iteration` is complete, finite, and can be resumed from."""
     saved = [*weights_of(root / 'run').values()] + [
         moment for moments in run_folder.read_tensors(str(root / 'run' / 'optimizer.pth'))['state'].values()
         for moment in moments.values()]
@@ -67,14 +67,14 @@ def is_whole(root, iteration):
 
 
 def overflow(root, image_id):
-    """Give an image features that are finite, and whose products are not."""
+    """Give an image finite features whose products are not finite."""
     with np.load(root / 'att' / f'{image_id}.npz') as stored:
         shape = stored['feat'].shape
     array(f'att/{image_id}.npz', np.full(shape, 3e38, np.float32))(root)
 
 
 def spoil_gradients(monkeypatch, iteration, value):
-    """Make a gradient of the step `iteration` hold `value`; its loss stays as it is."""
+    """Make a gradient of the step `iteration` contain `value`; its loss stays the same."""
     plain, calls = parallel.mean_gradients, itertools.count(1)
 
     def spoilt(parameters, total, tokens):
@@ -86,16 +86,16 @@ def spoil_gradients(monkeypatch, iteration, value):
 
 @pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('phase', PHASES)
-def test_features_that_overflow_stop_the_run_at_their_iteration_and_leave_the_checkpoint_before(
+def test_features_that_overflow_stop_the_run_at_their_iteration_and_keep_the_checkpoint_before(
         root, monkeypatch, phase, way):
-    dealt, plain = [], train.TrainBatches.next
+    batches, plain = [], train.TrainBatches.next
 
     def kept(self):
-        dealt.append(plain(self))
-        return dealt[-1]
+        batches.append(plain(self))
+        return batches[-1]
     monkeypatch.setattr(train.TrainBatches, 'next', kept)
     start(root, '--max_epochs', 1, *PHASES[phase], *WAYS[way])
-    order = [batch.image_ids for batch in dealt]
+    order = [batch.image_ids for batch in batches]
     victim = order[1][0]  # of the second batch
     overflow(root, victim)
     for path in (root / 'run').iterdir():
@@ -131,14 +131,14 @@ def test_a_step_that_is_too_large_is_not_saved(root, flags):
     assert is_whole(root, 3)
 
 
-def test_the_last_step_of_a_run_is_looked_at_as_well(root):
+def test_the_last_step_of_a_run_is_checked_as_well(root):
     text = refusal(root, '--optim', 'sgd', '--learning_rate', 1e39, '--batch_size', 9, '--max_epochs', 1,
                    '--save_checkpoint_every', 100)
     assert 'iteration 1 ' in text and 'nothing was saved' in text and not (root / 'run' / 'model.pth').exists()
 
 
 @pytest.mark.parametrize('phase', PHASES)
-def test_a_validation_loss_that_is_not_finite_is_no_best_score(root, phase):
+def test_a_validation_loss_that_is_not_finite_is_never_the_best_score(root, phase):
     overflow(root, 110)
     text = refusal(root, '--perform_validation_every', 2, '--self_critical_after', -1, *PHASES[phase])
     began = 0 if PHASES[phase] else 2  # the self-critical phase begins with a validation
@@ -148,7 +148,7 @@ def test_a_validation_loss_that_is_not_finite_is_no_best_score(root, phase):
 
 
 @pytest.mark.parametrize('flags', [(), ('--sample_max', 0), ('--beam_size', 1)])
-def test_evaluation_names_the_image_of_which_a_model_says_no_number(root, tmp_path, monkeypatch, flags):
+def test_evaluation_names_the_image_with_a_log_probability_that_is_not_finite(root, tmp_path, monkeypatch, flags):
     monkeypatch.chdir(tmp_path)
     start(root, '--max_epochs', 1)
     overflow(root, 114)
@@ -160,10 +160,10 @@ def test_evaluation_names_the_image_of_which_a_model_says_no_number(root, tmp_pa
     assert not (tmp_path / 'vis').exists() and not (tmp_path / 'eval_results').exists()
 
 
-# ---- scores ----
+# Scores
 
 def strict(function):
-    """Let a test fail on any warning of a division by zero or of a number that is none."""
+    """Let a test fail on any warning of a division by zero or an invalid value."""
     return pytest.mark.filterwarnings('error')(function)
 
 
@@ -177,7 +177,7 @@ TRUTHS = {1: ['a red dog', 'a cat'], 2: ['a cat'], 3: ['left of a dog', 'left of
 @strict
 @pytest.mark.parametrize('more', [[], ['']])
 @pytest.mark.parametrize('case', CAPTION_SETS)
-def test_captions_of_nothing_or_of_unk_are_scored(tmp_path, capsys, case, more):
+def test_empty_captions_and_captions_of_unk_are_scored(tmp_path, capsys, case, more):
     captions = dict(zip(TRUTHS, CAPTION_SETS[case]))
     (tmp_path / 'vis.json').write_text(json.dumps(
         [{'image_id': image, 'caption': caption} for image, caption in captions.items()]))
@@ -194,9 +194,9 @@ def test_captions_of_nothing_or_of_unk_are_scored(tmp_path, capsys, case, more):
         assert found['overall']['Bleu_1'] == pytest.approx(1)
 
 
-@pytest.mark.parametrize('word, said', [(0, ''), (9, 'UNK UNK UNK UNK UNK UNK')])
-def test_a_model_that_says_nothing_or_unk_alone_is_validated_rewarded_and_evaluated(
-        root, tmp_path, monkeypatch, word, said):
+@pytest.mark.parametrize('word, caption', [(0, ''), (9, 'UNK UNK UNK UNK UNK UNK')])
+def test_a_model_that_writes_nothing_or_only_unk_is_validated_rewarded_and_evaluated(
+        root, tmp_path, monkeypatch, word, caption):
     monkeypatch.chdir(tmp_path)
     start(root, '--max_epochs', 1)
     weights = weights_of(root / 'run')
@@ -205,19 +205,19 @@ def test_a_model_that_says_nothing_or_unk_alone_is_validated_rewarded_and_evalua
     flags = ('--language_eval', 1, '--suppress_UNK', 0, '--verbose_loss', 1)
     tiny.run(evaluation, tiny.eval_flags(root, root / 'run', *flags, '--sample_n', 2))
     found = json.loads((tmp_path / 'eval_results' / 'tiny_test.json').read_text())
-    assert {row['caption'] for row in found['images']} == {said}
+    assert {row['caption'] for row in found['images']} == {caption}
     assert all(np.isfinite(list(found['overall'].values()))) and found['overall']['Bleu_4'] < 1e-3
     start(root, '--start_from', 'ROOT/run', '--max_epochs', 2, '--language_eval', 1, '--self_critical_after', 1,
           '--cached_tokens', 'ROOT/talk-idxs.p', '--bleu_reward_weight', 0.5, '--suppress_UNK', 0)
     history = infos_of(root / 'run')['histories']['reward_history']
     assert len(history) == 3 and all(np.isfinite(list(row.values())).all() for row in history.values())
-    assert all(row['advantage'] == 0 for row in history.values())  # all samples are one caption
+    assert all(row['advantage'] == 0 for row in history.values())  # all samples are the same
     assert is_whole(root, 6)
 
 
 @strict
 @pytest.mark.parametrize('images', [1, 3])
-def test_rewards_of_empty_equal_and_common_captions_are_numbers(images):
+def test_rewards_of_empty_equal_and_common_captions_are_finite(images):
     # One image's n-grams are in every image, so their weight is 0.
     captions = np.array([[1, 2, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [3, 0, 0, 0]])
     table = {(str(a),): images for a in range(4)} | {('1', '2'): 1}
@@ -235,11 +235,11 @@ def test_rewards_of_empty_equal_and_common_captions_are_numbers(images):
 def test_a_table_is_checked_on_images_with_one_caption_and_with_none_in_common():
     cider = CiderD({('1',): 1, ('0',): 2, ('1', '0'): 1}, 9)
     found = check_table(cider, {7: np.array([[1, 0]])})
-    assert found['coverage'] == 1 and np.isnan(found['score'])  # nothing to score it against, which is said
+    assert found['coverage'] == 1 and np.isnan(found['score'])  # there is nothing to score it against
 
 
 @strict
-def test_scores_from_counts_of_nothing_are_zero():
+def test_scores_from_empty_counts_are_zero():
     assert bleu.bleu_scores(np.zeros((2, bleu.BLEU_COUNTS))).max() < 1e-3
     empty = np.array(bleu.caption_counts('', *bleu.reference_limits(['', ''])), float)
     assert np.isfinite(bleu.bleu_scores(empty)).all()
@@ -255,7 +255,7 @@ def test_scores_from_counts_of_nothing_are_zero():
 @strict
 @pytest.mark.parametrize('images', [1, 2])
 def test_one_image_and_equal_runs_have_intervals_and_p_values(images, monkeypatch):
-    monkeypatch.setattr(comparison, 'MIN_IMAGES', 1)   # the report shows no intervals for so few
+    monkeypatch.setattr(comparison, 'MIN_IMAGES', 1)  # the report shows no intervals for so few images
     def results(name, value):
         each = dict.fromkeys(range(images), value)
         return Results(name, name, {'CIDEr': value, 'Bleu_4': value}, dict.fromkeys(each, ''), {'CIDEr': each})
@@ -273,12 +273,12 @@ def test_one_image_and_equal_runs_have_intervals_and_p_values(images, monkeypatc
 
 
 @strict
-def test_relations_and_diversity_of_nothing():
+def test_relations_and_diversity_of_empty_captions():
     assert relations.relation_accuracy({}, {}) == {'accuracy': None, 'images': 0, 'correct': 0}
     assert relations.relation_accuracy({1: 'a dog'}, {1: ['a dog', '']})['accuracy'] is None
     truth = {1: ['a red disc over a blue box']}
-    for said in ({}, {1: ''}, {1: 'UNK UNK'}, {1: 'above below left of'}):
-        assert relations.relation_accuracy(said, truth)['accuracy'] == 0
+    for captions in ({}, {1: ''}, {1: 'UNK UNK'}, {1: 'above below left of'}):
+        assert relations.relation_accuracy(captions, truth)['accuracy'] == 0
     assert diversity.diversity({1: ['', ''], 2: ['', '']}) == {'Div-1': 0, 'Div-2': 0, 'mBLEU-4': pytest.approx(0)}
     found = diversity.diversity({1: ['', 'a dog'], 2: ['UNK', 'UNK']})
     assert all(np.isfinite(list(found.values())))

@@ -27,7 +27,7 @@ def test_booleans_take_0_1_true_false_and_a_bare_flag_means_1(make):
 
 
 def wrong_values():
-    """(program, flag, a value it does not take, what the message offers) of every typed flag."""
+    """(program, flag, a value that is refused, the alternatives in the message) of every typed flag."""
     edges = {'dropout': '1', 'drop_prob_lm': '1', 'top_p': '0', 'num_layers': '0', 'val_images_use': '0',
              'num_images': '0', 'num_grids': '10', 'label_smoothing': '1.0', 'learning_rate': 'nan',
              'temperature': '0', 'weight_decay': 'inf', 'seed': '4294967296', 'batch_size': '2.5',
@@ -45,18 +45,18 @@ def wrong_values():
 @pytest.mark.parametrize('program, name, value, offer', list(wrong_values()))
 def test_a_wrong_value_is_refused_in_one_line_before_any_file_is_read(
         program, name, value, offer, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)  # nothing is here: whatever is read first would be missing
+    monkeypatch.chdir(tmp_path)  # an empty folder: any file that is read would be missing
     always = ['--model', 'm', '--infos_path', 'i'] if program is evaluation else []
     with pytest.raises(SystemExit) as stopped:
         tiny.run(program, [*always, f'--{name}', value])
-    said = capsys.readouterr()
-    assert stopped.value.code == 2 and said.out == '' and said.err.count('\n') == 1
-    assert f'--{name}: ' in said.err and value in said.err
-    assert re.search(offer, said.err)
+    output = capsys.readouterr()
+    assert stopped.value.code == 2 and output.out == '' and output.err.count('\n') == 1
+    assert f'--{name}: ' in output.err and value in output.err
+    assert re.search(offer, output.err)
 
 
 @pytest.mark.parametrize('make', PROGRAMS.values())
-def test_help_gives_every_flag_its_default(make, monkeypatch):
+def test_help_shows_the_default_of_every_flag(make, monkeypatch):
     monkeypatch.setenv('COLUMNS', '1000')
     text = ' '.join(make().format_help().split())
     for action in flags_of(make()).values():
@@ -66,7 +66,7 @@ def test_help_gives_every_flag_its_default(make, monkeypatch):
             assert f'{action.help.split(" (default")[0]} (default: {default})' in text
 
 
-def test_batch_normalisation_takes_whole_batches_only():
+def test_batch_normalisation_is_refused_where_batches_are_split():
     def check(use_bn, accumulate, processes):
         opts.check_batch_norm(types.SimpleNamespace(use_bn=use_bn, accumulate=accumulate), processes)
 

@@ -1,4 +1,4 @@
-"""The same command is the same run, bit for bit, whatever reads the features and wherever they lie."""
+"""The same command gives the same run, bit for bit, with any number of workers and any kind of feature files."""
 
 import pytest
 import torch
@@ -17,8 +17,8 @@ FAMILIES = {
     'topdown': ('--caption_model', 'topdown', *tiny.RECURRENT_FLAGS, '--input_fc_feat_dir', 'ROOT/fc',
                 '--scheduled_sampling_start', 0, '--scheduled_sampling_increase_every', 1),
 }
-# What must not show: who reads, and from what files.
-WAYS = {
+# Variants that must give the same bits.
+VARIANTS = {
     'one worker': ('--num_workers', 1),
     'three workers': ('--num_workers', 3),
     'packed files': ('--input_img_feat_dir', 'ROOT/att.h5', '--input_grid_vec_dir', 'ROOT/vec.h5'),
@@ -38,7 +38,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def both_phases(root, tmp_path_factory):
-    """Call with a family and flags for all that counts of a run, an epoch of each phase."""
+    """Call with a family and flags for the result of a run with an epoch of each phase."""
     known = {}
 
     def run(family, *flags):
@@ -69,7 +69,7 @@ def kept(folder):
 
 
 def differing(one, other):
-    """The names of what is not the same bit for bit."""
+    """The names of tensors and histories that differ."""
     (tensors, histories), (others, their_histories) = one, other
     assert set(tensors) == set(others) and len(tensors) > 60
     return [name for name in tensors if not torch.equal(tensors[name], others[name])] + [
@@ -78,15 +78,15 @@ def differing(one, other):
 
 @pytest.mark.filterwarnings('ignore:This DataLoader will create')  # more processes than cores
 @pytest.mark.parametrize('family', FAMILIES)
-@pytest.mark.parametrize('way', WAYS)
-def test_neither_workers_nor_the_kind_of_files_change_a_bit_in_either_phase(both_phases, family, way):
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_neither_workers_nor_the_kind_of_files_change_a_bit_in_either_phase(both_phases, family, variant):
     plain = both_phases(family, '--num_workers', 0)
     assert len(plain[1]['reward_history']) == 3 and len(plain[1]['loss_history']) == 6
-    assert differing(plain, both_phases(family, *WAYS[way])) == []
+    assert differing(plain, both_phases(family, *VARIANTS[variant])) == []
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-def test_the_same_command_gives_the_same_bits_again_and_another_seed_gives_others(both_phases, family):
+def test_the_same_command_gives_the_same_bits_again_and_another_seed_different_ones(both_phases, family):
     plain = both_phases(family, '--num_workers', 0)
     assert differing(plain, both_phases(family, '--num_workers', 0, '--losses_log_every', 1)) == []
     assert len(differing(plain, both_phases(family, '--seed', 5))) > 60

@@ -1,5 +1,4 @@
-"""The host of a cross-entropy step waits neither for the device nor for data; a step that is not finite
-spoils nothing."""
+"""The host of a training step never waits for the device or for data; a step that is not finite changes no weight."""
 
 import functools
 import itertools
@@ -23,13 +22,13 @@ from scripts.benchmarking.made_up import QUICK, made_up_batch, model_options
 from tests.helpers import tiny
 from tests.helpers.models import FAMILIES, make_options
 
-# Of the meta device nothing can be read: whatever would make the host wait for a CUDA device (a copy to the
-# host, `item`, `nonzero`, a mask as index, a size that depends on numbers) is an error there.
+# Nothing can be read from the meta device: everything that would make the host wait for a CUDA device (a copy to the
+# host, `item`, `nonzero`, a mask as index, a size that depends on values) is an error there.
 DEVICE = torch.device('meta')
 
 
-def waiting_step(options, smoothing=0.1, accumulate=1):
-    """Gradients, check, clipping and update as in train.py, on a device that cannot be waited for."""
+def meta_step(options, smoothing=0.1, accumulate=1):
+    """Gradients, check, clipping and update as in train.py, on the meta device."""
     model = build(options, QUICK.words + 1, QUICK.longest).to(DEVICE)
     batch = made_up_batch([5, 3, 8], QUICK, options, seed=1)
     batch.boxes, batch.fc = torch.rand(16, 4), torch.rand(3, options.img_feat_size)
@@ -47,7 +46,7 @@ def waiting_step(options, smoothing=0.1, accumulate=1):
 
 @pytest.fixture
 def no_copies(monkeypatch):
-    """Numbers of the host go to the device by `index_tensor` alone, which does not wait."""
+    """Only `index_tensor`, which does not wait, may copy numbers from the host to the device."""
     plain = torch.tensor
 
     def tensor(*args, device=None, **more):
@@ -62,19 +61,19 @@ def no_copies(monkeypatch):
     *FAMILIES, dict(), dict(cross_attn='dot-product'), dict(enc_pos_embedding=False),
     dict(enc_pos_type='box-coord', norm='rms', ff_activation='gelu'), dict(caption_model='transformer')], ids=str)
 @pytest.mark.parametrize('accumulate', [1, 2])
-def test_nothing_of_a_step_is_read_from_the_device(changes, accumulate):
+def test_a_step_reads_nothing_from_the_device(changes, accumulate):
     options = model_options(QUICK)
     for name, value in vars(make_options(**changes)).items():
         if name in changes or name == 'dropout':
             setattr(options, name, value)
-    loss, finite = waiting_step(options, accumulate=accumulate)
+    loss, finite = meta_step(options, accumulate=accumulate)
     assert loss.device == finite.device == DEVICE
     with pytest.raises(RuntimeError):
-        loss.item()  # as any of the step would have
+        loss.item()  # as any such read during the step
 
 
 @pytest.mark.parametrize('kind', ['adam', 'adamw', 'sgd', 'sgdmom', 'rmsprop', 'adagrad'])
-def test_a_guarded_step_is_a_step_and_one_that_is_not_finite_spoils_no_weight(kind):
+def test_a_guarded_step_equals_a_plain_one_and_changes_no_weight_if_it_is_not_finite(kind):
     def weights(step, gradients, guarded):
         torch.manual_seed(1)
         parameters = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(4))]
@@ -89,14 +88,14 @@ def test_a_guarded_step_is_a_step_and_one_that_is_not_finite_spoils_no_weight(ki
 
     plain = weights(None, [0.5, -0.2], False)
     assert torch.equal(weights(guarded_step, [0.5, -0.2], True), plain)
-    spoilt = weights(guarded_step, [0.5, -0.2, float('nan')], True)
-    assert spoilt.isfinite().all()
-    if kind in ('adam', 'adamw', 'sgd', 'sgdmom'):  # fused: as if it had not been
-        assert torch.equal(spoilt, plain)
+    guarded = weights(guarded_step, [0.5, -0.2, float('nan')], True)
+    assert guarded.isfinite().all()
+    if kind in ('adam', 'adamw', 'sgd', 'sgdmom'):  # fused: moments do not change either
+        assert torch.equal(guarded, plain)
         assert torch.equal(weights(guarded_step, [0.5, float('inf'), -0.2], True), plain)
 
 
-def test_a_flag_is_looked_at_one_step_later_and_before_anything_is_saved(monkeypatch):
+def test_a_finite_flag_is_read_one_step_later_and_before_anything_is_saved(monkeypatch):
     order = []
     event = types.SimpleNamespace(record=lambda stream: order.append('sent'),
                                   synchronize=lambda: order.append('seen'))
@@ -114,7 +113,7 @@ def test_a_flag_is_looked_at_one_step_later_and_before_anything_is_saved(monkeyp
     assert flags.settle() == 'fourth'
 
 
-def test_items_are_fetched_ahead_in_order_and_an_error_comes_in_its_place():
+def test_items_are_prefetched_in_order_and_an_error_is_raised_in_its_place():
     fetched = []
 
     def items():
@@ -128,7 +127,7 @@ def test_items_are_fetched_ahead_in_order_and_an_error_comes_in_its_place():
     assert not fetched
     assert [next(ahead) for _ in range(4)] == [0, 1, 2, 3]
     while len(fetched) < 6:
-        time.sleep(0.01)  # the thread goes on by itself
+        time.sleep(0.01)  # the thread continues in the background
     assert [next(ahead), next(ahead)] == [4, 5]
     with pytest.raises(DataError, match='the sixth'):
         next(ahead)
@@ -141,14 +140,14 @@ def test_items_are_fetched_ahead_in_order_and_an_error_comes_in_its_place():
 
 
 @pytest.mark.filterwarnings('ignore:This DataLoader')
-def test_the_death_of_a_process_that_reads_is_told_wherever_the_training_is(tmp_path, monkeypatch):
+def test_a_dead_loader_worker_is_reported_wherever_the_training_is(tmp_path, monkeypatch):
     plain = train.train_step
 
     def step(run, phase):
         plain(run, phase)
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGKILL)
-        time.sleep(0.2)  # far from where batches are taken over
+        time.sleep(0.2)  # not while it waits for a batch
     monkeypatch.setattr(train, 'train_step', step)
     corpus = tiny.write_corpus(tmp_path / 'corpus')
     with pytest.raises(DataError, match='a process that reads features died.*--num_workers'):
@@ -156,7 +155,7 @@ def test_the_death_of_a_process_that_reads_is_told_wherever_the_training_is(tmp_
 
 
 @pytest.mark.parametrize('end', [train.save, train.validate])
-def test_nothing_is_saved_before_the_last_flag_was_looked_at(end):
+def test_nothing_is_saved_before_the_last_finite_flag_was_read(end):
     updater = Updater(torch.nn.Linear(1, 1), None, 0.1, DEVICE, 'a run')
     step = Step(7, 2, 0.1, [5])
     updater.flags = types.SimpleNamespace(settle=lambda: step)
@@ -164,7 +163,7 @@ def test_nothing_is_saved_before_the_last_flag_was_looked_at(end):
         end(types.SimpleNamespace(updater=updater))
 
 
-def test_the_death_of_a_reader_is_told_also_where_it_broke_something_else():
+def test_a_dead_loader_worker_is_reported_even_if_its_death_caused_another_error():
     def interrupted():
         try:
             raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.')

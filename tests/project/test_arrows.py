@@ -1,4 +1,4 @@
-"""Who may import whom, and what may happen on import: held over the syntax trees of all source files."""
+"""Who may import whom, and what may run on import, checked on the syntax trees of all source files."""
 
 import ast
 import pathlib
@@ -42,14 +42,14 @@ ARROWS = {
     # The Python interface is a program without a command line; no room of misc may import it.
     'misc.captioner': ALL | {'opts', 'dataloader', 'models'},
 }
-# The benchmark lies in parts beside it, and measures the plain versions of tests/naive.py too.
+# The benchmark has its parts beside it, and also measures tests/naive.py.
 BENCHMARK = {'scripts.benchmarking', 'tests.naive'}
 # Library: the files that may import it.  HDF5 is read and written in these alone.
 LIBRARIES = {
     'pycocoevalcap': {'misc/scoring/metrics.py'},
     'h5py': {'misc/disk/hdf5.py', 'misc/dataset/packing.py', 'scripts/prepro_labels.py'},
 }
-# What may stand in a module besides imports, definitions, constants and the call of its main.
+# Statements allowed in a module besides imports, definitions and constants.
 SHORT_SPINNING = "os.environ.setdefault('GOMP_SPINCOUNT', '2000')"
 PROJECT_FIRST = 'sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))'
 RUN_MAIN = "if __name__ == '__main__':\n    run_command(main)"
@@ -71,7 +71,7 @@ def module_of(path):
 
 
 def imports_of(tree):
-    """The dotted names that a module imports, wherever in it; what comes `from` a package counts in full."""
+    """The dotted names that a module imports, at any depth."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -141,7 +141,7 @@ def is_typing_import(node):
 
 
 def is_constant(node):
-    """Whether a statement gives values to plain names alone (and calls nothing that touches the world)."""
+    """Whether a statement gives values to plain names alone and calls nothing with side effects."""
     if not isinstance(node, (ast.Assign, ast.AnnAssign)):
         return False
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -178,7 +178,7 @@ def test_nothing_runs_on_import(name):
 
 
 @pytest.mark.parametrize('name', SOURCES)
-def test_the_search_path_is_left_alone_but_for_one_line_in_scripts(name):
+def test_only_one_line_of_each_script_edits_the_search_path(name):
     assert path_edits(name, tree_of(name)) == []
 
 
@@ -189,7 +189,7 @@ def test_each_script_puts_the_project_first_and_each_library_has_its_places():
     for library, places in LIBRARIES.items():
         users = {name for name in SOURCES if any(
             imported.split('.')[0] == library for imported in imports_of(tree_of(name)))}
-        assert users == places  # a place that no longer needs it leaves the list
+        assert users == places  # files that no longer import it leave the list
 
 
 @pytest.mark.parametrize('name, source', [
@@ -206,18 +206,18 @@ def test_each_script_puts_the_project_first_and_each_library_has_its_places():
     ('scripts/check_setup.py', 'from scripts.pack_features import main'),
     ('misc/disk/a.py', 'from pycocoevalcap.bleu.bleu import Bleu'),
     ('misc/disk/a.py', 'import h5py'), ('opts.py', 'import dataloader'), ('dataloader.py', 'import models')])
-def test_a_wrong_import_would_be_seen(name, source):
+def test_a_wrong_import_is_noticed(name, source):
     assert forbidden_imports(name, ast.parse(source))
 
 
 @pytest.mark.parametrize('source', [
     'from tests.programs import test_eval', 'from tests.run.test_legacy import loaded', 'import tests.conftest',
     'def f():\n    from tests.run import test_infos', 'from tests.conftest import minicoco'])
-def test_an_import_of_a_test_would_be_seen(source):
+def test_an_import_of_a_test_is_noticed(source):
     assert imports_of_tests(ast.parse(source))
 
 
-def test_a_fixture_in_a_helper_would_be_seen():
+def test_a_fixture_in_a_helper_is_noticed():
     assert fixtures_of(ast.parse('@pytest.fixture(scope="module")\ndef a():\n    pass')) == ['a']
     assert fixtures_of(ast.parse('@fixture\ndef a():\n    pass')) == ['a']
 
@@ -227,11 +227,11 @@ def test_a_fixture_in_a_helper_would_be_seen():
     ('misc/a.py', 'import os\nos.environ["A"] = "1"'), ('misc/a.py', SHORT_SPINNING),
     ('misc/a.py', RUN_MAIN), ('scripts/make.py', SHORT_SPINNING), ('misc/a.py', 'if TYPE_CHECKING:\n    main()'),
     ('misc/a.py', 'TEXT = open("x").read()'), ('misc/a.py', PROJECT_FIRST), ('train.py', 'main()')])
-def test_work_on_import_would_be_seen(name, source):
+def test_work_on_import_is_noticed(name, source):
     assert active_statements(name, ast.parse(source))
 
 
-def test_an_edit_of_the_search_path_would_be_seen():
+def test_an_edit_of_the_search_path_is_noticed():
     assert path_edits('misc/a.py', ast.parse('def f():\n    sys.path.append("x")'))
     assert path_edits('scripts/a.py', ast.parse(PROJECT_FIRST + '\nsys.path.append("x")'))
     assert not path_edits('scripts/a.py', ast.parse(PROJECT_FIRST))

@@ -23,7 +23,7 @@ MARK = '<!-- pipeline -->\n'
 FIRST_RUN = 'spatial_transformer_bu'
 # Paths and programs in code of a page, but not paths below others (data/..., $ROOT/...).
 PATH = re.compile(r'(?<![\w/.$-])((?:docs|misc|models|scripts|tests)/[\w/.-]*\w|\w+\.(?:py|sh|toml|cff))(?![\w*])')
-# Size and epochs of the README's runs take days; the last value of a flag counts.
+# The README's runs take days; these flags come last and win.
 SMALL = ('--num_layers 1 --input_encoding_size 32 --ff_size 64 --save_checkpoint_every 2 '
          '--max_epochs ')
 
@@ -58,7 +58,7 @@ def lay_out(folder):
                       '$(case "$*" in *start_from*) echo 4 --self_critical_after 2;; *) echo 2;; esac); fi\n'
                       f'exec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    # copy_model.sh works on the project it lies in, and here scripts/ is a link to the real one.
+    # copy_model.sh works on the project that it is in, so scripts/ must be a copy, not a link.
     (folder / 'scripts').unlink()
     shutil.copytree(ROOT / 'scripts', folder / 'scripts', ignore=shutil.ignore_patterns('__pycache__'))
     return {**os.environ, 'PATH': f'{bin_folder}:{os.environ["PATH"]}', 'IMAGE_ROOT': 'data/images',
@@ -137,7 +137,7 @@ def test_links_and_files_of_a_page_exist(page):
     assert list(missing_files(text_of(page))) == []
 
 
-def test_a_link_or_file_that_does_not_exist_would_be_seen():
+def test_a_link_or_file_that_does_not_exist_is_noticed():
     text = '[a](docs/none.md) [b](#no-such-heading) [c](docs/data.md#nor-this) `misc/none.py` `python none.py`'
     assert list(broken_links('README.md', text)) == ['docs/none.md', '#no-such-heading', 'docs/data.md#nor-this']
     assert list(missing_files(text + ' `python -m tests.none`')) == ['misc/none.py', 'none.py', 'tests/none.py']

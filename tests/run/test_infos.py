@@ -1,4 +1,4 @@
-"""What an infos file says is looked at before a run goes on with it."""
+"""The content of an infos file is checked before a run resumes from it."""
 
 import math
 
@@ -30,7 +30,7 @@ def random_state():
     {'plateau': (None, 0, 1.0, None)}, {'plateau': [-2.5, 3, 0.25, 'loss']}, {'random': random_state()},
     {'random_of_others': [random_state()]}, {'histories': {'loss_history': {1: 2.5}}},
     {'validations': [{'iteration': 3, 'loss': math.nan, 'best': True}]}], ids=str)
-def test_what_older_and_later_versions_write_is_taken(more):
+def test_infos_of_older_and_later_versions_are_accepted(more):
     assert infos.problem({**WHOLE, **more}) == ''
 
 
@@ -49,13 +49,13 @@ def test_what_older_and_later_versions_write_is_taken(more):
     ('account', {'data': {'input_json': np.arange(3)}}),
     ('first_cider', math.inf),
     ('opt', {1: 2})], ids=str)
-def test_what_cannot_be_is_named(name, value):
+def test_an_impossible_entry_is_named(name, value):
     assert name in infos.problem({**WHOLE, name: value})
 
 
 @pytest.mark.parametrize('name, value', [('num_layers', 10 ** 9), ('seq_length', 10 ** 9), ('ff_size', 2 ** 40),
                                          ('input_encoding_size', math.inf)])
-def test_sizes_that_no_machine_holds_are_named_before_a_model_is_built(root, name, value):
+def test_sizes_too_large_for_any_machine_are_named_before_a_model_is_built(root, name, value):
     path = root / 'run' / 'infos_tiny.pkl'
     content = run_folder.read_infos(str(path))
     content['opt'][name] = value
@@ -63,7 +63,7 @@ def test_sizes_that_no_machine_holds_are_named_before_a_model_is_built(root, nam
     expect(complaint(root, train, *RESUMED), 'infos_tiny.pkl', name, 'another copy')
 
 
-def test_options_that_cannot_be_together_are_refused_with_the_file_that_says_them(root):
+def test_contradictory_options_are_refused_with_the_name_of_their_file(root):
     path = root / 'run' / 'infos_tiny.pkl'
     content = run_folder.read_infos(str(path))
     content['opt']['heads'] = 5
@@ -81,7 +81,7 @@ def moments_of(optimiser):
 
 
 def spoil(kind, change):
-    """Whether an optimiser of a kind takes a state after `change` of its first moments."""
+    """Whether an optimiser of a kind accepts its state after `change`."""
     parameters = [torch.zeros(2, 3), torch.zeros(3)]
     state = moments_of(build_optimiser(parameters, kind))
     state = {**state, 'state': {place: dict(moments) for place, moments in state['state'].items()}}
@@ -91,7 +91,7 @@ def spoil(kind, change):
 
 @pytest.mark.parametrize('kind, name', [('adam', 'exp_avg'), ('adamw', 'exp_avg_sq'), ('rmsprop', 'square_avg'),
                                         ('sgdm', 'momentum_buffer'), ('adagrad', 'sum')])
-def test_moments_are_taken_whole_and_finite_or_not_at_all(kind, name):
+def test_moments_are_loaded_only_if_complete_and_finite(kind, name):
     assert spoil(kind, lambda state: None)
     for wrong in (torch.full((2, 3), math.nan), torch.zeros(3, 2), torch.zeros(2, 3, dtype=torch.int64), 'x', {}):
         assert not spoil(kind, lambda state, wrong=wrong: state[0].update({name: wrong})), wrong
@@ -103,7 +103,7 @@ def test_moments_are_taken_whole_and_finite_or_not_at_all(kind, name):
             assert not spoil(kind, lambda state, step=step: state[0].update(step=step)), step
 
 
-def test_a_run_whose_moments_are_broken_goes_on_without_them_and_says_so(root, capsys):
+def test_a_run_with_damaged_moments_resumes_without_them_and_says_so(root, capsys):
     path = root / 'run' / 'optimizer.pth'
     state = run_folder.read_tensors(str(path))
     state['state'][0]['exp_avg'][0] = math.nan
@@ -112,7 +112,7 @@ def test_a_run_whose_moments_are_broken_goes_on_without_them_and_says_so(root, c
     assert 'optimizer.pth holds no moments of this optimiser and model' in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_weights_for_other_numbers_is_refused(root):
+def test_weights_of_another_type_of_number_are_refused(root):
     path = root / 'run' / 'model.pth'
     weights = run_folder.read_tensors(str(path))
     torch.save({**weights, 'output.bias': weights['output.bias'].to(torch.int64)}, path)
