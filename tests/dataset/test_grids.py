@@ -1,4 +1,4 @@
-"""Boxes against grids."""
+"""Grid vectors, relative boxes and image sizes."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ from tests import naive
 
 ODD_BOXES = [
     [0, 0, 640, 480],              # the image
-    [-50, -20, 900, 1000],         # more than it
+    [-50, -20, 900, 1000],         # larger than the image
     [10, 10, 10, 200],             # a line
     [33, 44, 33, 44],              # a point
-    [700, 500, 800, 600],          # beside it
+    [700, 500, 800, 600],          # outside the image
     [-30, -30, -5, -5],
-    [53.333332, 40, 106.666664, 80],   # one cell of 12 x 12, but for rounding
+    [53.333332, 40, 106.666664, 80],   # one cell of 12 x 12, up to rounding
     [0.1, 0.2, 0.3, 0.4],          # inside a cell
     [639, 479, 640, 480]]
 
@@ -92,7 +92,7 @@ def test_sizes_come_from_the_sizes_file_before_the_labels_file(tmp_path):
 
 
 @pytest.mark.parametrize('size', [[0, 5], [5], 'ab', [5, None], [float('inf'), 1], 7])
-def test_a_size_that_is_none_is_refused_with_its_image(size, tmp_path):
+def test_an_invalid_size_is_refused_with_its_image(size, tmp_path):
     write_json(tmp_path / 'box_sizes.json', {'42': size})
     with pytest.raises(DataError, match='image 42'):
         image_sizes(str(tmp_path / 'box'))

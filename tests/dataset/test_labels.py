@@ -1,4 +1,4 @@
-"""Labels and document frequencies, on hand-worked records, the excerpt of COCO and broken files."""
+"""Labels and document frequencies: a worked example, an excerpt of COCO, broken files."""
 
 import json
 import pickle
@@ -31,7 +31,7 @@ def labels_of(run_script, tmp_path, input_json, **flags):
     return status, said, json.loads((tmp_path / 'made' / 'talk.json').read_text()), arrays
 
 
-def test_labels_of_a_hand_worked_example(run_script, tmp_path, split_file):
+def test_labels_of_a_worked_example(run_script, tmp_path, split_file):
     status, _, content, arrays = labels_of(run_script, tmp_path, split_file, word_count_threshold=2, max_length=4)
     assert status == 0
     # cat 5, a 5, the others once; first appearance: cat before a; UNK last
@@ -114,7 +114,7 @@ def test_an_image_that_cannot_be_measured_keeps_its_captions(run_script, tmp_pat
 
 
 @pytest.mark.parametrize('content', ['{"images": []}', '[1]', '{"images"', '{"images": [1, 2]}'])
-def test_what_is_no_split_file_is_refused_and_the_old_output_kept(content, run_script, tmp_path, split_file):
+def test_a_file_that_is_no_split_file_is_refused_and_the_old_output_kept(content, run_script, tmp_path, split_file):
     before = labels_of(run_script, tmp_path, split_file)[2]
     (tmp_path / 'bad.json').write_text(content)
     status, said = labels_of(run_script, tmp_path, tmp_path / 'bad.json')[:2]

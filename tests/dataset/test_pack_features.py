@@ -1,5 +1,4 @@
-"""One packed file in place of folders: what is in it, and what interruption, broken input and other
-options do to it."""
+"""Packed files: their content, and packing that is interrupted, has broken input or other options."""
 
 import json
 import multiprocessing
@@ -33,7 +32,7 @@ WRITES = 1 + 16 * 5 + 4 + 4   # sizes, arrays, and the records of 4 batches writ
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A corpus of 16 images, one of which has a map.  Four are a batch."""
+    """A corpus of 16 images, one of which has a map; a batch has 4."""
     monkeypatch.setattr(pack_features, 'BATCH', 4)
     tiny.write_corpus(tmp_path)
     features(tmp_path, 108, np.random.default_rng(0).random((2, 3, tiny.SIZE)))
@@ -41,12 +40,12 @@ def root(tmp_path, monkeypatch):
 
 
 def features(root, image_id, array):
-    """Put other features in place of an image's."""
+    """Replace the features of an image."""
     np.savez(root / 'att' / f'{image_id}.npz', feat=array.astype(np.float32))
 
 
 def pack(run_script, root, *kinds, **more):
-    """Pack `kinds` (default: all) into one file; returns (status, what the script said)."""
+    """Pack `kinds` (default: all) into one file; returns (status, messages)."""
     folders = {pack_features.FLAGS[kind]: root / FOLDERS[kind] for kind in kinds or FOLDERS}
     return run_script(pack_features, **{**folders, 'output_file': root / 'all.h5', 'num_workers': 1, **more})
 
@@ -78,14 +77,14 @@ def test_a_packed_file_holds_the_arrays_of_all_folders_and_the_image_sizes(run_s
     assert same_arrays(root, 'att') and same_arrays(root, 'box')
 
 
-def test_rows_in_hdf5s_own_forms_are_read_too(run_script, root):
+def test_chunked_and_compressed_rows_are_read_too(run_script, root):
     pack(run_script, root)
     with h5py.File(root / 'all.h5', 'r+') as file:
         for kind in FOLDERS:
             rows = file[f'{kind}/rows'][:]
             del file[f'{kind}/rows']
             file.create_dataset(f'{kind}/rows', data=rows, chunks=True, compression='gzip')
-        del file['state'], file['sizes'], file['box/maps']      # without what may be absent
+        del file['state'], file['sizes'], file['box/maps']      # which may be absent
     assert all(same_arrays(root, kind) for kind in FOLDERS)
 
 
@@ -129,7 +128,7 @@ def test_scripts_take_boxes_and_sizes_from_a_packed_file(run_script, root, scrip
 
 
 def killed_at(write, arguments):
-    """Run the script in a process that is killed half through its `write`-th write."""
+    """Run the script in a process that is killed halfway through its `write`-th write."""
     def work():
         plain, written = packing._write_all, []
 
@@ -149,7 +148,7 @@ def killed_at(write, arguments):
 
 
 @pytest.mark.parametrize('write', [1, 2, 22, 60, WRITES - 4, WRITES - 1, WRITES])
-def test_a_packing_that_was_killed_goes_on_and_ends_in_the_same_bytes(run_script, root, monkeypatch, write):
+def test_a_killed_packing_resumes_and_ends_in_the_same_bytes(run_script, root, monkeypatch, write):
     pack(run_script, root, output_file=root / 'undisturbed.h5')
     assert killed_at(write, lambda: pack(run_script, root)) == -signal.SIGKILL
     assert not (root / 'all.h5').exists()
@@ -164,15 +163,15 @@ def test_a_packing_that_was_killed_goes_on_and_ends_in_the_same_bytes(run_script
     count('store', stored)
     count('compare', compared)
     assert pack(run_script, root)[0] == 0
-    # Of a kill in the middle of a record, some of it may count.
+    # A record that was being written may count in part.
     assert len(stored) == (states == 0).sum() and len(compared) == (states < 2).sum()
     assert 16 - len(stored) >= min(16, (write - 2) // 21 * 4)
     assert (root / 'all.h5').read_bytes() == (root / 'undisturbed.h5').read_bytes()
     assert not (root / 'all.h5.partial').exists()
 
 
-def test_killed_behind_its_last_write_it_does_not_come_so_far(run_script, root):
-    assert killed_at(WRITES + 1, lambda: pack(run_script, root)) == 0      # WRITES is all of them
+def test_the_number_of_writes_above_is_exact(run_script, root):
+    assert killed_at(WRITES + 1, lambda: pack(run_script, root)) == 0
     assert same_arrays(root, 'att')
 
 
@@ -198,7 +197,7 @@ def test_other_options_folders_and_arrays_are_not_mixed_in(run_script, root):
     assert same_arrays(root, 'att')
 
 
-def test_broken_input_is_named_and_the_rest_packed_until_it_is_mended(run_script, root):
+def test_broken_input_is_named_and_the_rest_packed_until_it_is_corrected(run_script, root):
     whole = {path: path.read_bytes() for folder in ('att', 'box') for path in (root / folder).iterdir()}
     features(root, 101, np.full((2, tiny.SIZE), np.nan))
     np.save(root / 'box' / '102.npy', np.zeros((0, 4)))
@@ -217,7 +216,7 @@ def test_broken_input_is_named_and_the_rest_packed_until_it_is_mended(run_script
                   'att/106.npz: an array of shape (12,)', 'box/107.npy cannot be read', 'image ids', 'all'):
         assert words in listed, words
     before = (root / 'all.h5').stat().st_ino
-    assert pack(run_script, root)[0] == 1 and (root / 'all.h5').stat().st_ino == before     # nothing to be gained
+    assert pack(run_script, root)[0] == 1 and (root / 'all.h5').stat().st_ino == before     # nothing new to pack
     (root / 'box' / 'all.npy').unlink()
     for path, content in whole.items():
         path.write_bytes(content)
@@ -225,7 +224,7 @@ def test_broken_input_is_named_and_the_rest_packed_until_it_is_mended(run_script
     assert all(same_arrays(root, kind) for kind in FOLDERS)
 
 
-def test_no_file_is_made_of_input_that_is_all_broken(run_script, root):
+def test_no_file_is_written_when_all_input_is_broken(run_script, root):
     for path in (root / 'box').iterdir():
         path.write_bytes(b'')
     status, said = pack(run_script, root)
@@ -234,7 +233,7 @@ def test_no_file_is_made_of_input_that_is_all_broken(run_script, root):
     assert not list(root.glob('all.h5*/*')) and not (root / 'all.h5').exists()
 
 
-def test_folders_that_have_grown_are_packed_on_from_the_file_as_it_is(run_script, root, monkeypatch):
+def test_images_added_to_the_folders_are_packed_without_reading_the_others_again(run_script, root, monkeypatch):
     for folder in FOLDERS.values():
         (root / 'late' / folder).mkdir(parents=True)
         for path in [*(root / folder).glob('114.*'), *(root / folder).glob('115.*')]:
@@ -258,7 +257,7 @@ def test_folders_that_have_grown_are_packed_on_from_the_file_as_it_is(run_script
         read.append(image_id)
         return plain(folder, image_id)
 
-    def describing(image_id, source):   # reads what is on record, before all others
+    def describing(image_id, source):   # reads the recorded images, before all others
         found = describe(image_id, source)
         read.clear()
         return found
@@ -275,7 +274,7 @@ def test_folders_that_have_grown_are_packed_on_from_the_file_as_it_is(run_script
     assert all(same_arrays(root, kind) for kind in FOLDERS)
 
 
-def test_float16_rounds_features_alone_and_names_what_is_beyond_it(run_script, root):
+def test_float16_rounds_only_features_and_names_values_beyond_its_range(run_script, root):
     assert pack(run_script, root, dtype='float16')[0] == 0
     for kind in FOLDERS:
         assert same_arrays(root, kind, np.float16 if kind in ('att', 'fc') else np.float32)
@@ -311,7 +310,7 @@ def test_verify_names_what_differs_and_writes_nothing(run_script, root):
     assert (root / 'all.h5').read_bytes() == content
 
 
-def test_a_file_that_is_cut_off_or_full_disks_are_named(run_script, root, monkeypatch):
+def test_truncated_files_and_full_disks_are_named(run_script, root, monkeypatch):
     pack(run_script, root)
     read = open_reader(str(root / 'all.h5'), 'grid', 'flag')
     os.truncate(root / 'all.h5', read.byte('110'))
@@ -343,7 +342,7 @@ def test_training_names_what_a_packed_file_lacks_and_the_command_that_packs(run_
     assert 'pack_features.py' in complaint('--input_img_feat_dir', root / 'absent.h5')
 
 
-def test_a_second_packing_leaves_the_folder_of_the_first(run_script, root, monkeypatch):
+def test_a_second_packing_does_not_touch_the_folder_of_the_first(run_script, root, monkeypatch):
     monkeypatch.setattr(locks, 'PATIENCE', 0.1)
     (root / 'all.h5.partial').mkdir()
     with claimed(str(root / 'all.h5'), 'pack_features.py', {'dtype': 'float32'}, {},
@@ -353,7 +352,7 @@ def test_a_second_packing_leaves_the_folder_of_the_first(run_script, root, monke
         assert (root / 'all.h5.partial').is_dir()
 
 
-def test_sizes_without_boxes_are_no_input(run_script, root):
+def test_sizes_without_boxes_are_refused(run_script, root):
     status, said = pack(run_script, root, 'att', input_json=root / 'talk.json')
     assert status == 2 and '--input_box_dir' in said
 

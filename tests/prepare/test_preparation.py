@@ -1,5 +1,5 @@
-"""The archive, boxes and grid vectors: what is written, and what interruption, broken records and
-other options do to it."""
+"""The archive, boxes and grid vectors: outputs, and commands that are interrupted, have broken records or other
+options."""
 
 import base64
 import json
@@ -68,13 +68,13 @@ def test_the_archive_becomes_arrays_and_sizes(run_script, tmp_path, minicoco):
 
 @pytest.mark.parametrize('folder, given', [('trainval', 'bu_data'), ('trainval_36', 'bu_data'),
                                            ('trainval', 'bu_data/trainval'), ('.', 'bu_data')])
-def test_the_archive_is_found_where_it_may_lie(folder, given, run_script, tmp_path, archive):
+def test_the_archive_is_found_in_each_of_its_usual_folders(folder, given, run_script, tmp_path, archive):
     archive('x_resnet101_faster_rcnn_genome.tsv.0', [random_line(5)], folder)
     (tmp_path / 'bu_data' / folder / 'x.tsv.zip').touch()
     assert convert(run_script, tmp_path, downloaded_feats=tmp_path / given)[2] == [5]
 
 
-def test_an_archive_that_is_not_there_is_asked_for(run_script, tmp_path):
+def test_a_missing_archive_is_named_with_its_flag(run_script, tmp_path):
     status, said = convert(run_script, tmp_path)[:2]
     assert status == 1 and '--downloaded_feats' in said and 'trainval/' in said
     assert not list(tmp_path.iterdir())
@@ -105,15 +105,15 @@ def test_broken_records_of_the_archive_are_named_and_the_others_written(run_scri
                                   decode_record(random_line(11)).boxes)
 
 
-def test_a_whole_record_stands_in_for_a_broken_one_of_its_image(run_script, tmp_path, archive):
+def test_a_valid_repeated_record_replaces_a_broken_one(run_script, tmp_path, archive):
     archive('a.tsv', [random_line(3, width=99)[:5000] + b'\r\n', random_line(3)])
     status, _, ids, sizes = convert(run_script, tmp_path)
     assert status == 1 and ids == [3] and sizes == {'3': [640, 480]}
 
 
-def test_an_archive_that_has_grown_goes_on_and_another_is_refused(run_script, tmp_path, archive):
+def test_a_grown_archive_is_continued_and_another_one_refused(run_script, tmp_path, archive):
     lines = [random_line(image_id) for image_id in range(1, 5)]
-    archive('a.tsv', [lines[0], lines[1][:6000]])      # a download that is not done
+    archive('a.tsv', [lines[0], lines[1][:6000]])      # an unfinished download
     assert convert(run_script, tmp_path)[2] == [1]
     before = stamps(tmp_path, 'bu_*/*')
     archive('a.tsv', lines[:3])
@@ -128,7 +128,7 @@ def test_an_archive_that_has_grown_goes_on_and_another_is_refused(run_script, tm
     assert status == 2 and 'a.tsv, b.tsv was read before' in said
 
 
-def test_outputs_of_unknown_origin_are_not_mixed_into(run_script, tmp_path, archive):
+def test_nothing_is_added_to_outputs_of_unknown_origin(run_script, tmp_path, archive):
     archive('a.tsv', [random_line(1)])
     convert(run_script, tmp_path)
     (tmp_path / 'bu_made.json').unlink()
@@ -137,7 +137,7 @@ def test_outputs_of_unknown_origin_are_not_mixed_into(run_script, tmp_path, arch
     for kind in ('att', 'fc', 'box'):
         for path in (tmp_path / f'bu_{kind}').iterdir():
             path.unlink()
-    assert convert(run_script, tmp_path)[0] == 0   # empty folders are free
+    assert convert(run_script, tmp_path)[0] == 0   # empty folders may be used
 
 
 def start(script, **flags):
@@ -148,13 +148,13 @@ def start(script, **flags):
 
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
-def test_a_conversion_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(how, run_script, tmp_path, archive):
+def test_a_killed_conversion_resumes_and_ends_with_the_same_files(how, run_script, tmp_path, archive):
     archive('a.tsv', [random_line(image_id, regions=8) for image_id in range(1, 401)])
     flags = {'downloaded_feats': tmp_path / 'bu_data', 'output_dir': tmp_path / 'bu'}
     process = start('scripts/make_bu_data.py', **flags, num_workers=2)
     while len(list(tmp_path.glob('bu_box/*.npy'))) < 5 and process.poll() is None:
         time.sleep(0.01)
-    # Ctrl-C reaches the whole group of processes, kill -9 only the one it names
+    # Ctrl-C reaches the whole process group, kill -9 one process
     (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)
     said = process.communicate(timeout=30)[1]
     assert process.returncode == (130 if how == signal.SIGINT else -9) and 'Traceback' not in said
@@ -222,14 +222,14 @@ def test_another_grid_or_other_boxes_are_not_mixed_in(run_script, boxes, tmp_pat
     assert status == 2 and 'not made by prepro_bbox_relative_coords.py' in said
 
 
-def test_sizes_that_are_not_known_are_taken_from_the_boxes_with_one_warning(run_script, boxes, tmp_path):
+def test_unknown_sizes_are_taken_from_the_boxes_with_one_warning(run_script, boxes, tmp_path):
     (tmp_path / 'box_sizes.json').rename(tmp_path / 'kept.json')
     said = areas(run_script, boxes)[1]
     assert said.count('warning') == 1 and 'the size of 80 of 80 images is not known' in said
     own = np.load(boxes / '7.npy')
     expected = grid_vectors(own, own[:, 2].max(), own[:, 3].max(), 12)
     np.testing.assert_array_equal(np.load(tmp_path / 'vec' / '7.npy'), expected)
-    # once sizes are known, what was guessed is made again, and nothing else
+    # once a size is known, the vectors made without it are made again, and no others
     labels = {'images': [{'id': 7, 'width': 500, 'height': 375}]}
     (tmp_path / 'labels.json').write_text(json.dumps(labels))
     before = stamps(tmp_path, 'vec/*')
@@ -261,7 +261,7 @@ def test_broken_boxes_are_named_and_the_others_made(run_script, boxes, tmp_path)
     assert status == 1 and (tmp_path / 'vec' / '3.npy').exists()
 
 
-def test_interrupted_grid_vectors_go_on_where_they_stopped(run_script, boxes, tmp_path, monkeypatch):
+def test_interrupted_grid_vectors_continue_where_they_stopped(run_script, boxes, tmp_path, monkeypatch):
     written = []
 
     def failing(folder, image_id, kind, array):
@@ -276,7 +276,7 @@ def test_interrupted_grid_vectors_go_on_where_they_stopped(run_script, boxes, tm
     (tmp_path / 'vec' / '80.npy.7.part').write_bytes(b'half')
     (tmp_path / 'vec' / '79.npy').write_bytes(b'')   # what a power cut may leave
     before = stamps(tmp_path, 'vec/*')
-    np.save(boxes / '81.npy', np.ones((2, 4), np.float32))      # the step before went on, too
+    np.save(boxes / '81.npy', np.ones((2, 4), np.float32))      # the step before was continued, too
     (tmp_path / 'box_sizes.json').write_text(json.dumps({str(n): [500, 375] for n in range(1, 82)}))
     assert areas(run_script, boxes)[0] == 0
     after = stamps(tmp_path, 'vec/*')
@@ -301,7 +301,7 @@ def test_a_worker_that_is_killed_ends_the_command_with_a_message(run_script, box
 
 def test_relative_boxes_take_sizes_from_the_file_or_from_the_images(run_script, boxes, tmp_path):
     relative = {'input_box_dir': boxes, 'output_dir': tmp_path / 'rel', 'num_workers': 2}
-    assert run_script(prepro_bbox_relative_coords, **relative)[0] == 0     # no image need be there
+    assert run_script(prepro_bbox_relative_coords, **relative)[0] == 0     # without images
     stored = np.load(tmp_path / 'rel' / '5.npy')
     np.testing.assert_array_equal(stored, relative_boxes(np.load(boxes / '5.npy'), 500, 375))
     (tmp_path / 'box_sizes.json').unlink()
@@ -321,7 +321,7 @@ def test_relative_boxes_take_sizes_from_the_file_or_from_the_images(run_script, 
     assert run_script(prepro_bbox_relative_coords, **relative, input_json=split, image_root=tmp_path / 'x')[0] == 2
 
 
-def test_commands_teach_themselves_and_refuse_wrong_values(run_script, tmp_path):
+def test_help_shows_an_example_command_and_wrong_values_are_refused(run_script, tmp_path):
     for script in (prepro_labels, prepro_ngrams, make_bu_data, prepro_areas, prepro_bbox_relative_coords,
                    pack_features):
         text = script.arguments().format_help()
@@ -334,7 +334,7 @@ def test_commands_teach_themselves_and_refuse_wrong_values(run_script, tmp_path)
         assert status == 2 and f'--{flag}' in said and value in said and len(said.splitlines()) == 1
 
 
-def test_a_broken_sizes_file_is_made_anew_from_the_archive(run_script, tmp_path, archive):
+def test_a_broken_sizes_file_is_rebuilt_from_the_archive(run_script, tmp_path, archive):
     archive('a.tsv', [random_line(1), random_line(2)])
     convert(run_script, tmp_path)
     before = stamps(tmp_path, 'bu_*/*')
