@@ -9,7 +9,7 @@ import numpy as np
 
 from misc.cli import DataError, Parser, note, perfect_square, run_command
 from misc.dataset.array_files import SUFFIX, write_array
-from misc.dataset.features import Reader, open_boxes
+from misc.dataset.features import ArrayReader, open_boxes
 from misc.dataset.grids import checked_boxes, extent, grid_vectors, image_sizes, sizes_location
 from misc.prepare.broken import Broken
 from misc.prepare.made import Parts, Record, Sample, claimed, digest, finished, save
@@ -25,7 +25,7 @@ def areas(boxes: np.ndarray, size: tuple[float, float] | None, side: int) -> np.
     return grid_vectors(boxes, width, height, side)
 
 
-def convert(image_id: str, boxes: Reader, output_dir: str, sizes: Sizes, side: int) -> str | None:
+def convert(image_id: str, boxes: ArrayReader, output_dir: str, sizes: Sizes, side: int) -> str | None:
     """Write the grid vectors of one image; returns None, or a message about what is broken."""
     try:
         pixels = checked_boxes(boxes.read(image_id), boxes.where(image_id))
@@ -35,7 +35,7 @@ def convert(image_id: str, boxes: Reader, output_dir: str, sizes: Sizes, side: i
     return None
 
 
-def describe(image_id: str, boxes: Reader, sizes: Sizes) -> Parts | None:
+def describe(image_id: str, boxes: ArrayReader, sizes: Sizes) -> Parts | None:
     """What is recorded of one image as an input; None for a broken one."""
     try:
         size = sizes.get(image_id)

@@ -26,17 +26,17 @@ from misc.prepare.workers import Workers, add_workers_flag, convert_images
 
 BATCH = 256   # images after which what is written is recorded; no more than these are ever written again
 
-Reader = FolderReader | PackedReader
+DiskReader = FolderReader | PackedReader
 Sizes = Mapping[str, tuple[float, float]]   # {image id: (width, height) in pixels}
 
 
 class MergedReader:
     """Reads the images that are packed already from the packed file, and newer ones from the folder."""
 
-    def __init__(self, packed: PackedReader, folder: Reader):
+    def __init__(self, packed: PackedReader, folder: DiskReader):
         self.packed, self.folder = packed, folder
 
-    def _reader_of(self, image_id: str) -> Reader:
+    def _reader_of(self, image_id: str) -> DiskReader:
         return self.packed if image_id in self.packed.index else self.folder
 
     def where(self, image_id: str) -> str:
@@ -52,7 +52,7 @@ class MergedReader:
         return self._reader_of(image_id).read(image_id)
 
 
-Readers = Mapping[str, Reader] | Mapping[str, Reader | MergedReader]   # by kind
+Readers = Mapping[str, DiskReader] | Mapping[str, DiskReader | MergedReader]   # by kind
 
 
 def shapes_of(image_id: str, sources: Readers, whole: bool) -> dict[str, Shape] | str:
@@ -101,7 +101,7 @@ def compare(image_id: str, sources: Readers, packed: Mapping[str, PackedReader],
     return None
 
 
-def common_ids(sources: Mapping[str, Reader], broken: Broken) -> list[str]:
+def common_ids(sources: Mapping[str, DiskReader], broken: Broken) -> list[str]:
     """The ids that every source has, in numerical order; others are added to `broken`."""
     found = {kind: source.ids() for kind, source in sources.items()}
     names = set().union(*found.values())
@@ -132,7 +132,7 @@ def check_any(images: object, broken: Broken) -> None:
 class Packer:
     """Packs the images that an output file lacks into a new file, which replaces it once it is complete."""
 
-    def __init__(self, sources: Mapping[str, Reader], sizes: Sizes, dtype: str, workers: int, broken: Broken):
+    def __init__(self, sources: Mapping[str, DiskReader], sizes: Sizes, dtype: str, workers: int, broken: Broken):
         """sources: the readers by kind; sizes: of the images, as far as they are known; dtype: of features."""
         self.folders = sources
         self.sources: Readers = sources   # of what is packed already, the packed file
@@ -220,7 +220,7 @@ class Packer:
                 writer.mark({image_id: UNWRITTEN if image_id in failed else after for image_id in batch})
 
 
-def verify(sources: Mapping[str, Reader], output: str, sizes: Sizes, dtype: str, workers: int) -> int:
+def verify(sources: Mapping[str, DiskReader], output: str, sizes: Sizes, dtype: str, workers: int) -> int:
     """Compare a finished file with its sources; returns the exit status."""
     if not os.path.isfile(output):
         raise DataError(f'--output_file: there is no file {output}; run the command without --verify')
@@ -241,7 +241,7 @@ def verify(sources: Mapping[str, Reader], output: str, sizes: Sizes, dtype: str,
     return 1 if broken else 0
 
 
-def check_kinds(paths: Sequence[str], sources: Mapping[str, Reader]) -> None:
+def check_kinds(paths: Sequence[str], sources: Mapping[str, DiskReader]) -> None:
     """Raise `UsageError` unless the packed files at `paths` hold the kinds of `sources`."""
     for path in filter(os.path.exists, paths):
         kinds = kinds_in(path)
@@ -251,7 +251,7 @@ def check_kinds(paths: Sequence[str], sources: Mapping[str, Reader]) -> None:
                              'name the same folders, or give another --output_file')
 
 
-def describe(image_id: str, source: Reader) -> Parts | None:
+def describe(image_id: str, source: DiskReader) -> Parts | None:
     """What is recorded of one image as an input; None for a broken one."""
     try:
         return {'array': digest(source.read(image_id).tobytes())}
@@ -260,7 +260,7 @@ def describe(image_id: str, source: Reader) -> Parts | None:
 
 
 @contextlib.contextmanager
-def claimed_output(output: str, sources: Mapping[str, Reader], dtype: str) -> Iterator[tuple[Record, str]]:
+def claimed_output(output: str, sources: Mapping[str, DiskReader], dtype: str) -> Iterator[tuple[Record, str]]:
     """Claim the file `output` while the block runs; yields its record, and the path of the file in the making.
 
     That file lies in a folder of its own, which is removed in the end where it is empty.
@@ -288,7 +288,7 @@ def forget_others(record: Record, ids: set[str]) -> None:
         record['inputs'][flag] = {image_id: item for image_id, item in items.items() if image_id in ids}
 
 
-def summary(output: str, sources: Mapping[str, Reader], input_box_dir: str | None) -> None:
+def summary(output: str, sources: Mapping[str, DiskReader], input_box_dir: str | None) -> None:
     """Print what the file holds."""
     ids = PackedReader(output, next(iter(sources)), 'output_file').ids()
     note(f'{len(ids)} images ({", ".join(sources)}), {os.path.getsize(output) / 1e6:,.0f} MB -> {output}')

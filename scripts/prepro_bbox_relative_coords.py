@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.cli import DataError, Parser, UsageError, note, run_command
 from misc.dataset.array_files import SUFFIX, write_array
-from misc.dataset.features import Reader, open_boxes
+from misc.dataset.features import ArrayReader, open_boxes
 from misc.dataset.grids import checked_boxes, image_sizes, relative_boxes, sizes_location
 from misc.dataset.karpathy import SOURCE, read_images
 from misc.disk.files import read_json
@@ -30,7 +30,7 @@ def size_of(image_id: str, sizes: Mapping[str, Size], image_paths: Mapping[str, 
     return read_size(image_paths[image_id])
 
 
-def convert(image_id: str, boxes: Reader, output_dir: str, sizes: Mapping[str, Size],
+def convert(image_id: str, boxes: ArrayReader, output_dir: str, sizes: Mapping[str, Size],
             image_paths: Mapping[str, str]) -> str | None:
     """Write the relative boxes of one image; returns None, or a message about what is broken."""
     try:
@@ -42,7 +42,7 @@ def convert(image_id: str, boxes: Reader, output_dir: str, sizes: Mapping[str, S
     return None
 
 
-def describe(image_id: str, boxes: Reader, sizes: Mapping[str, Size], image_paths: Mapping[str, str]) -> Parts | None:
+def describe(image_id: str, boxes: ArrayReader, sizes: Mapping[str, Size], image_paths: Mapping[str, str]) -> Parts | None:
     """What is recorded of one image as an input; None for a broken one."""
     try:
         return {'boxes': digest(boxes.read(image_id).tobytes()),

@@ -16,7 +16,7 @@ from misc.dataset.array_files import FolderReader, checked
 from misc.dataset.packed import PackedReader
 
 
-class Reader(Protocol):
+class ArrayReader(Protocol):
     """Reads the arrays of one kind, image by image."""
 
     def ids(self) -> set[str]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from misc import commands
 from misc.cli import DataError
-from misc.dataset.features import MemoryReader, Reader, open_reader
+from misc.dataset.features import ArrayReader, MemoryReader, open_reader
 from misc.dataset.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_location
 from misc.dataset.recipe import read_recipe
 from misc.dataset.sources import FLAGS, Sources
@@ -26,7 +26,7 @@ class Regions:
         """images: the entries of `--input_json`, whose width and height serve where no sizes file does."""
         self.sources, self.images = sources, images
         self.needs: tuple[str, ...] = ()
-        self.readers: dict[str, Reader] = {}
+        self.readers: dict[str, ArrayReader] = {}
         self.sizes: dict[str, tuple[float, float]] = {}
 
     def open_for(self, needs: Iterable[str]) -> None:
@@ -78,7 +78,7 @@ class Regions:
         return {'grid': commands.AREAS.format(cells=self.sources.num_grids),
                 'rel': commands.RELATIVE}.get(kind, commands.FEATURES)
 
-    def readers_by_flag(self) -> dict[str, Reader]:
+    def readers_by_flag(self) -> dict[str, ArrayReader]:
         """{flag that names it: reader} of what is open."""
         return {flag: self.readers[kind] for kind, flag in FLAGS.items() if kind in self.readers}
 
