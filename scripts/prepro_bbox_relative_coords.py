@@ -42,7 +42,8 @@ def convert(image_id: str, boxes: ArrayReader, output_dir: str, sizes: Mapping[s
     return None
 
 
-def describe(image_id: str, boxes: ArrayReader, sizes: Mapping[str, Size], image_paths: Mapping[str, str]) -> Parts | None:
+def describe(image_id: str, boxes: ArrayReader, sizes: Mapping[str, Size],
+             image_paths: Mapping[str, str]) -> Parts | None:
     """What is recorded of one image as an input; None for a broken one."""
     try:
         return {'boxes': digest(boxes.read(image_id).tobytes()),
