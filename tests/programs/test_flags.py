@@ -441,7 +441,10 @@ def evaluate(runs, corpus, tmp_path, monkeypatch):
 @pytest.mark.parametrize('flag', CHANGES_CAPTIONS)
 def test_the_flag_changes_the_results_of_evaluation(evaluate, flag):
     value, base = CHANGES_CAPTIONS[flag]
-    assert evaluate(*base) == evaluate(*base) != evaluate(*base, f'--{flag}', value)
+    changed = [f'--{flag}', value]
+    if flag == 'model':  # a model and its infos must be of one run
+        changed += ['--infos_path', 'OTHER/infos_tiny.pkl']
+    assert evaluate(*base) == evaluate(*base) != evaluate(*base, *changed)
 
 
 def test_each_input_flag_of_evaluation_has_its_effect(evaluate, runs, corpus, tmp_path, monkeypatch):
