@@ -110,9 +110,10 @@ def add_picture_flags(group: Group) -> None:
     group.add_argument('--new_ids', type=boolean, nargs='?', const=True, default=False, metavar='0/1', help=(
         'number the images by their order even where the input gives ids, for files whose ids clash'))
     group.add_argument('--tokens', choices=list(TOKENIZERS), help=(
-        'how captions become words (default: karpathy, and words that the input gives are kept).  karpathy: lower '
-        "case, without quotes and full stops, separated at spaces and - , ; ! ? /, as in Karpathy's files; spaces: "
-        'separated at spaces and otherwise as they are, for captions that are segmented already; characters: as karpathy, with each Chinese or Japanese character a word'))
+        'how captions become words (default: karpathy; words that the input gives are kept).  karpathy: lower case, '
+        "without quotes and full stops, separated at spaces and - , ; ! ? /, as in Karpathy's files; spaces: "
+        'separated at spaces and otherwise as they are, for captions that are segmented already; characters: as '
+        'karpathy, with each Chinese or Japanese character a word'))
 
 
 def share_or_count(text: str) -> float:
