@@ -74,11 +74,11 @@ def summary(pictures: Sequence[Picture]) -> list[str]:
 
 def label_flags(pictures: Sequence[Picture]) -> str:
     """The flags of prepro_labels.py that suit the captions, where the defaults do not: the highest threshold up to
-    5 that makes at most 5 % of the text UNK, and the length that 99 % of the captions do not exceed."""
+    5 that makes at most 10 % of the text UNK, and the length that 99 % of the captions do not exceed."""
     counts = Counter(word for picture in pictures for caption in picture.captions for word in caption.tokens or ())
     lengths = sorted(len(caption.tokens or ()) for picture in pictures for caption in picture.captions)
     threshold = next(threshold for threshold in range(5, -1, -1) if sum(
-        count for count in counts.values() if count <= threshold) <= 0.05 * sum(lengths))
+        count for count in counts.values() if count <= threshold) <= 0.1 * sum(lengths))
     longest = lengths[int(0.99 * (len(lengths) - 1))]
     return (f' --word_count_threshold {threshold}' if threshold < 5 else '') + (
         f' --max_length {longest}' if longest > 16 else '')
