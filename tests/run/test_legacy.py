@@ -1,4 +1,4 @@
-"""Checkpoints of older code are read as they are, with the numbers of the code that made them."""
+"""Legacy checkpoints are read as they are and give the numbers of the code that wrote them."""
 
 import argparse
 import functools
@@ -23,7 +23,7 @@ from tests.helpers.models import make_batch, make_captions, make_model, make_opt
 
 TRANSFORMER, RELATION = dict(caption_model='transformer'), dict(caption_model='relation_transformer')
 TOPDOWN, SHOW_TELL = dict(caption_model='topdown'), dict(caption_model='show_tell')
-# Every model and option that has a form in the Spatial code, and in the zoo.
+# Every model and option that exists in the Spatial code, and in the zoo.
 SPATIAL = [
     dict(), dict(enc_pos_type='g2'), dict(enc_pos_type='box-coord'), dict(cross_attn='dot-product'),
     dict(norm='rms'), dict(ff_activation='gelu'), TRANSFORMER, {**TRANSFORMER, 'cross_attn': 'dot-product'},
@@ -40,7 +40,7 @@ def name_of(value):
 
 
 def loaded(model_path, infos_path, *given):
-    """The model in older files, ready to compute, and its options."""
+    """The model of a legacy checkpoint in evaluation mode, and its options."""
     run = run_folder.read_run(model_path, infos_path)
     options, names = opts.parse(opts.train_parser(), [*map(str, given)])
     options = opts.with_model_options(options, names, run.infos['opt'], infos_path)
@@ -51,7 +51,7 @@ def loaded(model_path, infos_path, *given):
 
 @pytest.mark.parametrize('spatial, changes', [(True, one) for one in SPATIAL] + [(False, one) for one in ZOO],
                          ids=name_of)
-def test_a_model_comes_back_from_older_names_with_every_option_and_exactly_its_numbers(
+def test_a_model_is_restored_from_legacy_names_with_every_option_and_exactly_its_numbers(
         tmp_path, capsys, spatial, changes):
     options = {'norm_img_feat': False, 'norm_box_feat': False, **(
         {} if spatial else {'cross_attn': 'dot-product', 'heads': 8, 'norm': 'deviation'}), **changes}
@@ -65,8 +65,8 @@ def test_a_model_comes_back_from_older_names_with_every_option_and_exactly_its_n
     weights['model.tgt_embed.1.pe'] = torch.zeros(1, 5, 3)
     found, recognised = loaded(*write_legacy(tmp_path, weights, legacy_options(options, spatial)))
     rates = 'dropout 0.2, drop_prob_lm 0.2' if spatial else 'dropout 0.1, drop_prob_lm 0.4'
-    said = capsys.readouterr().err
-    assert f'legacy checkpoint: caption_model {options["caption_model"]}, ' in said and rates in said
+    messages = capsys.readouterr().err
+    assert f'legacy checkpoint: caption_model {options["caption_model"]}, ' in messages and rates in messages
     for name in opts.MODEL_OPTIONS:
         if opts.matters(name, recognised):
             assert getattr(recognised, name) == options[name], name
@@ -74,7 +74,7 @@ def test_a_model_comes_back_from_older_names_with_every_option_and_exactly_its_n
     assert torch.equal(found(found.encode(batch), captions), model(model.encode(batch), captions))
 
 
-# Weights by the names of older code alone, how the plain formulas compute with them, and their options.
+# Case: (weights under legacy names, the model of the plain formulas, options, whether of the Spatial code).
 BY_HAND = {
     'spatial': (legacy_code.spatial_weights(), legacy_code.spatial_model, dict(heads=8), True),
     'spatial, dot-product': (
@@ -103,7 +103,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize('case', BY_HAND)
-def test_the_formulas_on_the_older_names_give_the_numbers(tmp_path, case):
+def test_a_legacy_model_gives_the_numbers_of_the_plain_formulas(tmp_path, case):
     weights, plain_model, changes, spatial = BY_HAND[case]
     opt = legacy_options(vars(make_options(norm_img_feat=False, norm_box_feat=False, **changes)), spatial)
     model, _ = loaded(*write_legacy(tmp_path, dict(weights), opt))
@@ -128,7 +128,7 @@ def with_one(name, *shape):
     return lambda weights: {**weights, name: torch.ones(shape)}
 
 
-# What is wrong with the zoo's relation transformer: (the weights, the options, what the message says).
+# Case of the zoo's relation transformer: (a change of its weights, of its options, the message).
 ENCODER, NORM = 'model.encoder.layers.0', 'model.decoder.layers.1.sublayer.2.norm.a_2'
 WRONG = {
     'a key missing': (without(f'{ENCODER}.self_attn.linears.2.bias'), {}, [
@@ -167,17 +167,17 @@ WRONG = {
 
 
 @pytest.mark.parametrize('case', WRONG)
-def test_what_does_not_fit_is_named_once_as_the_file_names_it(tmp_path, case):
-    change, said, expected = WRONG[case]
+def test_weights_that_do_not_fit_are_named_as_in_the_file(tmp_path, case):
+    change, options, expected = WRONG[case]
     opt = legacy_options(vars(make_options(**RELATION, use_bn=2, norm_img_feat=False)), spatial=False)
-    vars(opt).update(said)
+    vars(opt).update(options)
     paths = write_legacy(tmp_path, change(dict(legacy_code.relation_weights())), opt)
     with pytest.raises(DataError, match=f'(?s)^{paths[0]} .*' + '.*'.join(expected)) as error:
         loaded(*paths)
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_place_that_the_infos_file_promises_has_to_be_there(tmp_path):
+def test_weights_of_the_spatial_encoding_in_the_infos_must_exist(tmp_path):
     options = make_options(**TRANSFORMER, norm_img_feat=False, norm_box_feat=False)
     weights = legacy.Names('transformer', spatial=True).theirs(make_model(**vars(options)).state_dict())
     opt = legacy_options(vars(options), spatial=True)
@@ -186,7 +186,7 @@ def test_a_place_that_the_infos_file_promises_has_to_be_there(tmp_path):
         loaded(*write_legacy(tmp_path, weights, opt))
 
 
-def test_files_that_do_not_say_how_many_batches_were_seen_are_read(tmp_path):
+def test_batch_norm_without_its_number_of_batches_is_read(tmp_path):
     weights = without('att_embed.0.num_batches_tracked', 'att_embed.4.num_batches_tracked')(
         legacy_code.relation_weights())
     opt = legacy_options(vars(make_options(**RELATION, use_bn=2, norm_img_feat=False)), spatial=False)
@@ -214,7 +214,7 @@ def python_2(value, protocol=2):
 
 
 @pytest.mark.parametrize('protocol', [0, 2])
-def test_infos_files_of_python_2_are_read_and_what_they_lack_is_made_up_for(tmp_path, protocol):
+def test_infos_files_of_python_2_are_read_and_missing_entries_get_defaults(tmp_path, protocol):
     options = make_options(**RELATION, use_bn=2, norm_img_feat=False, legacy_extra_skip=True)
     opt = legacy_options(vars(options), spatial=False)
     del opt.seq_length
@@ -232,20 +232,15 @@ def test_infos_files_of_python_2_are_read_and_what_they_lack_is_made_up_for(tmp_
     assert run_folder.read_run(*paths).infos['opt']['seq_length'] == 16
 
 
-@pytest.fixture(scope='module')
-def corpus(tmp_path_factory):
-    return tiny.write_corpus(tmp_path_factory.mktemp('corpus'))
-
-
 def same_as(folder, corpus):
-    """The flags of a run on the corpus whose every step follows from the weights and moments alone."""
+    """Flags of a run on the corpus without dropout: every step depends only on weights and moments."""
     return tiny.train_flags(corpus, folder, '--heads', 8, '--dropout', 0, '--drop_prob_lm', 0, '--noamopt',
                             '--noamopt_warmup', 5, '--input_rel_box_dir', corpus / 'rel')
 
 
 @pytest.fixture(scope='module')
 def trained(corpus, tmp_path_factory):
-    """A run of one epoch: a relation transformer with all that the zoo's can have."""
+    """A run of one epoch: a relation transformer with every option of the zoo's."""
     folder = tmp_path_factory.mktemp('runs') / 'run'
     tiny.run(train, [*same_as(folder, corpus), '--max_epochs', 1, '--caption_model', 'relation_transformer',
                      '--norm', 'deviation', '--use_bn', 2, '--legacy_extra_skip', 1])
@@ -253,11 +248,11 @@ def trained(corpus, tmp_path_factory):
 
 
 def aged(trained, folder, model='model.pth', infos='infos_zoo.pkl', moments=True):
-    """The files of that run as the zoo would have left them in `folder`; returns it."""
+    """Write that run into `folder` as the zoo would have written it; returns the folder."""
     run = run_folder.find_run(str(trained), 'tiny')
     names = legacy.Names('relation_transformer', use_bn=2)
     weights = names.theirs(run.weights)
-    weights = {key: weights[key] for key in sorted(weights, reverse=True)}  # an order of its own
+    weights = {key: weights[key] for key in sorted(weights, reverse=True)}  # another order
     opt = legacy_options({**run.infos['opt'], 'norm_box_feat': False}, spatial=False)
     weights['model.tgt_embed.1.pe'] = torch.zeros(1, 5, 16)
     write_legacy(folder, weights, opt, model, infos, vocab=run.infos['vocab'], iter=run.infos['iter'],
@@ -277,7 +272,7 @@ def aged(trained, folder, model='model.pth', infos='infos_zoo.pkl', moments=True
 
 
 def captions_of(corpus, model, infos):
-    """What eval.py writes to vis/vis.json, run in the current folder."""
+    """Run eval.py in the current folder; returns vis/vis.json."""
     tiny.run(evaluation, ['--model', model, '--infos_path', infos, *tiny.data_flags(corpus),
                           '--num_workers', 0, '--device', 'cpu', '--input_rel_box_dir', corpus / 'rel',
                           '--beam_size', 3])
@@ -285,7 +280,7 @@ def captions_of(corpus, model, infos):
         return json.load(file)
 
 
-def test_evaluation_takes_older_files_and_says_the_same(corpus, trained, tmp_path, monkeypatch, capsys):
+def test_evaluation_of_legacy_files_gives_the_same_captions(corpus, trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     old = aged(trained, tmp_path / 'old', 'model.pt', 'infos_zoo-best.pkl')
     found = captions_of(corpus, old / 'model.pt', old / 'infos_zoo-best.pkl')
@@ -296,22 +291,22 @@ def test_evaluation_takes_older_files_and_says_the_same(corpus, trained, tmp_pat
                               '--num_layers', 3])
 
 
-def test_training_goes_on_from_older_files_as_it_would_from_its_own(corpus, trained, tmp_path, capsys):
+def test_training_resumes_from_legacy_files_as_from_its_own(corpus, trained, tmp_path, capsys):
     old, runs = aged(trained, tmp_path / 'old'), {'from_old': None, 'from_own': None}
     for name, start in (('from_old', old), ('from_own', trained)):
-        for epochs in (2, 3):  # the second time an ordinary resume
+        for epochs in (2, 3):  # the second time, an ordinary resume
             tiny.run(train, [*same_as(tmp_path / name, corpus), '--start_from', start,
                              '--max_epochs', epochs])
             start = tmp_path / name
         runs[name] = run_folder.find_run(str(start), 'tiny')
-    said = capsys.readouterr().err
-    assert 'epoch 1 starts from its beginning' in said and 'no moments' not in said
+    messages = capsys.readouterr().err
+    assert 'epoch 1 starts from its beginning' in messages and 'no moments' not in messages
     assert runs['from_old'].infos['iter'] == runs['from_own'].infos['iter'] == 9
     for name, value in runs['from_own'].weights.items():
         assert torch.equal(value, runs['from_old'].weights[name]), name
 
 
-def test_training_goes_on_from_whatever_an_older_folder_has(corpus, trained, tmp_path, capsys):
+def test_training_resumes_from_whatever_a_legacy_folder_has(corpus, trained, tmp_path, capsys):
     plain = aged(trained, tmp_path / 'plain', 'model.pt', 'infos.pkl', moments=False)
     best = aged(trained, tmp_path / 'best', 'model-best.pth', 'infos_tiny-best.pkl')
     fewer, sgd, empty = (aged(trained, tmp_path / name, infos='infos_tiny.pkl') for name in ('fewer', 'sgd', 'empty'))
@@ -321,11 +316,11 @@ def test_training_goes_on_from_whatever_an_older_folder_has(corpus, trained, tmp
         torch.save({'state': {}, 'param_groups': [group]}, folder / 'optimizer.pth')
     for folder in (plain, best, fewer, sgd, empty):
         tiny.run(train, [*same_as(folder, corpus), '--start_from', folder, '--max_epochs', 2])
-        said = capsys.readouterr().err
-        assert said.count('no moments of this optimiser and model; they start from zero') == 1
+        messages = capsys.readouterr().err
+        assert messages.count('no moments of this optimiser and model; they start from zero') == 1
         infos = run_folder.read_infos(str(folder / 'infos_tiny.pkl'))
         assert infos['iter'] == 6 and infos['epoch'] == 2
-        # The score of a best model that is there is kept, and only that.
+        # The best score is kept only if the best model exists.
         assert (infos['best_val_score'] == 0.5) is (folder == best)
     with pytest.raises(DataError, match='infos_one.pkl, infos_zoo.pkl; name the run with --id'):
         tiny.run(train, [*same_as(tmp_path / 'on', corpus), '--start_from', aged(
@@ -337,7 +332,7 @@ def test_training_goes_on_from_whatever_an_older_folder_has(corpus, trained, tmp
     assert f'best model that is missing; {lone / "model.pth"} is used instead' in capsys.readouterr().err
 
 
-def test_a_run_that_older_code_began_keeps_its_dropout_until_another_is_given(
+def test_a_legacy_run_keeps_its_dropout_until_a_flag_changes_it(
         corpus, trained, tmp_path, capsys):
     at = [place for place, flag in enumerate(same_as('', corpus)) if flag in ('--dropout', '--drop_prob_lm')]
 
@@ -358,14 +353,14 @@ def test_a_run_that_older_code_began_keeps_its_dropout_until_another_is_given(
     assert taken == {} and found.dropout == 0.1
     with pytest.raises(DataError, match='infos.pkl says dropout: .*2'):
         opts.with_dropout_rates(options, set(), {'dropout': 2, 'keeps_rates': True}, 'infos.pkl')
-    options.caption_model = 'show_tell'  # which has no use for the one inside transformers
+    options.caption_model = 'show_tell'  # which does not use the dropout inside transformers
     found, taken = opts.with_dropout_rates(
         options, set(), {'dropout': 0.3, 'drop_prob_lm': 0.2, 'keeps_rates': True}, 'infos.pkl')
     assert taken == {'drop_prob_lm': 0.2} and (found.dropout, found.drop_prob_lm) == (0.1, 0.2)
 
 
 def with_optimiser(folder, maker, moves=True):
-    """Put an optimiser of older code, of the weights in `folder`, into it; returns {name here: moments}."""
+    """Add the legacy optimiser state for the weights in `folder`; returns {current name: moments}."""
     weights = run_folder.read_tensors(str(folder / 'model.pth'))
     parameters = {key: torch.nn.Parameter(weight) for key, weight in weights.items()
                   if key not in legacy.IGNORED and key.rpartition('.')[2] not in legacy.BUFFERS}
@@ -394,7 +389,7 @@ OLD_OPTIMISERS = {
 
 
 @pytest.mark.parametrize('kind', OLD_OPTIMISERS)
-def test_a_converted_run_has_the_moments_of_the_optimiser_that_it_had(
+def test_a_converted_run_keeps_the_moments_of_its_optimiser(
         corpus, trained, tmp_path, capsys, kind):
     old, new = aged(trained, tmp_path / 'old', moments=False), tmp_path / 'new'
     expected = with_optimiser(old, OLD_OPTIMISERS[kind])
@@ -413,7 +408,7 @@ def test_a_converted_run_has_the_moments_of_the_optimiser_that_it_had(
 
 
 @pytest.mark.parametrize('lacking', ['moments', 'file'])
-def test_without_moments_a_converted_run_claims_none(corpus, trained, tmp_path, capsys, lacking):
+def test_a_run_without_moments_is_converted_without_them(corpus, trained, tmp_path, capsys, lacking):
     old, new = aged(trained, tmp_path / 'old', moments=False), tmp_path / 'new'
     if lacking == 'moments':
         with_optimiser(old, torch.optim.Adam, moves=False)
@@ -423,7 +418,7 @@ def test_without_moments_a_converted_run_claims_none(corpus, trained, tmp_path, 
     assert 'new/optimizer.pth holds no moments of this optimiser' in capsys.readouterr().err
 
 
-def test_a_converted_run_is_one_of_this_project(corpus, trained, tmp_path, monkeypatch, capsys):
+def test_a_converted_run_is_a_run_of_this_project(corpus, trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     old = aged(trained, aged(trained, tmp_path / 'old', 'model-best.pth', 'infos_zoo-best.pkl'))
     tiny.run(convert_checkpoint, ['--input_dir', old, '--output_dir', 'new'])

@@ -1,4 +1,4 @@
-"""The account of a run: what is on record, and what is said where a run goes on with something else."""
+"""The run record: what it holds, and the messages when a run is resumed with other data, options or versions."""
 
 import importlib.metadata
 import json
@@ -25,7 +25,7 @@ from tests.helpers import several, tiny
 from tests.helpers.damage import array, expect, talk
 from tests.helpers.runs import infos_of, same_weights, weights_of
 
-ONWARDS = ('--start_from', 'ROOT/run', '--max_epochs', 2)
+RESUMED = ('--start_from', 'ROOT/run', '--max_epochs', 2)
 BOXES = ('--input_grid_vec_dir', '', '--input_box_dir', 'ROOT/box')
 
 
@@ -39,7 +39,7 @@ def without_java():
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-    """A folder with a corpus, and runs of an epoch on it: plain, of boxes, and self-critical."""
+    """A folder with a corpus and runs of one epoch on it: plain, with boxes, and self-critical."""
     root = tiny.write_corpus(tmp_path_factory.mktemp('whole') / 'root')
     start(root, 'run', '--max_epochs', 1)
     start(root, 'boxes', '--max_epochs', 1, *BOXES)
@@ -49,7 +49,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def root(whole, tmp_path):
-    """A copy of it that a test may change."""
+    """A copy of `whole` that a test may change."""
     return shutil.copytree(whole, tmp_path / 'root')
 
 
@@ -58,7 +58,7 @@ def rewards():
 
 
 def start(root, folder, *flags):
-    """Train into `root`/`folder`; ROOT in flags is `root`."""
+    """Train into `root`/`folder`; ROOT in flags stands for `root`."""
     flags = [str(flag).replace('ROOT', str(root)) for flag in flags]
     return tiny.run(train, tiny.train_flags(root, root / folder, *flags))
 
@@ -71,7 +71,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if 'tfevents' not in path.name}
 
 
-def test_a_run_keeps_an_account_of_its_options_versions_code_machine_and_data(root, monkeypatch):
+def test_a_run_records_its_options_versions_code_machine_and_data(root, monkeypatch):
     monkeypatch.setattr(run_record, 'code_state', lambda: {'commit': 'c0ffee', 'changed': True})
     start(root, 'new', '--max_epochs', 1, '--learning_rate', 2e-3)
     (only,), data = record(root, 'new')['starts'], record(root, 'new')['data']
@@ -88,21 +88,21 @@ def test_a_run_keeps_an_account_of_its_options_versions_code_machine_and_data(ro
         name: part for name, part in account.items() if name != 'data'}
 
 
-def test_every_start_is_on_record_and_a_change_of_code_or_library_is_said(root, monkeypatch, capsys):
+def test_every_start_is_recorded_and_a_change_of_code_or_library_is_reported(root, monkeypatch, capsys):
     monkeypatch.setattr(run_record, 'code_state', lambda: {'commit': 'c0ffee', 'changed': False})
     monkeypatch.setattr(run_record, 'versions', lambda: {'python': '3.11', 'torch': '99.0'})
-    start(root, 'run', *ONWARDS)
-    said = [line for line in capsys.readouterr().err.splitlines() if 'may differ' in line]
+    start(root, 'run', *RESUMED)
+    notes = [line for line in capsys.readouterr().err.splitlines() if 'may differ' in line]
     before = importlib.metadata.version('torch')
-    assert len(said) == 1 and f'torch 99.0 (was {before})' in said[0] and 'numpy' not in said[0]
-    start(root, 'other', *ONWARDS, '--max_epochs', 3)
+    assert len(notes) == 1 and f'torch 99.0 (was {before})' in notes[0] and 'numpy' not in notes[0]
+    start(root, 'other', *RESUMED, '--max_epochs', 3)
     assert [one['iteration'] for one in record(root)['starts']] == [0, 3]
     there = record(root, 'other')['starts']
     assert [one['iteration'] for one in there] == [0, 3, 6] and there[1]['versions']['torch'] == '99.0'
     assert there[:2] == record(root)['starts']
 
 
-def test_nothing_is_said_of_the_same_data_wherever_and_in_whatever_files_they_are(root, capsys):
+def test_the_same_data_in_other_files_are_not_reported(root, capsys):
     source = open_reader(str(root / 'att'), 'att', '')
     write_packed(root / 'att.h5', {'att': {image: source.read(image) for image in source.ids()}})
     os.rename(root / 'vec', root / 'places')
@@ -110,10 +110,10 @@ def test_nothing_is_said_of_the_same_data_wherever_and_in_whatever_files_they_ar
         os.utime(path, (1, 1))
     (root / 'talk.json').write_text(json.dumps(json.loads((root / 'talk.json').read_text()), indent=4))
     capsys.readouterr()
-    start(root, 'run', *ONWARDS, '--input_img_feat_dir', 'ROOT/att.h5', '--input_grid_vec_dir', 'ROOT/places',
+    start(root, 'run', *RESUMED, '--input_img_feat_dir', 'ROOT/att.h5', '--input_grid_vec_dir', 'ROOT/places',
           '--num_workers', 1, '--losses_log_every', 2, '--val_images_use', 3)
-    said = capsys.readouterr().err
-    assert 'changed since the last start: val_images_use 3 (was 5000)' in said and said.count('note:') == 1
+    messages = capsys.readouterr().err
+    assert 'changed since the last start: val_images_use 3 (was 5000)' in messages and messages.count('note:') == 1
 
 
 def other_labels(root):
@@ -135,7 +135,7 @@ def other_size(root):
 
 
 def nudged(name):
-    """One number of an image's array is another."""
+    """Change one number of an image's array."""
     def change(root):
         path = root / name
         stored = np.load(path)
@@ -145,7 +145,7 @@ def nudged(name):
     return change
 
 
-# What is changed: (the change, the run, its flags, what the message says).
+# Case: (the change, the run, its flags, patterns of the message).
 OTHER_DATA = {
     'a feature': (nudged('att/104.npz'), 'run', (), ('--input_img_feat_dir .*/att', '1 of 12 images', ': 104')),
     'a grid vector of a validation image': (
@@ -161,15 +161,15 @@ OTHER_DATA = {
 
 
 @pytest.mark.parametrize('case', OTHER_DATA)
-def test_other_data_stop_a_run_in_its_folder_and_make_a_run_of_its_own_in_another(root, case, capsys):
-    change, run, flags, said = OTHER_DATA[case]
+def test_other_data_are_refused_in_the_runs_folder_and_reported_in_another(root, case, capsys):
+    change, run, flags, patterns = OTHER_DATA[case]
     onwards = (*flags, '--start_from', f'ROOT/{run}', '--max_epochs', 2)
     before = contents(root / run)
     change(root)
     with pytest.raises(DataError) as raised:
         start(root, run, *onwards)
     text = str(raised.value)
-    expect(text, *said, 'trained with', 'infos_tiny.pkl', '--checkpoint_path')
+    expect(text, *patterns, 'trained with', 'infos_tiny.pkl', '--checkpoint_path')
     assert len(text.splitlines()) == 2 and contents(root / run) == before
     capsys.readouterr()
     assert start(root, 'other', *onwards) == 0
@@ -178,17 +178,17 @@ def test_other_data_stop_a_run_in_its_folder_and_make_a_run_of_its_own_in_anothe
     assert start(root, 'other', *onwards[:-1], 3, '--start_from', 'ROOT/other') == 0
 
 
-def test_several_things_that_differ_are_said_at_once(root):
+def test_several_differences_are_reported_at_once(root):
     other_labels(root)
     for image in range(100, 106):
         nudged(f'att/{image}.npz')(root)
     with pytest.raises(DataError, match=r'h5 and --input_img_feat_dir .*6 of 12 images .*\.\.\.\) are not'):
-        start(root, 'run', *ONWARDS)
+        start(root, 'run', *RESUMED)
 
 
-def test_options_that_change_the_course_are_told_in_a_line_with_both_values(root, capsys):
+def test_changed_options_are_reported_in_one_line_with_both_values(root, capsys):
     capsys.readouterr()
-    start(root, 'run', *ONWARDS, '--learning_rate', 0.01, '--batch_size', 3, '--seed', 7, '--noamopt', 1,
+    start(root, 'run', *RESUMED, '--learning_rate', 0.01, '--batch_size', 3, '--seed', 7, '--noamopt', 1,
           '--scheduled_sampling_max_prob', 0.5)
     notes = [line for line in capsys.readouterr().err.splitlines() if 'changed since the last start' in line]
     assert len(notes) == 1
@@ -198,33 +198,33 @@ def test_options_that_change_the_course_are_told_in_a_line_with_both_values(root
     assert 'max_epochs' not in notes[0] and 'start_from' not in notes[0] and 'sampling' not in notes[0]
 
 
-def test_a_run_without_an_account_goes_on_and_nothing_is_said(root, capsys):
+def test_a_run_without_a_record_resumes_silently(root, capsys):
     infos = infos_of(root / 'run')
     del infos['account']
     (root / 'run' / 'infos_tiny.pkl').write_bytes(run_folder.pickle_bytes(infos))
     (root / 'run' / 'run.json').unlink()
     nudged('att/104.npz')(root)
     capsys.readouterr()
-    start(root, 'run', *ONWARDS, '--learning_rate', 0.01)
+    start(root, 'run', *RESUMED, '--learning_rate', 0.01)
     assert 'note' not in capsys.readouterr().err and [one['iteration'] for one in record(root)['starts']] == [3]
 
 
 @pytest.mark.parametrize('account', [{}, {'data': 3, 'machine': [], 'code': 'x'}, {'data': {'input_json': 3}}])
-def test_an_account_that_is_none_is_passed_over(root, account):
+def test_a_damaged_record_is_ignored(root, account):
     infos = infos_of(root / 'run')
     infos['account'], infos['opt']['seed'] = account, [1]
     (root / 'run' / 'infos_tiny.pkl').write_bytes(run_folder.pickle_bytes(infos))
     (root / 'run' / 'run.json').write_text('[')
-    assert start(root, 'run', *ONWARDS) == 0 and len(record(root)['starts']) == 1
+    assert start(root, 'run', *RESUMED) == 0 and len(record(root)['starts']) == 1
 
 
-def test_a_feature_that_cannot_be_read_is_no_change_of_the_data(root):
+def test_a_feature_that_cannot_be_read_is_an_error_and_not_a_change_of_the_data(root):
     (root / 'att' / '104.npz').write_bytes(b'')
     with pytest.raises(DataError, match='104.npz cannot be read'):
-        start(root, 'run', *ONWARDS)
+        start(root, 'run', *RESUMED)
 
 
-def test_the_cost_does_not_grow_with_the_images():
+def test_the_data_are_sampled_so_the_cost_does_not_grow_with_the_images():
     class Corpus:
         images = [{'id': image, 'split': 'train'} for image in range(5000)]
         ids, vocabulary, labels = range(5000), {}, None
@@ -242,7 +242,7 @@ def test_the_cost_does_not_grow_with_the_images():
     assert len(set(first) & set(again)) > 90  # so that runs on a part of the images can be compared
 
 
-def test_without_git_or_in_a_folder_of_another_project_no_commit_is_claimed(tmp_path, monkeypatch):
+def test_without_git_or_in_a_folder_of_another_project_no_commit_is_recorded(tmp_path, monkeypatch):
     project = tmp_path / 'outer' / 'project'
     project.mkdir(parents=True)
     (project / 'train.py').write_text('1')
@@ -255,7 +255,7 @@ def test_without_git_or_in_a_folder_of_another_project_no_commit_is_claimed(tmp_
     git(tmp_path / 'outer', 'commit', '-m', 'of another')
     assert run_record.code_state(str(project)) is None
     git(project, 'init')
-    assert run_record.code_state(str(project)) is None  # nothing was committed
+    assert run_record.code_state(str(project)) is None  # no commit yet
     git(project, 'add', '.')
     git(project, 'commit', '-m', 'one')
     (project / 'notes').write_text('of nobody')
@@ -267,7 +267,7 @@ def test_without_git_or_in_a_folder_of_another_project_no_commit_is_claimed(tmp_
     assert run_record.code_state(str(project)) is None
 
 
-def test_of_several_processes_one_writes_and_one_refuses(root, tmp_path):
+def test_of_several_processes_only_the_main_one_writes_and_refuses(root, tmp_path):
     flags = tiny.train_flags(root, root / 'two', '--max_epochs', 1)
     assert several.run(2, train, flags, tmp_path / 'out')[0] == [0, 0]
     (only,) = record(root, 'two')['starts']
