@@ -16,6 +16,7 @@ import numpy as np
 from misc.cli import DataError, Parser, UsageError, note, number_in, progress, run_command
 from misc.dataset.karpathy import ImageRecord, read_images
 from misc.dataset.labels import UNKNOWN
+from misc.dataset.pairing import digests
 from misc.disk.files import replacing
 from misc.pictures.images import read_size
 from misc.prepare.broken import Broken
@@ -83,7 +84,7 @@ def measure(images: Sequence[ImageRecord], images_root: str, broken: Broken) -> 
 
 def write(json_path: str, h5_path: str, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Write both files, or neither: even if the process is killed, files of different runs never lie side by
-    side."""
+    side.  The label file has digests of the vocabulary and of the images as attributes."""
     for path in (json_path, h5_path):
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with replacing(json_path, 'w') as text:
@@ -93,6 +94,7 @@ def write(json_path: str, h5_path: str, content: Mapping[str, Any], arrays: Mapp
             with h5py.File(file, 'w') as labels:
                 for name, array in arrays.items():
                     labels.create_dataset(name, data=array)
+                labels.attrs.update(digests(content['ix_to_word'], [image['id'] for image in content['images']]))
             file.flush()
             os.fsync(file.fileno())
             with contextlib.suppress(FileNotFoundError):

@@ -8,6 +8,7 @@ import numpy as np
 from misc import commands
 from misc.cli import DataError
 from misc.dataset.labels import Labels, labels_file_problem
+from misc.dataset.pairing import check_pair
 from misc.dataset.regions import Regions, report_missing
 from misc.dataset.sources import Sources
 from misc.disk.files import read_json
@@ -38,7 +39,10 @@ class Corpus:
         self.vocabulary: dict[str, str] = info['ix_to_word']
         self.ids: list[int] = [image['id'] for image in self.images]
         self.splits: list[str] = [image['split'] for image in self.images]
-        self.labels = Labels(sources.input_label_h5, len(self.images), len(self.vocabulary)) if wants_labels else None
+        self.labels: Labels | None = None
+        if wants_labels:
+            self.labels = Labels(sources.input_label_h5, len(self.images), len(self.vocabulary))
+            check_pair(self.labels, self.images, self.vocabulary, sources.input_json)
         self.regions = Regions(sources, self.images)
 
     @property

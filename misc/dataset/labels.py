@@ -12,12 +12,16 @@ from misc.disk import hdf5
 UNKNOWN = 'UNK'   # stands for every word outside the vocabulary
 
 
+VOCABULARY, IMAGES = 'vocabulary_digest', 'images_digest'  # attributes of the file, see misc/dataset/pairing.py
+
+
 class Labels:
     """The label file (`--input_label_h5`), read whole.
 
     labels      (M, max_length) word indices from 1, zero padded; M captions, those of an image consecutive
     start, end  (N,) first and last row of each image's captions, counted from 1, last included
     longest     max_length
+    digests     {attribute: digest of the vocabulary, or of the images, that the file was made with, None if unknown}
     """
 
     def __init__(self, path: str, images: int, words: int):
@@ -31,11 +35,12 @@ class Labels:
                           f'make it again with:\n{commands.LABELS}') as file:
             self.labels, self.start, self.end = (
                 hdf5.array(file, name) for name in ('labels', 'label_start_ix', 'label_end_ix'))
+            self.digests = {name: hdf5.text_attribute(file, name) for name in (VOCABULARY, IMAGES)}
         problem = self._problem(images, words)
         if problem:
             raise DataError(f'--input_label_h5: {path} does not fit: {problem}; make both again with:\n'
                             f'{commands.LABELS}')
-        self.longest = self.labels.shape[1]
+        self.path, self.longest = path, self.labels.shape[1]
 
     def _problem(self, images: int, words: int) -> str:
         """What does not fit, or ''."""

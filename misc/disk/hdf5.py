@@ -10,6 +10,7 @@ import numpy as np
 from misc.cli import DataError
 
 MAX_COMPRESSION = 1032  # the ratio that deflate reaches on zeros
+MAX_ATTRIBUTE = 1000    # bytes
 
 
 @contextlib.contextmanager
@@ -60,3 +61,16 @@ def array(file: h5py.File, name: str, kinds: str = 'fiub', axes: int | None = No
     if found.dtype.kind not in kinds or axes not in (None, found.ndim):
         raise ValueError(f'{name} is {found.dtype} of shape {found.shape}')
     return np.asarray(found[()])
+
+
+def text_attribute(file: h5py.File, name: str) -> str | None:
+    """The text of an attribute of the file, None where it has none of that name, or of another kind or length."""
+    if name not in file.attrs:
+        return None
+    found = h5py.h5a.open(file.id, name.encode())
+    is_text = h5py.check_string_dtype(found.dtype) is not None and found.shape == ()
+    if not is_text or found.get_storage_size() > MAX_ATTRIBUTE:
+        return None
+    value = file.attrs[name]
+    value = value.decode('utf-8', 'replace') if isinstance(value, bytes) else value
+    return value if isinstance(value, str) and len(value) <= MAX_ATTRIBUTE else None

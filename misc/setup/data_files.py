@@ -14,6 +14,7 @@ from misc.dataset.grids import image_sizes
 from misc.dataset.karpathy import SOURCE
 from misc.dataset.labels import Labels, labels_file_problem
 from misc.dataset.packed import PackedReader, kinds_in
+from misc.dataset.pairing import check_pair
 from misc.disk.files import read_json
 from misc.setup.findings import MISSING, PARTLY, THERE, Finding, lacking
 
@@ -26,7 +27,7 @@ class DataFiles:
         self.folder, self.image_root = folder, image_root
         self.images: list[dict[str, Any]] = []   # of cocotalk.json
         self.ids: set[str] = set()
-        self.words = 0
+        self.vocabulary: dict[str, str] = {}
 
     def findings(self) -> Iterator[Finding]:
         """All findings."""
@@ -86,11 +87,11 @@ class DataFiles:
             problem = 'it is not a whole JSON file'
         if problem:
             return Finding(PARTLY, name, f'broken: {problem}', command, needed=True)
-        self.images, self.words = info['images'], len(info['ix_to_word'])
+        self.images, self.vocabulary = info['images'], info['ix_to_word']
         self.ids = {str(image['id']) for image in self.images}
         splits = Counter(image['split'] for image in self.images)
         counts = ', '.join(f'{split} {count:,}' for split, count in splits.items())
-        return Finding(THERE, name, f'{len(self.images):,} images ({counts}), {self.words:,} words')
+        return Finding(THERE, name, f'{len(self.images):,} images ({counts}), {len(self.vocabulary):,} words')
 
     def _captions(self) -> Finding:
         """cocotalk_label.h5: the captions as word indices."""
@@ -99,9 +100,10 @@ class DataFiles:
         if not os.path.exists(path) or not self.images:
             return self._file(name, command, True, 'captions')
         try:
-            labels = Labels(path, len(self.images), self.words)
+            labels = Labels(path, len(self.images), len(self.vocabulary))
+            check_pair(labels, self.images, self.vocabulary, self._path('cocotalk.json'))
         except DataError as error:
-            problem = str(error).split('; make')[0].removeprefix(f'--input_label_h5: {path} ')
+            problem = str(error).split(';')[0].removeprefix(f'--input_label_h5: {path} ')
             return Finding(PARTLY, name, problem, command, needed=True)
         return Finding(THERE, name, f'{len(labels.labels):,} captions of up to {labels.longest} words')
 
