@@ -5,7 +5,6 @@ import collections
 import csv
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -20,8 +19,8 @@ from misc.demo import scenes as demo_scenes
 from misc.demo.captions import MAX_WORDS, tokens_of, write_captions
 from misc.demo.relations import COLOURS, SHAPE_WORDS, SHAPES, canonical, parse_relations, relation_accuracy
 from misc.demo.scenes import SIDES, Scene, Shape
+from tests.helpers import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SCRIPT = ROOT / 'scripts' / 'make_demo_data.py'
 NUM_IMAGES = 48
 

@@ -2,13 +2,15 @@
 
 import os
 import struct
+from collections.abc import Iterator
+from typing import Any
 
 
-def event_numbers(folder):
+def event_numbers(folder: str | os.PathLike) -> dict[str, dict[int, float]]:
     """{tag: {step: number}} of the events in `folder`, as TensorBoard shows them: where a run was resumed from an
     earlier checkpoint, what was written before from that step on is discarded."""
     from tensorboardX.proto.event_pb2 import SessionLog
-    numbers = {}
+    numbers: dict[str, dict[int, float]] = {}
     for name in sorted(name for name in os.listdir(folder) if name.startswith('events.out.tfevents.')):
         for event in events_in(os.path.join(folder, name)):
             if event.session_log.status == SessionLog.START:
@@ -20,7 +22,7 @@ def event_numbers(folder):
     return numbers
 
 
-def events_in(path):
+def events_in(path: str) -> Iterator[Any]:
     """Yield the whole events of a file: each a length (8 bytes), a checksum (4), the event, and a checksum (4)."""
     from tensorboardX.proto.event_pb2 import Event
     with open(path, 'rb') as file:

@@ -21,9 +21,8 @@ from misc.dataset.grids import grid_vectors, relative_boxes
 from misc.dataset.packing import write_packed
 from misc.disk import locks
 from scripts import make_bu_data, pack_features, prepro_bbox_relative_coords, prepro_labels, prepro_ngrams
+from tests.helpers import ROOT
 from tests.helpers.preparing import line, random_line, record, write_split
-
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 @pytest.fixture

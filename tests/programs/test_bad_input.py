@@ -20,7 +20,7 @@ from misc.dataset.features import open_reader
 from misc.dataset.labels import Labels
 from misc.pictures.images import read_rgb, read_upright
 from misc.run import folder as run_folder
-from tests.helpers import networks, tiny
+from tests.helpers import ROOT, networks, tiny
 from tests.helpers.damage import (
     AREAS,
     BU_DATA,
@@ -378,8 +378,7 @@ def test_commands_report_bad_input_in_a_few_lines_without_a_traceback(root):
     commands = [('train.py', *tiny.train_flags(root, root / 'made', '--num_workers', 2)),
                 ('eval.py', *tiny.eval_flags(root, root / 'run', '--num_workers', 2)),
                 ('eval.py', *tiny.eval_flags(root, root / 'run', '--num_grids', 256))]
-    project = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    started = [subprocess.Popen([sys.executable, *map(str, command)], cwd=project, text=True,
+    started = [subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE) for command in commands]
     errors = [process.communicate(timeout=120)[1] for process in started]
     assert [process.returncode for process in started] == [1, 1, 2]

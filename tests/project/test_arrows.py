@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
-SOURCES = sorted(path.relative_to(PROJECT).as_posix() for pattern in (
-    '*.py', 'models/**/*.py', 'misc/**/*.py', 'scripts/**/*.py') for path in PROJECT.glob(pattern))
-TESTS = sorted(path.relative_to(PROJECT).as_posix() for path in PROJECT.glob('tests/**/*.py'))
+from tests.helpers import ROOT
+
+SOURCES = sorted(path.relative_to(ROOT).as_posix() for pattern in (
+    '*.py', 'models/**/*.py', 'misc/**/*.py', 'scripts/**/*.py') for path in ROOT.glob(pattern))
+TESTS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('tests/**/*.py'))
 TOPS = {'opts', 'dataloader', 'models', 'misc', 'train', 'eval', 'prepro_areas', 'scripts', 'tests'}
 
 # Room: the rooms it may import besides itself, `misc.cli` and `misc.commands`.
@@ -56,7 +57,7 @@ RUN_MAIN = "if __name__ == '__main__':\n    run_command(main)"
 
 
 def tree_of(name):
-    return ast.parse((PROJECT / name).read_text(encoding='utf-8'))
+    return ast.parse((ROOT / name).read_text(encoding='utf-8'))
 
 
 def room_of(name):

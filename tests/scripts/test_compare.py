@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import re
 import shutil
 import signal
@@ -14,9 +13,8 @@ import torch
 
 from misc.cli import DataError
 from scripts import compare_table, demo_table
-from tests.helpers import tiny
+from tests.helpers import ROOT, tiny
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MODELS = ['spatial_pe', 'relation_transformer', 'transformer', 'topdown', 'show_attend_tell', 'show_tell']
 # Replaces Python: train.py and eval.py write empty files of the usual names; a run named in `stuck` never ends.
 PYTHON = r'''#!/usr/bin/env bash
