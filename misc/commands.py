@@ -16,3 +16,4 @@ REGIONS = 'python scripts/extract_regions.py --images_root PICTURES --output_dir
 REGIONS_OF_COCO = ('python scripts/extract_regions.py --input_json data/dataset_coco.json '
                    '--images_root IMAGE_ROOT --output_dir data/cocobu --detector fasterrcnn')
 INSTALL = 'python -m pip install -r requirements.txt'
+FEATURE_PACKAGES = 'python -m pip install --no-deps -r requirements-features.txt'

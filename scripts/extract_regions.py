@@ -7,7 +7,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.cli import Parser, UsageError, note, number_in, run_command
-from misc.dataset.networks import DEFAULT_NETWORK, LAYOUTS, NAMES
+from misc.dataset.networks import DEFAULT_NETWORK, LAYOUTS, names_in
 from misc.dataset.recipe import DEFAULTS, DETECTORS, RANGES, describe
 from misc.pictures.listing import FolderPictures, SplitPictures
 from misc.pictures.recipes import new_recipe
@@ -50,7 +50,7 @@ def add_recipe_flags(parser: Parser) -> None:
     """How regions are found."""
     parser.add_argument('--detector', required=True, choices=DETECTORS, help=(
         'grid: the cells of a grid over the picture; fasterrcnn: boxes proposed by a detector of COCO\'s 80 '
-        'classes, with the features that the ResNet computes there'))
+        'classes, with the features that the network computes there'))
     for name, kind, text in (
             ('grid_size', int, 'grid: cells per row and column'),
             ('min_regions', int, 'fasterrcnn: at least this many boxes, however low their scores'),
@@ -59,17 +59,36 @@ def add_recipe_flags(parser: Parser) -> None:
             ('longest_side', int, 'pixels; larger pictures are scaled down to it (none of COCO is larger). Boxes '
                                   'are in the pixels of the file')):
         parser.add_argument(f'--{name}', type=number_in(kind, *RANGES[name]), default=DEFAULTS[name], help=text)
-    parser.add_argument('--cnn_model', default=DEFAULT_NETWORK, choices=NAMES, help=(
-        'the network whose last feature map describes the regions'))
+    parser.add_argument('--cnn_model', type=networks, default=DEFAULT_NETWORK, metavar='NAME[+NAME]', help=(
+        "the network whose last feature map describes the regions: one of torchvision's of classification "
+        '(resnet101, convnext_large, regnet_y_16gf, swin_b, vit_b_16, ...), or efficientnet_lite0, 1 or 2 of the '
+        'packages in requirements-features.txt, which also bring weights of mobilenet_v2; several joined by + give '
+        'their features side by side'))
+    parser.add_argument('--input_size', type=input_sizes, default=[], metavar='N[+N]', help=(
+        'side in pixels of the square that the network sees, one for all or one for each network (default: the one '
+        'it was trained with; resnet101 and resnet152 see pictures as they are)'))
     parser.add_argument('--cnn_weight_dir', help=(
-        'folder of the weights, CNN_MODEL.pth or as torchvision names them (default: data, '
-        "data/imagenet_weights, then torchvision's own downloads)"))
+        'folder of the weights, NAME.pth or as torchvision names them (default: data, data/imagenet_weights, then '
+        "torchvision's own downloads); where there are none, those of requirements-features.txt are taken"))
     parser.add_argument('--cnn_layout', choices=LAYOUTS, help=(
-        'where the network strides: caffe for weights converted from Caffe, torchvision for its own; required '
-        'with CNN_MODEL.pth, which may be either, and known from the name of files that torchvision named'))
+        'where resnet101 or resnet152 strides: caffe for weights converted from Caffe, torchvision for its own; '
+        'required with NAME.pth, which may be either, and known from the name of files that torchvision named'))
     parser.add_argument('--random_weights', type=number_in(int, low=0, high=2 ** 32 - 1), metavar='SEED', help=(
         'RANDOM weights with this seed, for trying things out without weights: their features tell pictures '
         'apart but mean nothing'))
+
+
+def networks(text: str) -> str:
+    """An argparse type: names of networks joined by '+', in lower case."""
+    try:
+        return '+'.join(names_in(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def input_sizes(text: str) -> list[int]:
+    """An argparse type: numbers of pixels joined by '+'."""
+    return [number_in(int, *RANGES['input_size'])(one) for one in text.split('+')]
 
 
 def check(options: argparse.Namespace) -> None:
@@ -92,7 +111,7 @@ def main() -> int:
     from misc.machine import pick_device
     from misc.pictures.extraction import Extraction
     recipe = new_recipe(options.detector, vars(options), options.cnn_model, options.cnn_layout,
-                        options.cnn_weight_dir, options.random_weights)
+                        options.cnn_weight_dir, options.random_weights, options.input_size)
     device = pick_device(options.device)
     note(f'regions: {describe(recipe)}')
     if options.random_weights is not None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from misc.cli import DataError, Parser, Progress, note, number_in, run_command
 from misc.dataset.array_files import SUFFIX, write_array
-from misc.dataset.networks import LAYOUTS, NAMES
+from misc.dataset.networks import LAYOUTS, TWO_LAYOUTS, Network
 from misc.pictures.images import read_rgb
 from misc.pictures.listing import SplitPictures
 from misc.prepare.broken import Broken
@@ -106,7 +106,7 @@ def arguments() -> Parser:
     parser.add_argument('--output_dir', required=True, help='beginning of the names of the folders')
     parser.add_argument('--images_root', required=True, help=(
         'folder of the images: it holds train2014/ and val2014/'))
-    parser.add_argument('--model', default='resnet101', choices=NAMES, help='the network')
+    parser.add_argument('--model', default='resnet101', choices=TWO_LAYOUTS, help='the network')
     parser.add_argument('--model_root', help=(
         "folder of the weights, MODEL.pth or as torchvision names them (default: data, data/imagenet_weights, "
         "then torchvision's own downloads)"))
@@ -145,7 +145,7 @@ def main() -> int:
         todo = [(image_id, path) for image_id, path in paths.items() if image_id not in done]
         with Progress(len(paths), 'features', done=len(paths) - len(todo)) as display:
             if todo:
-                network = cnn.load_network(options.model, weight_file, layout, device)
+                network = cnn.load_network(Network(options.model, layout=layout), weight_file, device)
                 convert_all(partial(extract, network=network, att_size=options.att_size), todo, folders,
                             options.num_workers, broken, display)
     note(f'{len(extracted(folders) & set(paths))} of {len(paths)} images -> {", ".join(folders.values())}')

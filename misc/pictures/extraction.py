@@ -15,7 +15,7 @@ import torch
 from misc.cli import DataError, Progress
 from misc.dataset.array_files import SUFFIX, write_array
 from misc.dataset.grids import image_sizes
-from misc.dataset.recipe import recipe_path
+from misc.dataset.recipe import networks_of, recipe_path
 from misc.disk.files import write_json
 from misc.pictures import cnn
 from misc.pictures.finder import Finder, full_size
@@ -77,9 +77,19 @@ class Extraction:
 
     def _claim(self) -> dict[str, Any]:
         """The recipe by the names of the command's flags; weights count by their content, not by their folder."""
-        marks = ', '.join(self.recipe[name] for name in ('cnn_weights', 'detector_weights') if name in self.recipe)
-        return {**{name: value for name, value in self.recipe.items() if not name.endswith('weights')},
-                'cnn_weight_dir': marks}
+        networks = networks_of(self.recipe)
+        marks = [network.weights for network in networks]
+        if 'detector_weights' in self.recipe:
+            marks.append(self.recipe['detector_weights'])
+        claim = {name: value for name, value in self.recipe.items()
+                 if name != 'networks' and not name.endswith('weights')}
+        layouts, sizes = ([getattr(network, name) for network in networks if getattr(network, name)]
+                          for name in ('layout', 'input_size'))
+        if layouts:
+            claim['cnn_layout'] = layouts[0]
+        if sizes:
+            claim['input_size'] = '+'.join(map(str, sizes))
+        return {**claim, 'cnn_weight_dir': ', '.join(marks)}
 
     def _remove(self, image_id: str) -> None:
         """Remove the regions of an earlier picture with this id."""

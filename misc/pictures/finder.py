@@ -1,6 +1,7 @@
 """Regions of pictures and their features: the cells of a grid, or the boxes that a detector proposes.
 
-In both cases the feature of a region is the average of a ResNet's last feature map over the region.
+In both cases the feature of a region is the average of a network's last feature map over the region; those of several
+networks are joined.
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,8 @@ import torch
 from torch.nn import functional
 
 from misc.cli import DataError
-from misc.dataset.networks import DETECTOR
-from misc.dataset.recipe import seed_of
+from misc.dataset.networks import DETECTOR, Network
+from misc.dataset.recipe import networks_of, seed_of
 from misc.pictures import cnn, weights
 from misc.pictures.images import read_upright
 
@@ -28,21 +29,22 @@ class Finder:
         Raises `DataError` where the weights there are not those of the recipe.
         """
         self.recipe, self.device = recipe, device
-        self.network = self._load(recipe['cnn_model'], recipe['cnn_weights'], folder)
-        self.detector = (self._load(DETECTOR, recipe['detector_weights'], folder)
+        self.networks = [self._load_network(network, folder) for network in networks_of(recipe)]
+        self.detector = (self._load_detector(recipe['detector_weights'], folder)
                          if recipe['detector'] == 'fasterrcnn' else None)
 
-    def _load(self, name: str, recorded: str, folder: str | None) -> torch.nn.Module:
-        seed, layout = seed_of(recorded), self.recipe['cnn_layout']
-        if name == DETECTOR:
-            from misc.pictures import detector
-            most = int(self.recipe['max_regions'])
-            found = (detector.load_detector(weights.file_of(recorded, name, folder), most) if seed is None
-                     else detector.random_detector(seed, most))
-            return found.to(self.device)
+    def _load_network(self, network: Network, folder: str | None) -> cnn.MapNetwork:
+        seed = seed_of(network.weights)
         if seed is None:
-            return cnn.load_network(name, weights.file_of(recorded, name, folder), layout, self.device)
-        return cnn.random_network(name, seed, layout, self.device)
+            return cnn.load_network(network, weights.file_of(network.weights, network.name, folder), self.device)
+        return cnn.random_network(network, seed, self.device)
+
+    def _load_detector(self, recorded: str, folder: str | None) -> torch.nn.Module:
+        from misc.pictures import detector
+        seed, most = seed_of(recorded), int(self.recipe['max_regions'])
+        found = (detector.load_detector(weights.file_of(recorded, DETECTOR, folder), most) if seed is None
+                 else detector.random_detector(seed, most))
+        return found.to(self.device)
 
     def __call__(self, pictures: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """The regions of `pictures`, which share one size: uint8 (I, height, width, 3), red, green, blue.
@@ -67,16 +69,18 @@ class Finder:
     def _find(self, pictures: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         height, width = pictures.shape[1:3]
         images = cnn.as_floats(pictures, self.device)
-        maps = cnn.last_maps(self.network, images)                               # (I, D, h, w)
+        maps = [network(images) for network in self.networks]                    # (I, D, h, w) of each
         if self.detector is None:
             side = int(self.recipe['grid_size'])
             cells = grid_boxes(side, width, height)
-            return [(cells, features) for features in grid_features(maps, side).cpu().numpy()]
+            features = torch.cat([grid_features(of_one, side) for of_one in maps], dim=2)
+            return [(cells, one) for one in features.cpu().numpy()]
         found, proposals = [], self.detector(list(images))
-        for one_map, proposed in zip(maps, proposals):
+        for index, proposed in enumerate(proposals):
             boxes = chosen_boxes(proposed['boxes'], proposed['scores'], int(self.recipe['min_regions']),
                                  self.recipe['min_confidence'], width, height)
-            found.append((boxes.cpu().numpy(), roi_features(one_map, boxes, width, height).cpu().numpy()))
+            features = torch.cat([roi_features(of_one[index], boxes, width, height) for of_one in maps], dim=1)
+            found.append((boxes.cpu().numpy(), features.cpu().numpy()))
         return found
 
 

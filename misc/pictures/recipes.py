@@ -4,12 +4,12 @@ A recipe is a plain dict that says how regions were found; misc/dataset/recipe.p
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from misc.cli import UsageError, note
 from misc.dataset import recipe
-from misc.dataset.networks import DEFAULT_NETWORK, DETECTOR, NETWORKS
+from misc.dataset.networks import DEFAULT_NETWORK, DETECTOR, TWO_LAYOUTS
 
 
 @dataclass(frozen=True)
@@ -23,28 +23,50 @@ class RecipeFlags:
 
 
 def new_recipe(detector: str, settings: Mapping[str, Any], cnn_model: str, layout: str | None = None,
-               folder: str | None = None, seed: int | None = None) -> dict[str, Any]:
+               folder: str | None = None, seed: int | None = None,
+               input_sizes: Sequence[int] = ()) -> dict[str, Any]:
     """The recipe of `detector` (one of `recipe.DETECTORS`) with `settings`, {name: value}.
 
-    Its weights are those found in `folder`, or where misc/pictures/weights.py searches, or random ones drawn
-    with `seed`.  Raises `DataError` where there are none, and `UsageError` where `layout` is None and the name
-    of the weight file does not tell the layout.
+    cnn_model: the network, or several joined by '+'; input_sizes: the sides in pixels of the pictures that they see,
+    one for each or one for all, where these are not their own.  The weights are those found in `folder`, or where
+    misc/pictures/weights.py searches, or random ones drawn with `seed`.  Raises `DataError` where there are none, and
+    `UsageError` for networks that do not exist, and where `layout` is None and the name of the weight file does not
+    tell the layout.
     """
+    from misc.pictures import cnn, weights  # loads torchvision
+    names = cnn_model.split('+')
+    for name in names:
+        cnn.check_name(name)
+    if layout and not set(names) & set(TWO_LAYOUTS):
+        raise UsageError(f'--cnn_layout {layout} is for {" and ".join(TWO_LAYOUTS)} alone; leave it out')
+    if len(input_sizes) not in (0, 1, len(names)):
+        raise UsageError(f'--input_size {"+".join(map(str, input_sizes))} has {len(input_sizes)} numbers and '
+                         f'--cnn_model {len(names)} networks; give one for all, or one for each')
+    sizes: list[int | None] = [*input_sizes] or [None]
+    sizes *= len(names) // len(sizes)
+    wanted = [*names, DETECTOR] if detector == 'fasterrcnn' else names
+    paths: Sequence[str | None] = [None] * len(wanted) if seed is not None else weights.find_files(wanted, folder)
+    ids = [weights.weights_id(path) if path else weights.random_weights_id(seed or 0) for path in paths]
+    networks = [
+        replace(cnn.describe_network(name, path, size, layout_for(name, layout, path)), weights=mark)
+        for name, path, size, mark in zip(names, paths, sizes, ids)]
+    found = {'detector': detector, **{name: settings[name] for name in recipe.SETTINGS[detector]},
+             **recipe.recorded_networks(networks)}
+    return found | ({'detector_weights': ids[-1]} if detector == 'fasterrcnn' else {})
+
+
+def layout_for(name: str, layout: str | None, path: str | None) -> str | None:
+    """The layout of a network of `TWO_LAYOUTS`, None for others: `layout` if it is given, else what the name of the
+    weight file tells.  Raises `UsageError` where it tells nothing; path: None for random weights."""
     from misc.pictures import weights  # loads torchvision
-    found = {'detector': detector, **{name: settings[name] for name in recipe.SETTINGS[detector]}}
-    networks = {'cnn_weights': cnn_model}
-    if detector == 'fasterrcnn':
-        networks['detector_weights'] = DETECTOR
-    paths = weights.find_files(networks.values(), folder) if seed is None else []
-    layout = layout or (weights.layout_of(paths[0], cnn_model) if paths else 'torchvision')
-    if layout is None:
-        raise UsageError(f'{paths[0]} may hold weights of either layout, and the wrong layout computes wrong '
+    if name not in TWO_LAYOUTS:
+        return None
+    found = layout or (weights.layout_of(path, name) if path else 'torchvision')
+    if found is None:
+        raise UsageError(f'{path} may hold weights of either layout, and the wrong layout computes wrong '
                          'features without an error; give --cnn_layout caffe if they were converted from Caffe (as '
                          'the published file of that name was), --cnn_layout torchvision if they are '
                          "torchvision's")
-    found.update(cnn_model=cnn_model, cnn_layout=layout)
-    ids = (map(weights.weights_id, paths) if seed is None else [weights.random_weights_id(seed)] * len(networks))
-    found.update(zip(networks, ids))
     return found
 
 
@@ -58,8 +80,7 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
         regions = infos.get('regions')
         if regions is not None:
             recipe.checked_recipe(regions, path)
-        network = flags.cnn_model or (regions['cnn_model'] if regions else DEFAULT_NETWORK)
-        check_feature_size(path, infos['opt'].get('img_feat_size'), NETWORKS[network].width)
+        check_feature_size(path, infos['opt'].get('img_feat_size'), width_of(flags, regions))
     recipes = [infos.get('regions') for _, infos in runs]
     trained = recipes[0] if all(one == recipes[0] for one in recipes) else None
     if flags.detector:
@@ -76,11 +97,28 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
         described = '; '.join(recipe.describe(one) for one in recipes if one)
         raise UsageError('the models of the ensemble were trained on regions found in different ways '
                          f'({described}); give models trained on the same kind of regions')
-    for name in ('cnn_model', 'cnn_layout'):
-        if getattr(flags, name) not in (None, trained[name]):
+    for name, value in named(trained).items():
+        if getattr(flags, name) not in (None, value):
             raise UsageError(f'--{name} {getattr(flags, name)} contradicts {runs[0][0]}, whose features come from '
-                             f'{trained[name]}; leave the flag out')
+                             f'{value or named(trained)["cnn_model"]}; leave the flag out')
     return trained
+
+
+def named(found: Mapping[str, Any]) -> dict[str, str | None]:
+    """The flags that name the networks of a recipe, with their values; None for one that says nothing of them."""
+    layouts = [network.layout for network in recipe.networks_of(found) if network.layout]
+    return {'cnn_model': found['cnn_model'], 'cnn_layout': next(iter(layouts), None)}
+
+
+def width_of(flags: RecipeFlags, regions: Mapping[str, Any] | None) -> int:
+    """The numbers per region of the networks that the flags name, else of those of the recipe `regions`."""
+    if regions is not None and flags.cnn_model in (None, regions['cnn_model']):
+        return recipe.feature_size(regions)
+    from misc.pictures import cnn  # loads torchvision
+    names = (flags.cnn_model or DEFAULT_NETWORK).split('+')
+    for name in names:
+        cnn.check_name(name)
+    return sum(cnn.describe_network(name).width for name in names)
 
 
 def warn_of_other_recipe(found: Mapping[str, Any] | None, runs: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
@@ -109,7 +147,7 @@ def recipe_of_detector(detector: str, flags: RecipeFlags, trained: dict[str, Any
     settings = recipe.DEFAULTS
     if trained is not None and trained['detector'] == detector:
         if not flags.cnn_weight_dir and all(
-                getattr(flags, name) in (None, trained[name]) for name in ('cnn_model', 'cnn_layout')):
+                getattr(flags, name) in (None, value) for name, value in named(trained).items()):
             return trained
         settings = {**recipe.DEFAULTS, **trained}
     chosen = new_recipe(detector, settings, flags.cnn_model or DEFAULT_NETWORK, flags.cnn_layout,

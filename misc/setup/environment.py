@@ -82,11 +82,11 @@ def gpu_findings() -> Iterator[Finding]:
 
 def weight_findings(folder: str) -> Iterator[Finding]:
     """Weights of the networks that compute features, in `folder` or torchvision's download cache."""
-    from misc.dataset.networks import DEFAULT_NETWORK, DETECTOR, NAMES
+    from misc.dataset.networks import DEFAULT_NETWORK, DETECTOR, TWO_LAYOUTS
     from misc.pictures.weights import find_file
     uses = {DEFAULT_NETWORK: 'only for features and captions of your own images',
             DETECTOR: 'only for regions by --detector fasterrcnn'}
-    for name in (*NAMES, DETECTOR):
+    for name in (*TWO_LAYOUTS, DETECTOR):
         what = 'Faster R-CNN' if name == DETECTOR else name
         try:
             yield Finding(THERE, what, find_file(name, None if folder == 'data' else folder))

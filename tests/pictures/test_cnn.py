@@ -11,6 +11,7 @@ import torchvision
 from PIL import Image
 
 from misc.cli import DataError, UserError
+from misc.dataset.networks import LAYOUTS, Network
 from misc.pictures import cnn, weights
 from misc.pictures.images import read_rgb
 from scripts import prepro_feats
@@ -29,21 +30,26 @@ def small_network(seed=0):
     return network.eval()
 
 
+def laid_out(network, layout):
+    """The maps of a small network in a layout."""
+    return cnn.MapNetwork(cnn.lay_out(network, layout), Network('resnet101', layout=layout))
+
+
 @pytest.fixture(scope='module')
 def image():
     return np.random.default_rng(0).integers(0, 256, (70, 101, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize('layout', cnn.LAYOUTS)
+@pytest.mark.parametrize('layout', LAYOUTS)
 def test_each_layout_equals_a_forward_pass_written_from_its_definition(layout, image):
-    network = cnn.lay_out(small_network(), layout)
+    network = laid_out(small_network(), layout)
     # averaging a square map to its own rows and columns changes nothing, so the map itself is compared
     square = np.concatenate([image, image])[:101]
-    expected = naive.resnet_map(network.state_dict(), square, layout)
+    expected = naive.resnet_map(network.trunk.state_dict(), square, layout)
     att = cnn.image_features(network, square, expected.shape[1])[1]
     np.testing.assert_allclose(att, expected.permute(1, 2, 0).numpy(), atol=1e-4)
     fc, att = cnn.image_features(network, image, 2)
-    D, h, w = (expected := naive.resnet_map(network.state_dict(), image, layout)).shape
+    D, h, w = (expected := naive.resnet_map(network.trunk.state_dict(), image, layout)).shape
     assert att.shape == (2, 2, D) and fc.shape == (D,) and att.dtype == fc.dtype == np.float32
     np.testing.assert_allclose(fc, att.mean((0, 1)), rtol=1e-5)
     corner = expected[:, :(h + 1) // 2, :(w + 1) // 2].mean((1, 2))
@@ -51,8 +57,8 @@ def test_each_layout_equals_a_forward_pass_written_from_its_definition(layout, i
 
 
 def test_the_two_layouts_give_different_features_from_the_same_weights(image):
-    caffe, torchvisions = (cnn.image_features(cnn.lay_out(small_network(), layout), image, 3)[1]
-                           for layout in cnn.LAYOUTS)
+    caffe, torchvisions = (cnn.image_features(laid_out(small_network(), layout), image, 3)[1]
+                           for layout in LAYOUTS)
     assert np.abs(caffe - torchvisions).mean() > 0.05 * np.abs(caffe).mean()
 
 
@@ -189,7 +195,7 @@ def test_unreadable_images_are_named_and_the_others_extracted(photos, extract):
     assert sorted(path.name for path in (photos / 'out_att').iterdir()) == ['0.npz', '1.npz', '2.npz']
     fc, att = read(photos, 1)
     assert fc.shape == (2048,) and att.shape == (14, 14, 2048) and fc.dtype == att.dtype == np.float32
-    network = cnn.lay_out(small_network(1), 'caffe')
+    network = laid_out(small_network(1), 'caffe')
     pixels = read_rgb(str(photos / 'images/val2014/COCO_val2014_000000000001.jpg'))
     np.testing.assert_allclose(att, cnn.image_features(network, pixels, 14)[1], atol=1e-5)
 

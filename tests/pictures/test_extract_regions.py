@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from misc.cli import DataError
 from misc.dataset.array_files import read_array
 from misc.dataset.grids import grid_vectors
-from misc.dataset.networks import DETECTOR
+from misc.dataset.networks import DETECTOR, LAYOUTS, Network
 from misc.dataset.recipe import DEFAULTS, read_recipe, recipe_path
 from misc.pictures import cnn, detector, listing, recipes, weights
 from misc.pictures import finder as finder_module
@@ -102,7 +102,7 @@ def test_a_batch_of_pictures_gives_the_same_regions_as_one_picture_at_a_time(net
         np.testing.assert_allclose(features, alone[1], atol=1e-4)
         assert len(boxes) == len(features) and features.shape[1] == 2048
     if detector == 'grid':  # as prepro_feats.py computes them
-        expected = cnn.image_features(finder.network, pictures[0], 7)[1]
+        expected = cnn.image_features(finder.networks[0], pictures[0], 7)[1]
         np.testing.assert_allclose(together[0][1], expected.reshape(49, 2048), atol=1e-4)
 
 
@@ -499,7 +499,7 @@ def test_weights_are_found_in_the_folder_or_in_data_and_torchvisions_cache(
     status, said = extract(random_weights=None)
     assert status == 2 and 'data/resnet101.pth may hold weights of either layout' in said
     assert '--cnn_layout caffe if' in said and '--cnn_layout torchvision if' in said
-    for layout in cnn.LAYOUTS:
+    for layout in LAYOUTS:
         assert extract(random_weights=None, cnn_layout=layout, output=layout, grid_size=2)[0] == 0
         assert read_recipe(tmp_path / f'{layout}_att')['cnn_layout'] == layout
     with pytest.raises(DataError, match='(?s)no weights of resnet101 in elsewhere.*resnet101-63fe2227.pth and put '
@@ -516,7 +516,7 @@ def test_weights_are_identified_by_their_content(networks, tmp_path):
     save_weights(tmp_path / 'resnet101.pth')
     recipe = recipes.new_recipe('grid', DEFAULTS, 'resnet101', 'torchvision', str(tmp_path))
     finder = finder_module.Finder(recipe, torch.device('cpu'), str(tmp_path))
-    expected = cnn.load_network('resnet101', str(tmp_path / 'resnet101.pth'), 'torchvision', 'cpu')
+    expected = cnn.load_network(Network('resnet101', layout='torchvision'), str(tmp_path / 'resnet101.pth'), 'cpu')
     picture = np.array(photo(1))
     np.testing.assert_allclose(finder(picture[None])[0][1].mean(0), cnn.image_features(expected, picture, 7)[0],
                                atol=1e-5)
