@@ -14,7 +14,7 @@ OWN = {'dataloader', 'eval', 'misc', 'models', 'opts', 'prepro_areas', 'scripts'
 def pinned(name):
     """{package, in lower case: the comment after its version, or nothing} of a requirements file."""
     text = (ROOT / name).read_text(encoding='utf-8')
-    return {package.lower(): comment for package, comment in re.findall(r'^([\w.-]+)==\S+ *(.*)$', text, re.M)}
+    return {package.lower().replace('_', '-'): comment for package, comment in re.findall(r'^([\w.-]+)==\S+ *(.*)$', text, re.M)}
 
 
 @functools.cache
@@ -33,11 +33,12 @@ def imported(*patterns):
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module.split('.')[0])
     of_module = packages_of_modules()
-    return {of_module.get(name, [name])[0].lower() for name in names - OWN - sys.stdlib_module_names}
+    return {of_module.get(name, [name])[0].lower().replace('_', '-')
+            for name in names - OWN - sys.stdlib_module_names}
 
 
 def test_each_import_is_pinned_and_each_pin_is_imported_or_explained():
-    packages = pinned('requirements.txt')
+    packages = {**pinned('requirements.txt'), **pinned('requirements-features.txt')}
     used = imported('*.py', 'models/**/*.py', 'misc/**/*.py', 'scripts/**/*.py')
     assert used <= set(packages)
     assert {package for package, comment in packages.items() if not comment} <= used
