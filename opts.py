@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, perfect_square
-from misc.dataset.sources import Sources
+from misc.dataset.networks import LAYOUTS, names_in
+from misc.dataset.sources import FLAGS, Sources
 from misc.training.schedule import Plan, Schedule
 
 Options = argparse.Namespace  # of train.py or eval.py; never changed after it is made, see `replaced`
@@ -46,6 +47,7 @@ NEUTRAL = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_
 DECODING_OPTIONS = ('beam_size', 'sample_max', 'temperature', 'top_k', 'top_p', 'max_ppl', 'length_penalty',
                     'decoding_constraint', 'block_trigrams', 'suppress_UNK', 'group_size', 'diversity_lambda',
                     'sample_n', 'seed')
+FEATURE_SIZE = 2048   # numbers per region of the bottom-up-attention archive, where nothing else is known
 OPTIMISERS = ('adam', 'adamw', 'rmsprop', 'adagrad', 'sgd', 'sgdm', 'sgdmom')
 
 
@@ -114,8 +116,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
                             'by the unbiased standard deviation, as in published relation transformers')
     group.add_argument('--heads', type=number_in(int, 1), default=8, metavar='N',
                        help='heads of dot-product attention; must divide the model size')
-    group.add_argument('--img_feat_size', type=number_in(int, 1), default=2048, metavar='N',
-                       help="numbers in a region's feature")
+    group.add_argument('--img_feat_size', type=number_in(int, 1), metavar='N',
+                       help="numbers in a region's feature (default: as many as those of --input_img_feat_dir have)")
     group.add_argument('--use_bn', type=number_in(int, 0, 2), default=0, metavar='0|1|2',
                        help='transformers and topdown: batch normalisation of the region features before '
                             'they are embedded (1), and of the embedded ones too (2); where features are '
@@ -295,6 +297,14 @@ def device_name(text: str) -> str:
     raise argparse.ArgumentTypeError(f'{text!r} is not a device; allowed are auto, cpu, cuda, cuda:N')
 
 
+def network_names(text: str) -> str:
+    """An argparse type: names of networks joined by '+', in lower case."""
+    try:
+        return '+'.join(names_in(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def add_decoding_flags(parser: argparse.ArgumentParser, beam_size: int) -> None:
     """Decoding."""
     group = parser.add_argument_group('decoding')
@@ -376,11 +386,12 @@ def add_own_picture_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--detector', type=one_of('grid', 'fasterrcnn'), metavar='NAME',
                        help='find regions with grid or fasterrcnn, whatever the model was trained on; features of '
                             'another origin mean something else to the model')
-    group.add_argument('--cnn_model', type=one_of('resnet101', 'resnet152'), metavar='NAME',
-                       help="the network of the features, resnet101 or resnet152 (default: the training's)")
-    group.add_argument('--cnn_layout', type=one_of('caffe', 'torchvision'), metavar='NAME',
-                       help='with --detector: the layout of the weights in NAME.pth, caffe or torchvision; not '
-                            'needed for files named as torchvision names them')
+    group.add_argument('--cnn_model', type=network_names, metavar='NAME[+NAME]',
+                       help='the network of the features, or several, as of scripts/extract_regions.py (default: '
+                            "the training's)")
+    group.add_argument('--cnn_layout', type=one_of(*LAYOUTS), metavar='NAME',
+                       help='with --detector: the layout of the weights in NAME.pth of resnet101 or resnet152, caffe '
+                            'or torchvision; not needed for files named as torchvision names them')
     group.add_argument('--cnn_weight_dir', metavar='DIR',
                        help="folder of the weights, NAME.pth or named as torchvision does (default: data, "
                             "data/imagenet_weights, then torchvision's own downloads)")
@@ -546,6 +557,31 @@ def completed(options: Options, given: set[str], saved_options: Mapping[str, Any
     return options
 
 
+def feature_source(options: Options) -> tuple[str, str]:
+    """Where the features lie whose width is the model's, and their kind: 'att', or 'fc' for a model that reads
+    nothing but mean features and has a source of them."""
+    kind = 'fc' if options.caption_model == 'show_tell' and options.input_fc_feat_dir else 'att'
+    return getattr(options, FLAGS[kind]), kind
+
+
+def with_feature_size(options: Options, width: int | None, infos_path: str | None) -> Options:
+    """A copy of `options` with the `width` of the features (None: there are none) as `img_feat_size`.
+
+    infos_path: the infos file of a run to resume, whose `img_feat_size` stays.  Raises `UsageError` where the one
+    that is given, or that of the run, is another.
+    """
+    if options.img_feat_size is None:
+        return replaced(options, img_feat_size=width or FEATURE_SIZE)
+    if width in (None, options.img_feat_size):
+        return options
+    path, kind = feature_source(options)
+    where = f'--{FLAGS[kind]}: the features of {path} have {width} numbers'
+    if infos_path is not None:
+        raise UsageError(f'{where}, but {infos_path} has img_feat_size {options.img_feat_size}; give the features '
+                         'that the run was trained with, or start another run')
+    raise UsageError(f'{where}, but --img_feat_size is {options.img_feat_size}; leave the flag out')
+
+
 def with_model_options(options: Options, given: set[str], saved_options: Mapping[str, Any],
                        infos_path: str) -> Options:
     """A copy of `options` with the model options of a checkpoint, `saved_options`.
@@ -559,7 +595,7 @@ def with_model_options(options: Options, given: set[str], saved_options: Mapping
         if name in given and getattr(options, name) != value:
             raise UsageError(f'--{name} {show(getattr(options, name))} contradicts {infos_path}, which '
                              f'has {name} {show(value)}; leave the flag out, or start another run')
-    return replaced(options, **saved)
+    return replaced(options, **{'img_feat_size': options.img_feat_size or FEATURE_SIZE, **saved})
 
 
 def member_options(options: Options, given: set[str],

@@ -25,6 +25,7 @@ from dataloader import Batch, TrainBatches, image_batches, worker_errors
 from misc import parallel
 from misc.cli import note, run_command
 from misc.dataset.corpus import Corpus
+from misc.dataset.features import feature_width
 from misc.dataset.labels import caption_width
 from misc.evaluation.captioning import evaluating
 from misc.evaluation.validation import Validation, reference_captions
@@ -257,8 +258,10 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
     resumed = find_run(options.start_from, options.id, caption_width(options.input_label_h5)) \
         if options.start_from else None
     folder.claim(resumed, stays)
-    options = opts.completed(options, given, resumed.infos['opt'] if resumed else None,
-                             resumed.infos_path if resumed else None, stays, parallel.count())
+    infos_path = resumed.infos_path if resumed else None
+    options = opts.completed(options, given, resumed.infos['opt'] if resumed else None, infos_path, stays,
+                             parallel.count())
+    options = opts.with_feature_size(options, feature_width(*opts.feature_source(options)), infos_path)
     device = pick_device(options.device)
     torch.manual_seed(options.seed)
     corpus = Corpus(opts.sources(options))

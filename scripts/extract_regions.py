@@ -7,13 +7,13 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.cli import Parser, UsageError, note, number_in, run_command
-from misc.dataset.networks import DEFAULT_NETWORK, LAYOUTS, names_in
+from misc.dataset.networks import DEFAULT_NETWORK, LAYOUTS
 from misc.dataset.recipe import DEFAULTS, DETECTORS, RANGES, describe
 from misc.pictures.listing import FolderPictures, SplitPictures
 from misc.pictures.recipes import new_recipe
 from misc.prepare.broken import Broken
 from misc.prepare.workers import add_workers_flag
-from opts import device_name
+from opts import device_name, network_names
 
 
 def arguments() -> Parser:
@@ -59,7 +59,7 @@ def add_recipe_flags(parser: Parser) -> None:
             ('longest_side', int, 'pixels; larger pictures are scaled down to it (none of COCO is larger). Boxes '
                                   'are in the pixels of the file')):
         parser.add_argument(f'--{name}', type=number_in(kind, *RANGES[name]), default=DEFAULTS[name], help=text)
-    parser.add_argument('--cnn_model', type=networks, default=DEFAULT_NETWORK, metavar='NAME[+NAME]', help=(
+    parser.add_argument('--cnn_model', type=network_names, default=DEFAULT_NETWORK, metavar='NAME[+NAME]', help=(
         "the network whose last feature map describes the regions: one of torchvision's of classification "
         '(resnet101, convnext_large, regnet_y_16gf, swin_b, vit_b_16, ...), or efficientnet_lite0, 1 or 2 of the '
         'packages in requirements-features.txt, which also bring weights of mobilenet_v2; several joined by + give '
@@ -76,14 +76,6 @@ def add_recipe_flags(parser: Parser) -> None:
     parser.add_argument('--random_weights', type=number_in(int, low=0, high=2 ** 32 - 1), metavar='SEED', help=(
         'RANDOM weights with this seed, for trying things out without weights: their features tell pictures '
         'apart but mean nothing'))
-
-
-def networks(text: str) -> str:
-    """An argparse type: names of networks joined by '+', in lower case."""
-    try:
-        return '+'.join(names_in(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def input_sizes(text: str) -> list[int]:

@@ -14,6 +14,7 @@ from misc import commands
 from misc.cli import DataError
 from misc.dataset.array_files import FolderReader, checked
 from misc.dataset.packed import PackedReader
+from misc.dataset.sources import FLAGS
 
 
 class ArrayReader(Protocol):
@@ -70,6 +71,18 @@ def open_reader(path: str | os.PathLike, kind: str, flag: str, made_by: str = ''
         made_by += f'\n{commands.PACK}'
     raise DataError(f'--{flag}: there is no folder or packed file {path}'
                     + (f'; make it with:\n{made_by}' if made_by else ''))
+
+
+def feature_width(path: str | os.PathLike, kind: str) -> int | None:
+    """The numbers per region of the features of `kind` ('att' or 'fc') at `path`, a folder or a packed file: those of
+    the first array.  None where there is none.  Raises `DataError` where it is damaged."""
+    if not os.path.exists(path):
+        return None
+    reader = open_reader(path, kind, FLAGS[kind])
+    if isinstance(reader, PackedReader):
+        return reader.width
+    first = min(reader.ids(), key=lambda image_id: (len(image_id), image_id), default=None)
+    return None if first is None else reader.shape(first)[-1]
 
 
 def open_boxes(path: str | os.PathLike, flag: str) -> FolderReader | PackedReader:

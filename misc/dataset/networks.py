@@ -64,9 +64,9 @@ def names_in(text: str) -> list[str]:
     names = text.lower().split('+')
     for name in names:
         if not (name in LITE_SIZES or any(re.fullmatch(rf'{family}\w*', name) for family in FAMILIES)):
-            raise ValueError(f'{name!r} is not a network; there are torchvision\'s of classification (such as '
-                             f'resnet101, convnext_tiny, regnet_y_16gf, swin_b or vit_b_16) and '
-                             f'{", ".join(LITE_SIZES)}; several are joined by +')
+            raise ValueError(f'{name!r} is not known; allowed are the classification networks of torchvision, such '
+                             f'as resnet101, convnext_tiny, regnet_y_16gf, swin_b, vit_b_16, and '
+                             f'{", ".join(LITE_SIZES)}; join several by +')
         if names.count(name) > 1:
             raise ValueError(f'{name} is named twice')
     return names

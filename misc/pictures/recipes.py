@@ -24,7 +24,7 @@ class RecipeFlags:
 
 def new_recipe(detector: str, settings: Mapping[str, Any], cnn_model: str, layout: str | None = None,
                folder: str | None = None, seed: int | None = None,
-               input_sizes: Sequence[int] = ()) -> dict[str, Any]:
+               input_sizes: Sequence[int | None] = ()) -> dict[str, Any]:
     """The recipe of `detector` (one of `recipe.DETECTORS`) with `settings`, {name: value}.
 
     cnn_model: the network, or several joined by '+'; input_sizes: the sides in pixels of the pictures that they see,
@@ -150,8 +150,10 @@ def recipe_of_detector(detector: str, flags: RecipeFlags, trained: dict[str, Any
                 getattr(flags, name) in (None, value) for name, value in named(trained).items()):
             return trained
         settings = {**recipe.DEFAULTS, **trained}
-    chosen = new_recipe(detector, settings, flags.cnn_model or DEFAULT_NETWORK, flags.cnn_layout,
-                        flags.cnn_weight_dir)
+    names, sizes = flags.cnn_model or DEFAULT_NETWORK, []
+    if trained is not None and trained['detector'] == detector and trained['cnn_model'] == names:
+        sizes = [network.input_size for network in recipe.networks_of(trained)]
+    chosen = new_recipe(detector, settings, names, flags.cnn_layout, flags.cnn_weight_dir, input_sizes=sizes)
     if chosen != trained:
         was = recipe.describe(trained) if trained else 'features of another origin'
         note(f'warning: the model was trained on {was}; expect poor captions from other features')

@@ -97,7 +97,8 @@ def made_up_model(sizes: Sizes, batch: Batch) -> CaptionModel:
 
 def model_options(sizes: Sizes) -> argparse.Namespace:
     """The options of train.py for a model of these sizes."""
-    return opts.parse(opts.train_parser(), ['--cross_attn', 'xlinear', *sizes.flags.split()])[0]
+    options, _ = opts.parse(opts.train_parser(), ['--cross_attn', 'xlinear', *sizes.flags.split()])
+    return opts.with_feature_size(options, None, None)
 
 
 def made_up_sentences(images: int, references: int, words: int, width: int, seed: int) -> list[np.ndarray]:

@@ -342,7 +342,7 @@ def test_contradicting_options_and_recipes_are_refused(own, tmp_path):
         with pytest.raises(UsageError, match=said):
             caption(own / 'run', pictures, *flags)
     for name in ('regions_dir', 'cnn_weight_dir', 'cnn_layout'):
-        with pytest.raises(UsageError, match=f'--{name} is for pictures of your own'):
+        with pytest.raises(UsageError, match=f'--{name} is for your own pictures'):
             tiny.run(evaluation, tiny.eval_flags(own, own / 'run', f'--{name}', 'caffe'))
     with pytest.raises(UsageError, match='no folder or file .*nowhere'):
         caption(own / 'run', tmp_path / 'nowhere')
