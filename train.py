@@ -31,7 +31,7 @@ from misc.evaluation.captioning import evaluating
 from misc.evaluation.validation import Validation, reference_captions
 from misc.machine import memory_errors, pick_device, precision
 from misc.run import record
-from misc.run.folder import RunFolder, TrainingState, find_run, random_state, resume
+from misc.run.folder import RunFolder, TrainingState, check_size, find_run, random_state, resume
 from misc.run.log import RunLog
 from misc.run.signals import StopSignals
 from misc.training.draws import uniform_numbers
@@ -267,6 +267,9 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
     corpus = Corpus(opts.sources(options))
     vocabulary, longest = corpus.vocabulary, corpus.longest
     options = opts.replaced(options, vocab_size=len(vocabulary), seq_length=longest)
+    if resumed:
+        check_size(lambda: models.build(options, len(resumed.infos['vocab']) + 1, resumed.infos['opt']['seq_length']),
+                   resumed)
     model = models.build(options, len(vocabulary) + 1, longest).to(device)
     corpus.open_for(model.needs)
     train_rows = corpus.rows('train', options.train_only)

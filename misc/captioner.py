@@ -20,7 +20,7 @@ from misc.dataset.corpus import Corpus
 from misc.evaluation.captioning import Caption, caption_images
 from misc.machine import memory_errors, pick_device
 from misc.pictures.recipes import RecipeFlags, recipe_for_models
-from misc.run.folder import Run, best_or_last_files, load_run_weights, read_run
+from misc.run.folder import Run, best_or_last_files, check_size, load_run_weights, read_run
 from models.ensemble import Ensemble
 
 # The options of eval.py that `load` takes.
@@ -216,7 +216,9 @@ def build_model(members: Sequence[opts.Options], runs: Sequence[Run], device: to
     """
     networks = []
     for options, run in zip(members, runs):
-        networks.append(models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length']))
+        build = functools.partial(models.build, options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
+        check_size(build, run)
+        networks.append(build())
         load_run_weights(networks[-1], run)
         run.weights = None  # as large as the model
     return (networks[0] if len(networks) == 1 else Ensemble(networks)).to(device)

@@ -1,6 +1,7 @@
 """Convert a legacy checkpoint to this project's format; `python scripts/convert_checkpoint.py --help`."""
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Mapping
@@ -85,7 +86,9 @@ def converted(run: Run, run_id: str, own: str, is_best: bool = False) -> dict[st
                         'scripts/copy_model.sh')
     options, _ = opts.parse(opts.train_parser(), [])
     options = opts.with_model_options(options, set(), run.infos['opt'], run.infos_path)
-    model = models.build(options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
+    build = functools.partial(models.build, options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
+    run_folder.check_size(build, run)
+    model = build()
     run_folder.load_run_weights(model, run)
     known = {name: value for name, value in run.infos['opt'].items() if value is not None}
     infos = {**run.infos, 'opt': argparse.Namespace(**{**known, 'id': run_id}), identity.RUN: own}

@@ -3,6 +3,7 @@
 An ordinary unpickler calls whatever the file names.  This one calls only what `ADMITTED` lists: plain containers,
 and the stand-ins below for `argparse.Namespace` and for NumPy arrays and scalars of plain numbers or strings.
 Arrays are rebuilt here from their bytes, never by NumPy's `__setstate__`, which trusts the file about memory.
+Work and memory are bounded by the size of the file, and no value holds itself (see misc/disk/nesting.py).
 Files of Python 2 are read too, their byte strings as Latin-1.
 """
 
@@ -36,9 +37,11 @@ def load(path: StrPath, made_by: str = '', opened: Callable[..., IO[bytes]] = op
     try:
         with opened(path, 'rb') as file:
             nesting.check_pickle(file)
+            size = file.tell()
             file.seek(0)
             unpickler = PlainUnpickler(file, encoding='latin-1')
             value = unpickler.load()
+            nesting.check_value(value, size)
             return resolved(value) if unpickler.met_numpy else value
     except FileNotFoundError:
         raise DataError(f'there is no file {path}{make_it}') from None
@@ -206,7 +209,7 @@ def resolved(value: Any, seen: dict[int, Any] | None = None) -> Any:
     """`value` with its real arrays in place of the stand-ins, at any depth.
 
     Lists, dicts and namespaces are changed in place, tuples are made anew.  `seen` maps ids of visited values to
-    their results: values may be held in several places, or hold themselves.
+    their results: values may be held in several places.
     """
     seen = {} if seen is None else seen
     if isinstance(value, (Reconstruct, Dtype)):

@@ -1,12 +1,16 @@
 """Reading files that `torch.save` wrote and that may be damaged or malicious.
 
 `torch.load` with `weights_only` runs nothing that a file names.  But it does not compare the archive's checksums,
-so flipped bits become weights; it inflates compressed members, however large; and it believes what a file says
-about sizes.  So the file is checked before it is loaded, and the tensors after.
+so flipped bits become weights; it inflates compressed members, however large; it believes what a file says about
+sizes; and it calls `bytearray` and `torch.Tensor` with any size that the file names.  So the file is checked before
+it is loaded, with an unpickler that makes no tensors, and the tensors after.
 """
 
+import collections
+import functools
 import io
 import os
+import pickle
 import zipfile
 from collections.abc import Callable
 from typing import IO, Any
@@ -14,7 +18,7 @@ from typing import IO, Any
 import torch
 
 from misc.cli import DataError
-from misc.disk import nesting
+from misc.disk import nesting, pickles
 from misc.disk.files import StrPath
 
 ZIP, PICKLE = b'PK\x03\x04', b'\x80'  # how the layouts since PyTorch 1.6 and before it begin
@@ -53,15 +57,16 @@ def _check_file(file: IO[bytes]) -> None:
         _check_archive(file)
     elif start[:1] == PICKLE:
         file.seek(0)
+        room = os.fstat(file.fileno()).st_size
         for _ in range(LEGACY_PICKLES):
-            nesting.check_pickle(file)
+            _check_pickle(file, lambda key: room, room)
     else:
         raise ValueError('it does not begin as files of torch.save do' if start else 'it is empty')
 
 
 def _check_archive(file: IO[bytes]) -> None:
     """Check the directory of a zip archive, its sizes, its checksums and its pickle."""
-    room = os.fstat(file.fileno()).st_size
+    room = size = os.fstat(file.fileno()).st_size
     names: set[str] = set()
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
@@ -78,9 +83,16 @@ def _check_archive(file: IO[bytes]) -> None:
             with archive.open(name) as content:
                 while content.read(READ_SIZE):  # zipfile compares the checksum at the end
                     pass
+        sizes = {member.filename: member.file_size for member in members}
         for name in names:
             if name.endswith('data.pkl'):
-                nesting.check_pickle(io.BytesIO(archive.read(name)))
+                folder = f'{name.removesuffix("data.pkl")}data/'
+                _check_pickle(io.BytesIO(archive.read(name)), functools.partial(_size_in, sizes, folder), size)
+
+
+def _size_in(sizes: dict[str, int], folder: str, key: str) -> int:
+    """The bytes of a storage in an archive whose members have these `sizes`."""
+    return sizes.get(folder + key, 0)
 
 
 def _check_member(member: zipfile.ZipInfo, names: set[str]) -> None:
@@ -94,6 +106,63 @@ def _check_member(member: zipfile.ZipInfo, names: set[str]) -> None:
         raise ValueError(f'its member {name[:80]} is marked as a folder')
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise ValueError(f'its member {name[:80]} is compressed or encrypted, which torch.save never does')
+
+
+def _check_pickle(file: IO[bytes], room: Callable[[str], int], whole: int) -> None:
+    """Check the pickle at the open file's position, and move to its end.
+
+    `room(key)`: the bytes that the file has for the storage of that key; `whole`: for all of them.
+    """
+    start = file.tell()
+    nesting.check_pickle(file)
+    end = file.tell()
+    file.seek(start)
+    value = DryUnpickler(io.BytesIO(file.read(end - start)), room, whole).load()
+    nesting.check_value(value, end - start)
+
+
+class Inert(metaclass=pickles.Sealed):
+    """For the functions that rebuild tensors: makes nothing."""
+
+    def __new__(cls, *args: Any) -> None:  # type: ignore[misc]
+        return None
+
+
+class DryUnpickler(pickle.Unpickler):
+    """An unpickler that knows what `torch.save` writes for dicts of tensors, and makes no tensors."""
+
+    def __init__(self, file: IO[bytes], room: Callable[[str], int], whole: int) -> None:
+        super().__init__(file, encoding='latin-1')
+        self.room, self.left = room, whole
+        self.storages: dict[str, int] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What is called for `module.name`.  Raises `ValueError` where files of tensors do not need it."""
+        if (module, name) in ADMITTED:
+            return ADMITTED[module, name]
+        raise ValueError(f'it asks for {module}.{name}'[:200])
+
+    def persistent_load(self, pid: Any) -> None:
+        """Check what the file says about a storage.  Raises `ValueError` if the file has no room for it."""
+        kind, storage, key, _, count = pid[:5]
+        if kind != 'storage' or not isinstance(key, str) or type(count) is not int or count < 0:
+            raise ValueError('it holds something other than tensors')
+        size, known = count * storage.itemsize, self.storages.get(key, 0)
+        self.left -= max(0, size - known)
+        self.storages[key] = max(size, known)
+        if size > self.room(key) or self.left < 0:
+            raise ValueError(f'a tensor of {count} numbers, more than the file holds')
+
+
+# Torch's types of storage, with the bytes of a number.
+STORAGES: dict[str, Any] = {name: pickles.Sealed(name, (Inert,), {'itemsize': size}) for name, size in {
+    'BoolStorage': 1, 'ByteStorage': 1, 'CharStorage': 1, 'ShortStorage': 2, 'IntStorage': 4, 'LongStorage': 8,
+    'HalfStorage': 2, 'BFloat16Storage': 2, 'FloatStorage': 4, 'DoubleStorage': 8, 'ComplexFloatStorage': 8,
+    'ComplexDoubleStorage': 16}.items()}
+ADMITTED: dict[tuple[str, str], Any] = {
+    **{('torch', name): storage for name, storage in STORAGES.items()},
+    ('collections', 'OrderedDict'): collections.OrderedDict, ('_codecs', 'encode'): pickles.Encode,
+    **{('torch._utils', name): Inert for name in ('_rebuild_tensor', '_rebuild_tensor_v2', '_rebuild_parameter')}}
 
 
 def _check_tensors(value: Any, size: int) -> None:

@@ -22,7 +22,7 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -401,26 +401,44 @@ def resume(run: Run | None, model: torch.nn.Module, optimiser: Any, device: torc
     return TrainingState.from_infos(infos, keeps_best)
 
 
+def check_size(build: Callable[[], torch.nn.Module], run: Run) -> None:
+    """Raise `DataError` unless the weights of a `Run` fit the model of `build()`, which is built without memory.
+
+    So an infos file that describes a model of many gigabytes beside small weights costs nothing.  No random numbers
+    are drawn.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device('meta'):
+        model = build()
+    fitting_state(model, run)
+
+
 def load_run_weights(model: torch.nn.Module, run: Run) -> None:
     """Load the weights of a `Run` into the model; `DataError` names what does not fit, as its file names it."""
+    state = fitting_state(model, run)
+    check_finite(state, run.model_path)
+    model.load_state_dict(state if run.names is None else run.names.ours(state))
+
+
+def load_weights(model: torch.nn.Module, state: Any, path: str) -> None:
+    """Load a state dict into the model; `DataError` names the keys or shapes that do not fit."""
+    load_run_weights(model, Run({}, state, 'its infos file', path))
+
+
+def fitting_state(model: torch.nn.Module, run: Run) -> dict[str, torch.Tensor]:
+    """The weights of a `Run`, with the names that its file has, if they fit the model; else a `DataError`."""
+    weights = run.weights
+    if weights is None or not is_state_dict(weights):
+        raise DataError(f'{run.model_path} is not a state dict of tensors; give the model.pth of a run')
     if run.names is None:
-        return load_weights(model, run.weights, run.model_path, run.infos_path)
-    state = {name: value for name, value in (run.weights or {}).items() if name not in legacy.IGNORED}
+        check_weights(model.state_dict(), weights, run.model_path, run.infos_path)
+        return weights
+    state = {name: value for name, value in weights.items() if name not in legacy.IGNORED}
     own = run.names.theirs(model.state_dict())
     # Files of PyTorch before 0.4.1 do not count batches, and nothing depends on that count.
-    state.update({name: value for name, value in own.items()
+    state.update({name: torch.zeros((), dtype=value.dtype) for name, value in own.items()
                   if name.endswith('num_batches_tracked') and name not in state})
     check_weights(own, state, run.model_path, run.infos_path)
-    model.load_state_dict(run.names.ours(state))
-    return None
-
-
-def load_weights(model: torch.nn.Module, state: Any, path: str, infos_path: str = 'its infos file') -> None:
-    """Load a state dict into the model; `DataError` names the keys or shapes that do not fit."""
-    if not is_state_dict(state):
-        raise DataError(f'{path} is not a state dict of tensors; give the model.pth of a run')
-    check_weights(model.state_dict(), state, path, infos_path)
-    model.load_state_dict(state)
+    return state
 
 
 def is_state_dict(state: Any) -> bool:
@@ -431,7 +449,7 @@ def is_state_dict(state: Any) -> bool:
 
 def check_weights(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], path: str,
                   infos_path: str) -> None:
-    """Raise `DataError` unless `state` has the names, shapes and kinds of `own` and only finite numbers."""
+    """Raise `DataError` unless `state` has the names, shapes and kinds of `own`."""
     problems = [f'{name} is missing' for name in own if name not in state]
     problems += [f'{name} is not known' for name in state if name not in own]
     problems += [f'{name} is {tuple(value.shape)}, not {tuple(own[name].shape)}'
@@ -442,6 +460,10 @@ def check_weights(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Ten
         more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
         raise DataError(f'{path} does not fit the model that {infos_path} describes: '
                         f'{"; ".join(problems[:3])}{more}')
+
+
+def check_finite(state: Mapping[str, torch.Tensor], path: str) -> None:
+    """Raise `DataError` unless the weights, those of the file `path`, are finite numbers."""
     broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if broken:
         raise DataError(f'{path} holds numbers that are not finite ({broken[0]}); take model-best.pth or an '

@@ -54,14 +54,21 @@ def test_arrays_come_back_from_any_depth(tmp_path, protocol):
               np.arange(4, dtype='>i2'), np.array([True, False]), np.arange(8, dtype=np.uint8)[::2],
               np.array([1j])]
     value = {'list': arrays, 'tuple': (arrays[0], (arrays[1],)), 'opt': argparse.Namespace(a=arrays[2])}
-    value['itself'], value['again'] = value, value['tuple']
+    value['again'] = value['tuple']
     found = pickles.load(written(tmp_path / 'a.pkl', pickle.dumps(value, protocol=protocol)))
     for got, want in zip(found['list'], arrays, strict=True):
         assert type(got) is np.ndarray and got.dtype == want.dtype and got.shape == want.shape
         assert got.flags.writeable and np.array_equal(got, want)
     assert found['tuple'][0] is found['list'][0] and np.array_equal(found['tuple'][1][0], arrays[1])
-    assert found['opt'].a == 3 and found['itself'] is found
+    assert found['opt'].a == 3
     assert found['again'] is found['tuple']
+
+
+def test_values_that_hold_themselves_are_refused(tmp_path):
+    value = {'opt': argparse.Namespace(a=[])}
+    value['opt'].a.append(value)
+    with pytest.raises(DataError, match='itself.pkl is not a valid pickle file .*contains itself'):
+        pickles.load(written(tmp_path / 'itself.pkl', pickle.dumps(value)))
 
 
 def test_files_of_python_2_are_read(tmp_path):

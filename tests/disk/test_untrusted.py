@@ -106,7 +106,23 @@ def deep(levels):
     return b'\x80\x02' + b']' * levels + b'a' * (levels - 1) + b'.'
 
 
+def late(content):
+    """The pickle after 150,000 pairs of opcodes that do nothing."""
+    return b'\x80\x02' + b'N0' * 150_001 + content.removeprefix(b'\x80\x02')
+
+
 TOO_MUCH = {
+    'a key that doubles, after much else': late(doubling(60)),
+    'lists that double, filled from the outermost': b'\x80\x02' + b''.join(
+        b']q%c0' % n for n in range(61)) + b''.join(b'h%ch%cah%ca0' % (n, n - 1, n - 1) for n in range(60, 0, -1))
+        + b'}X\x03\x00\x00\x00opt}sX\x05\x00\x00\x00vocab}sX\x07\x00\x00\x00accounth\x3cs.',
+    'a value in itself': b'\x80\x02}X\x03\x00\x00\x00opt}sX\x05\x00\x00\x00vocab}sX\x07\x00\x00\x00account'
+                         b'}X\x04\x00\x00\x00data]q\x01h\x01ass.',
+    'a text copied a thousand times': b'\x80\x02X\x00\x00\x10\x00' + b'x' * (1 << 20)
+                                      + b'q\x000c_codecs\nencode\nq\x010]('
+                                      + b'h\x01h\x00U\x06latin1\x86R' * 3000 + b'e.',
+    'keys of one hash': b'\x80\x02}(' + b''.join(
+        pickle.dumps(number * (2 ** 61 - 1), 2)[2:-1] + b'N' for number in range(8, 100_000)) + b'u.',
     'a key that doubles': doubling(60),
     'a key of doubles': b'\x80\x02}K\x01' + b'2\x86' * 200 + b'K\x01s.',
     'a value that doubles': doubling(200, tuples=False),
@@ -219,6 +235,16 @@ def legacy_with(place, content):
 
 WEIGHTS = {'weight': torch.ones(2, 3), 'bias': torch.zeros(2)}
 ARCHIVES = {
+    'gigabytes of bytes': lambda: rewritten(saved(WEIGHTS), hidden(
+        b'\x80\x02}U\x01wc__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x01\x85Rs.')),
+    'gigabytes of a tensor': lambda: rewritten(saved(WEIGHTS), hidden(
+        b'\x80\x02}U\x01wctorch\nTensor\nJ\x00\x00\x00\x40K\x01\x86Rs.')),
+    'the older layout, gigabytes of bytes': lambda: legacy_with(
+        3, b'\x80\x02}U\x01wc__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x01\x85Rs.'),
+    'the older layout, a storage of gigabytes': lambda: legacy_with(
+        3, b"\x80\x02}U\x01w(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuJ\x00\x00\x00\x40NtQs."),
+    'a key that doubles, after much else': lambda: rewritten(saved(WEIGHTS), hidden(late(doubling(60)))),
+    'the older layout, a key that doubles, after much else': lambda: legacy_with(3, late(doubling(60))),
     'a call in its pickle': lambda: rewritten(saved(WEIGHTS), hidden(PICKLES['system'])),
     'eval in its pickle': lambda: rewritten(saved(WEIGHTS), hidden(PICKLES['eval'])),
     'a call of the whole': lambda: saved({'weight': Call(os.mkdir, CANARY)}),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import eval as evaluation
+import models
 import train
 from misc.cli import DataError, UsageError
 from misc.run import folder as run_folder
@@ -61,6 +62,24 @@ def test_sizes_too_large_for_any_machine_are_named_before_a_model_is_built(root,
     content['opt'][name] = value
     path.write_bytes(run_folder.pickle_bytes(content))
     expect(complaint(root, train, *RESUMED), 'infos_tiny.pkl', name, 'another copy')
+
+
+def test_a_model_that_its_weights_do_not_fit_takes_no_memory(root, monkeypatch):
+    """The largest sizes that are allowed would take 16 TB."""
+    path = root / 'run' / 'infos_tiny.pkl'
+    content = run_folder.read_infos(str(path))
+    content['opt'].update(input_encoding_size=1 << 20, num_layers=50)
+    path.write_bytes(run_folder.pickle_bytes(content))
+    built, build = [], models.build
+
+    def recorded(*arguments):
+        built.append(build(*arguments))
+        return built[-1]
+    monkeypatch.setattr(models, 'build', recorded)
+    before = torch.get_rng_state()
+    expect(complaint(root, evaluation), 'model.pth does not fit the model that .*infos_tiny.pkl describes')
+    assert len(built) == 1 and {parameter.device.type for parameter in built[0].parameters()} == {'meta'}
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_contradictory_options_are_refused_with_the_name_of_their_file(root):
