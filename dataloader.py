@@ -242,7 +242,7 @@ class TrainBatches:
 
 
 class Prefetcher:
-    """The items of an endless iterator, up to two of them fetched in advance by a thread.
+    """The items of an endless iterator, up to three of them fetched in advance by a thread.
 
     Receiving a batch that a worker has finished needs that process to run, which a busy machine delays; without
     workers, images are read while the training computes.  The thread starts with the first call of `next`.

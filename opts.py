@@ -20,7 +20,7 @@ MODEL_OPTIONS = ('caption_model', 'num_layers', 'input_encoding_size', 'ff_size'
                  'att_hid_size', 'norm_img_feat', 'norm_box_feat', 'use_bn')
 TRANSFORMERS = ('spatial_pe', 'relation_transformer', 'transformer')
 RECURRENT = ('show_tell', 'show_attend_tell', 'topdown')
-PLACED, ATTENDING = ('spatial_pe', 'relation_transformer'), ('show_attend_tell', 'topdown')
+WITH_POSITIONS, WITH_ATTENTION = ('spatial_pe', 'relation_transformer'), ('show_attend_tell', 'topdown')
 # Option: the models that use it; options that are not here are used by all.
 USED_BY = {
     **dict.fromkeys(('num_layers', 'ff_size', 'ff_activation', 'norm', 'heads', 'cross_attn', 'dropout'),
@@ -28,17 +28,18 @@ USED_BY = {
     **dict.fromkeys(('enc_pos_embedding', 'enc_pos_type', 'num_grids', 'input_grid_vec_dir'),
                     ('spatial_pe',)),
     **dict.fromkeys(('box_trignometric_embedding', 'legacy_extra_skip'), ('relation_transformer',)),
-    **dict.fromkeys(('input_box_dir', 'input_rel_box_dir', 'norm_box_feat'), PLACED),
+    **dict.fromkeys(('input_box_dir', 'input_rel_box_dir', 'norm_box_feat'), WITH_POSITIONS),
     **dict.fromkeys(('rnn_type', 'hidden_size', 'input_fc_feat_dir'), RECURRENT),
     **dict.fromkeys((f'scheduled_sampling_{name}' for name in (
         'start', 'increase_every', 'increase_prob', 'max_prob')), RECURRENT),
-    'att_hid_size': ATTENDING, 'norm_img_feat': TRANSFORMERS + ATTENDING,
+    'att_hid_size': WITH_ATTENTION, 'norm_img_feat': TRANSFORMERS + WITH_ATTENTION,
     'use_bn': TRANSFORMERS + ('topdown',),
 }
 DROPOUT_RATES = ('dropout', 'drop_prob_lm')  # a run that began from a legacy checkpoint keeps these
 # How a model's inputs are read; the models of an ensemble must agree on these.
 INPUT_OPTIONS = ('img_feat_size', 'norm_img_feat', 'num_grids', 'norm_box_feat')
-# Where files are, what is logged and saved and when, and the machine: options that do not change the training.
+# Options whose change on resuming needs no note: where files are, what is logged and saved and when, the machine,
+# how long to train, and what is recorded without being a flag.
 NEUTRAL = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_dir', 'input_grid_vec_dir',
          'input_box_dir', 'input_rel_box_dir', 'cached_tokens', 'start_from', 'checkpoint_path', 'id', 'device',
          'num_workers', 'losses_log_every', 'save_checkpoint_every', 'max_epochs', 'load_best_score',
@@ -67,7 +68,7 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
-    """The data set."""
+    """Add the flags of the data set."""
     group = parser.add_argument_group('data')
     group.add_argument('--input_json', default='data/cocotalk.json', metavar='FILE',
                        help='vocabulary, splits and references, from scripts/prepro_labels.py')
@@ -93,7 +94,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """The model."""
+    """Add the flags of the model."""
     group = parser.add_argument_group('model')
     group.add_argument('--caption_model', type=one_of(*TRANSFORMERS, *RECURRENT), default='spatial_pe',
                        metavar='NAME',
@@ -146,7 +147,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_dropout_flags(parser: argparse.ArgumentParser) -> None:
-    """Dropout: it concerns training alone, and may change between the phases of a run."""
+    """Add the flags of dropout, which concerns training alone, and may change between the phases of a run."""
     group = parser.add_argument_group('dropout')
     group.add_argument('--dropout', type=number_in(float, 0, below=1), default=0.1, metavar='P',
                        help='dropout inside the transformer; raise it where training loss falls and '
@@ -157,15 +158,16 @@ def add_dropout_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_optimisation_flags(parser: argparse.ArgumentParser) -> None:
-    """Optimisation."""
+    """Add the flags of the optimisation."""
     group = parser.add_argument_group('optimisation')
     group.add_argument('--max_epochs', type=number_in(int, -1), default=30, metavar='N',
                        help='passes over the training images, counted over all phases; -1: without end')
     group.add_argument('--batch_size', type=number_in(int, 1), default=15, metavar='N',
                        help='images in a batch, over all processes')
     group.add_argument('--amp', type=one_of('off', 'bf16'), default='off', metavar='NAME',
-                       help='bf16: matrix products in bfloat16, about twice as fast where the hardware supports '
-                            'it; weights stay in float32, and validation is always in float32')
+                       help='bf16: matrix products in bfloat16 where the hardware supports it: about twice as '
+                            'fast for models of the default size, slower for small ones. Weights stay in '
+                            'float32, and validation is always in float32')
     group.add_argument('--accumulate', type=number_in(int, 1), default=1, metavar='N',
                        help='split each batch into N parts and accumulate their gradients: the same training '
                             'in less memory')
@@ -205,7 +207,7 @@ def add_optimisation_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_scheduled_sampling_flags(parser: argparse.ArgumentParser) -> None:
-    """Scheduled sampling: training recurrent models partly on their own output."""
+    """Add the flags of scheduled sampling: training recurrent models partly on their own output."""
     group = parser.add_argument_group('scheduled sampling, for the recurrent models')
     group.add_argument('--scheduled_sampling_start', type=number_in(int, -1), default=-1, metavar='EPOCH',
                        help="epoch from which words of a caption are sometimes replaced by the model's own "
@@ -219,7 +221,7 @@ def add_scheduled_sampling_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_self_critical_flags(parser: argparse.ArgumentParser) -> None:
-    """The second phase: training on the score of sampled captions."""
+    """Add the flags of the second phase, training on the reward of sampled captions."""
     group = parser.add_argument_group('self-critical training')
     group.add_argument('--self_critical_after', type=number_in(int, -1), default=-1, metavar='EPOCH',
                        help='epoch from which captions are sampled and rewarded (Rennie et al. 2017); '
@@ -239,7 +241,7 @@ def add_self_critical_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_running_flags(parser: argparse.ArgumentParser) -> None:
-    """Names, checkpoints, validation and logs."""
+    """Add the flags of names, checkpoints, validation and logs."""
     group = parser.add_argument_group('running')
     group.add_argument('--id', type=run_name, default='', metavar='NAME',
                        help='name of the run (default: the last part of --checkpoint_path)')
@@ -263,7 +265,7 @@ def add_running_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
-    """The machine."""
+    """Add the flags of the machine."""
     group = parser.add_argument_group('machine')
     group.add_argument('--device', type=device_name, default='auto', metavar='NAME',
                        help='auto (CUDA where there is one), cpu, cuda or cuda:N')
@@ -306,7 +308,7 @@ def network_names(text: str) -> str:
 
 
 def add_decoding_flags(parser: argparse.ArgumentParser, beam_size: int) -> None:
-    """Decoding."""
+    """Add the flags of decoding."""
     group = parser.add_argument_group('decoding')
     group.add_argument('--beam_size', type=number_in(int, 1), default=beam_size, metavar='N',
                        help='beams; 1 is greedy')
@@ -327,7 +329,7 @@ def add_decoding_flags(parser: argparse.ArgumentParser, beam_size: int) -> None:
 
 
 def add_diversity_flags(parser: argparse.ArgumentParser) -> None:
-    """Diverse beam search, which only matters for several captions of an image."""
+    """Add the flags of diverse beam search, which only matters for several captions of an image."""
     group = parser.add_argument_group('diverse beam search, for --sample_n or --verbose_beam')
     group.add_argument('--group_size', type=number_in(int, 1), default=1, metavar='N',
                        help='groups of beams; must divide --beam_size')
@@ -336,7 +338,7 @@ def add_diversity_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
-    """What is evaluated, and what is written."""
+    """Add the flags of what is evaluated and written."""
     group = parser.add_argument_group('evaluation')
     group.add_argument('--model', required=True, nargs='+', metavar='FILE',
                        help='weights, model.pth; several make an ensemble')
@@ -371,7 +373,7 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_own_picture_flags(parser: argparse.ArgumentParser) -> None:
-    """Captioning pictures that belong to no data set."""
+    """Add the flags of captioning pictures that belong to no data set."""
     group = parser.add_argument_group('your own pictures')
     group.add_argument('--image_folder', metavar='DIR',
                        help='caption the pictures in this folder and its subfolders, or a single one: regions are '
@@ -535,10 +537,10 @@ def optimiser(options: Options, parameters: Iterable[Any]) -> Any:
 
 
 def completed(options: Options, given: set[str], saved_options: Mapping[str, Any] | None, infos_path: str | None,
-              stays: bool, processes: int) -> Options:
+              in_place: bool, processes: int) -> Options:
     """A copy of `options` with those that a run to resume brings, `saved_options` of `infos_path`, and all checked.
 
-    `stays`: whether the run goes on in its own folder; `processes`: how many train.
+    `in_place`: whether the run goes on in its own folder; `processes`: how many train.
     """
     if saved_options is not None and infos_path is not None:
         options = with_model_options(options, given, saved_options, infos_path)
@@ -547,7 +549,7 @@ def completed(options: Options, given: set[str], saved_options: Mapping[str, Any
             listed = ', '.join(f'{name} {rate}' for name, rate in rates.items())
             note(f'note: {listed}, as in the legacy checkpoint; give the flags to change that')
         # The best model so far lies in the old folder, so it is the best of this run only if that is the same.
-        options = replaced(options, load_best_score=options.load_best_score and stays)
+        options = replaced(options, load_best_score=options.load_best_score and in_place)
     options = checked_model(options, given, infos_path)
     check_scheduled_sampling(options)
     check_batch_norm(options, processes)
@@ -567,7 +569,7 @@ def feature_source(options: Options) -> tuple[str, str]:
 def with_feature_size(options: Options, width: int | None, infos_path: str | None) -> Options:
     """A copy of `options` with the `width` of the features (None: there are none) as `img_feat_size`.
 
-    infos_path: the infos file of a run to resume, whose `img_feat_size` stays.  Raises `UsageError` where the one
+    infos_path: the infos file of a run to resume, whose `img_feat_size` in_place.  Raises `UsageError` where the one
     that is given, or that of the run, is another.
     """
     if options.img_feat_size is None:
@@ -611,7 +613,7 @@ def member_options(options: Options, given: set[str],
         members.append(member)
         shared = shared_inputs(members)
         for name in INPUT_OPTIONS:
-            if matters(name, member) and getattr(member, name) != getattr(shared, name):
+            if is_used(name, member) and getattr(member, name) != getattr(shared, name):
                 raise UsageError(f'{path} has {name} {show(getattr(member, name))}, a model before it '
                                  f'{show(getattr(shared, name))}; models of an ensemble read the same inputs')
     return members
@@ -623,7 +625,7 @@ def shared_inputs(members: Sequence[Options]) -> Options:
     found: dict[str, Any] = {}
     for member in members:
         for name in INPUT_OPTIONS:
-            if matters(name, member):
+            if is_used(name, member):
                 found.setdefault(name, getattr(member, name))
     return replaced(members[0], **found)
 
@@ -637,7 +639,7 @@ def with_dropout_rates(options: Options, given: set[str], saved_options: Mapping
     `DataError` where a saved value is not allowed.
     """
     keeps_rates = bool(saved_options.get('keeps_rates'))
-    names = [name for name in DROPOUT_RATES if keeps_rates and matters(name, options)
+    names = [name for name in DROPOUT_RATES if keeps_rates and is_used(name, options)
              and name not in given and saved_options.get(name) is not None]
     taken = {name: allowed_value(name, saved_options[name], infos_path) for name in names}
     return replaced(options, keeps_rates=keeps_rates, **taken), taken
@@ -666,19 +668,19 @@ def show(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def matters(name: str, options: Options) -> bool:
+def is_used(name: str, options: Options) -> bool:
     """Whether the model that `options` describe uses the option `name`."""
     return options.caption_model in USED_BY.get(name, (options.caption_model,))
 
 
-def course(options: Options) -> list[str]:
+def training_options(options: Options) -> list[str]:
     """The options that decide how a model is trained, besides those of the model itself."""
-    return [name for name in vars(options) if name not in NEUTRAL + MODEL_OPTIONS and matters(name, options)]
+    return [name for name in vars(options) if name not in NEUTRAL + MODEL_OPTIONS and is_used(name, options)]
 
 
 def unused(options: Options, given: set[str]) -> list[str]:
     """The flags among those `given` that the model does not use."""
-    return [name for name in USED_BY if name in given and not matters(name, options)]
+    return [name for name in USED_BY if name in given and not is_used(name, options)]
 
 
 def checked_model(options: Options, given: set[str], infos_path: str | None = None) -> Options:
@@ -711,7 +713,7 @@ def check_transformer(options: Options, given: set[str]) -> None:
             and 'enc_pos_type' in given and options.enc_pos_type != 'gxg':
         raise UsageError(f'--enc_pos_type {options.enc_pos_type} has no fixed form; with '
                          '--enc_pos_embedding 0 only gxg is allowed')
-    if options.caption_model in PLACED:
+    if options.caption_model in WITH_POSITIONS:
         check_place_inputs(options)
 
 

@@ -1,4 +1,4 @@
-"""Step 5: boxes -> grid vectors, the fraction of each grid cell that each box covers."""
+"""Boxes -> grid vectors, the fraction of each grid cell that each box covers."""
 
 import math
 import os

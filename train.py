@@ -57,10 +57,9 @@ def main() -> int:
         return train(parallel.together(lambda: build(options, given, folder)))
 
 
-def cross_entropy(model: CaptionModel, batch: Batch, *, smoothing: float, sampling: Callable[[int], float],
+def cross_entropy(model: CaptionModel, batch: Batch, *, smoothing: float,
                   amp: str) -> tuple[dict[str, Any], dict[str, float]]:
-    """The first phase: all captions of a batch, teacher forced."""
-    model.scheduled_sampling_prob = sampling(batch.epoch)
+    """The first phase: all captions of a batch, teacher forced (`misc.training.losses` has the formula)."""
     with precision(batch.device, amp):
         return caption_loss(model, batch, smoothing), {}
 
@@ -72,13 +71,14 @@ def self_critical(model: CaptionModel, rewards: Rewards, batch: Batch, *, sample
     The words that are sampled depend on the seed, the epoch and the image, so neither the number of processes nor
     `--accumulate` changes them.
     """
-    model.scheduled_sampling_prob, greedy = 0.0, None
+    greedy = None
     if rewards.baseline == 'greedy':
         with evaluating(model), precision(batch.device, amp):
             greedy = sample(model, model.encode(batch), longest, greedy=True).captions[:, 0]
     uniforms = uniform_numbers([(seed, batch.epoch, image, 1) for image in batch.images], samples, longest,
                                batch.device)
-    with torch.no_grad(), precision(batch.device, amp):  # dropout stays on
+    # Dropout in_place on: the captions are samples of the very model that the gradient is taken of.
+    with torch.no_grad(), precision(batch.device, amp):
         sampled = sample(model, model.encode(batch), longest, copies=samples, uniforms=uniforms).captions
     advantage, statistics = rewards(batch.image_ids, sampled, greedy)
     with precision(batch.device, amp):
@@ -101,7 +101,9 @@ class Phases:
 
     def of(self, epoch: int) -> Phase:
         """The phase of an epoch."""
-        return self.self_critical if self.self_critical and self.is_self_critical(epoch) else self.cross_entropy
+        if self.self_critical is not None and epoch >= self.start:
+            return self.self_critical
+        return self.cross_entropy
 
 
 @dataclass(frozen=True)
@@ -137,18 +139,19 @@ class Training:
 
 def train(run: Training) -> int:
     """Train to the last epoch, or until SIGINT or SIGTERM; returns the exit status."""
-    batches, state, plan, announced = run.batches, run.state, run.plan, False
+    batches, state, plan = run.batches, run.state, run.plan
+    is_self_critical = False
     with (contextlib.closing(batches), contextlib.closing(run.log), StopSignals() as stop,
-          memory_errors('--batch_size')):
+          memory_errors('--batch_size (or raise --accumulate, which leaves the training the same)')):
         parallel.together(run.start)
         run.model.train()
         if plan.is_over(batches.next_epoch) and state.is_validated:
             run.log.print(f'nothing to do: epoch {batches.next_epoch} of --max_epochs {plan.max_epochs} is reached')
             return 0
         while not stop.asked() and not plan.is_over(batches.next_epoch):
-            if run.phases.is_self_critical(batches.next_epoch) and not announced:
-                announce_self_critical(run)
-                announced = True
+            if run.phases.is_self_critical(batches.next_epoch) and not is_self_critical:
+                begin_self_critical(run)
+                is_self_critical = True
             train_step(run, run.phases.of(batches.next_epoch))
             if state.iteration % plan.validate_every == 0:
                 validate(run)
@@ -167,6 +170,7 @@ def train(run: Training) -> int:
 def train_step(run: Training, phase: Phase) -> None:
     """One batch: loss, gradients, one step of the optimiser; logged now and then."""
     run.updater.optimiser.zero_grad(set_to_none=True)
+    run.model.scheduled_sampling_prob = run.sampling(run.batches.next_epoch)
     batch, loss, statistics = gradients(run, phase)
     step = Step(run.state.iteration + 1, batch.epoch, run.rate(batch.epoch), batch.image_ids)
     run.updater.update(loss, step)
@@ -207,25 +211,27 @@ def log_step(run: Training, step: Step, loss: float, statistics: list[tuple[int,
                  mean_statistics(sum(parallel.gathered(lambda: statistics), [])))
 
 
-def announce_self_critical(run: Training) -> None:
-    """Log what the second phase rewards, and at which learning rate; where the phase starts, validate first: that
-    CIDEr is what it has to stay above."""
+def begin_self_critical(run: Training) -> None:
+    """Start the second phase, or go on with it: log the settings.  At its start the plateau is reset, and the model
+    validated: a later CIDEr below half of this one triggers a warning."""
     assert run.phases.rewards is not None
-    epoch, is_new = run.batches.next_epoch, run.state.cider.first is None
-    if is_new:
+    epoch = run.batches.next_epoch
+    if run.state.self_critical_from is None:
+        run.state.self_critical_from = run.state.iteration
         run.state.plateau = Plateau()
     settings = ', '.join(f'{name} {opts.show(value)}' for name, value in run.phases.rewards.describe().items())
     run.log.print(f'self-critical training from epoch {epoch}: learning rate {run.rate(epoch):.4g} '
                   f'({run.schedule.describe()}); {settings}')
-    if is_new:
+    if run.state.cider.first is None:
         validate(run)
 
 
 def validate(run: Training) -> None:
     """Loss and, where wanted, language scores of the validation images; logged and saved."""
     run.updater.check()
-    state, epoch, waited = run.state, run.batches.next_epoch, run.log.waited_since_validation()
-    started, is_self_critical = time.monotonic(), run.phases.is_self_critical(epoch)
+    state, epoch = run.state, run.batches.next_epoch
+    is_self_critical = run.phases.is_self_critical(epoch)
+    waited, started = run.log.waited_since_validation(), time.monotonic()
     with run.log.pause():
         scores = run.validation.run(
             run.model, run.plan.language_eval or is_self_critical,
@@ -246,7 +252,7 @@ def validate(run: Training) -> None:
 def save(run: Training, is_best: bool = False) -> None:
     """Write a checkpoint."""
     run.updater.check()
-    # A run that is resumed and saves before its first step would not know the rate of the step before.
+    # The rate is saved with the optimiser: the file must not depend on whether a step was taken since resuming.
     set_rate(run.updater.optimiser, run.rate(run.batches.next_epoch))
     random = parallel.gathered(lambda: random_state(run.device))
     parallel.on_main(lambda: run.write(run.batches.state(), random, is_best))
@@ -254,12 +260,12 @@ def save(run: Training, is_best: bool = False) -> None:
 
 def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training:
     """The run that the options describe, resumed where `--start_from` says so."""
-    stays = folder.is_that_of(options.start_from)
+    in_place = folder.is_that_of(options.start_from)
     resumed = find_run(options.start_from, options.id, caption_width(options.input_label_h5)) \
         if options.start_from else None
-    folder.claim(resumed, stays)
+    folder.claim(resumed, in_place)
     infos_path = resumed.infos_path if resumed else None
-    options = opts.completed(options, given, resumed.infos['opt'] if resumed else None, infos_path, stays,
+    options = opts.completed(options, given, resumed.infos['opt'] if resumed else None, infos_path, in_place,
                              parallel.count())
     options = opts.with_feature_size(options, feature_width(*opts.feature_source(options)), infos_path)
     device = pick_device(options.device)
@@ -277,14 +283,14 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
     corpus.check_files(train_rows + val_rows)
     schedule, plan = opts.schedule(options), opts.plan(options)
     regions = corpus.region_recipe()  # how eval.py --image_folder finds the regions of new pictures
-    phases = build_phases(options, model, corpus, train_rows, schedule)
+    phases = build_phases(options, model, corpus, train_rows)
     validation = build_validation(options, corpus, val_rows, device, bool(phases.rewards))
     optimiser = opts.optimiser(options, model.parameters())
     state = resume(resumed, model, optimiser, device, options.seed, options.load_best_score, corpus.vocabulary,
                    longest, options.input_json, options.input_label_h5)
-    account = parallel.on_main(lambda: record.compared_record(
+    run_record = parallel.on_main(lambda: record.compared_record(
         corpus, train_rows + val_rows, device, table_path(options.cached_tokens) if phases.rewards else None,
-        vars(options), opts.course(options), resumed, stays))
+        vars(options), opts.training_options(options), resumed, in_place))
     batches = TrainBatches(corpus, train_rows, options.batch_size, options.seq_per_img, options.seed,
                            options.num_workers, resumed.infos.get('loader') if resumed else None,
                            pin=device.type == 'cuda')
@@ -296,27 +302,25 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
     def start() -> None:
         log.open(state.iteration)
         if parallel.is_main():
-            record.write_start(folder.path, account, vars(options), state.iteration, options.start_from)
+            record.write_start(folder.path, run_record, vars(options), state.iteration, options.start_from)
 
     def write(loader: dict[str, Any], random: list[dict[str, Any]], is_best: bool) -> None:
         log.flush()  # before the checkpoint counts: what comes later will be written again
         folder.save(options, vocabulary, model, optimiser, state, loader, random, is_best,
-                    reward=phases.rewards and phases.rewards.describe(), regions=regions, account=account)
+                    reward=phases.rewards and phases.rewards.describe(), regions=regions, account=run_record)
 
     return Training(model, Updater(model, optimiser, options.grad_clip, device, folder.path), batches, state, phases,
                     schedule, plan, validation, log, folder.path, device, start, write)
 
 
-def build_phases(options: opts.Options, model: CaptionModel, corpus: Corpus, rows: list[int],
-                 schedule: Schedule) -> Phases:
+def build_phases(options: opts.Options, model: CaptionModel, corpus: Corpus, rows: list[int]) -> Phases:
     """The phases of training on the images `rows`: a table of n-grams is only needed for rewards."""
     rewards = load_rewards(
         options.cached_tokens, {corpus.ids[row]: row for row in rows}, corpus.captions, corpus.longest,
         options.cider_reward_weight, options.bleu_reward_weight, options.sc_baseline) \
         if opts.has_self_critical_epochs(options) else None
     return Phases(
-        functools.partial(cross_entropy, model, smoothing=options.label_smoothing,
-                          sampling=schedule.sampling_probability, amp=options.amp),
+        functools.partial(cross_entropy, model, smoothing=options.label_smoothing, amp=options.amp),
         functools.partial(self_critical, model, rewards, samples=options.sc_samples, longest=corpus.longest,
                           seed=options.seed, amp=options.amp) if rewards else None,
         options.self_critical_after, rewards)

@@ -4,7 +4,7 @@ base.py says what a model does.  transformer.py and recurrent.py hold the models
 position.py, geometry.py, norms.py, dropout.py and cells.py their layers.  decoding.py writes captions with any
 model, ensemble.py joins several.  kernels/ holds hand-written gradients; read it last.
 
-Dimension letters, for the whole project:
+Dimension letters, for this package:
 
     I  images in a batch              D  size of a region's feature
     S  captions per image             d  size of the model (r: of a recurrent state)
@@ -18,7 +18,7 @@ Dimension letters, for the whole project:
 
 Masks are True for what is real or may be attended to.  Word 0 starts, ends and pads every caption.
 
-To add a model: a file with a subclass of `CaptionModel`, a line in `MODELS`, and its name in opts.py.
+CONTRIBUTING.md says how to add a model.
 """
 
 from argparse import Namespace

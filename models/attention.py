@@ -92,7 +92,7 @@ class PaddedKeyValue:
         self.key, self.value, self.mask = key, value, mask
 
     def select(self, images: Sequence[int], rows: Tensor, groups: Groups) -> PaddedKeyValue:
-        """Those of the chosen images; `rows` and `groups` as for `XLinearCross`, not needed here."""
+        """Those of the chosen images; `rows` and `groups` as for `PackedKeyValue.select`, not needed here."""
         index = index_tensor(images, self.key.device)
         return PaddedKeyValue(self.key[index], self.value[index], self.mask[index])
 

@@ -19,7 +19,7 @@ class XLinearCross(nn.Module):
 
         e = Dropout(ReLU(Wm (q1 * k) + bm))          for each region, (d/2,)
         a = softmax over the regions of (ws . e + b)  spatial attention
-        c = sigmoid(Wc mean(e) + bc)                  channel attention, (d,)
+        c = sigmoid(Wc m + bc), m the mean of e       channel attention, (d,)
         out = c * sum over the regions of a (q2 * v)
 
     The last sum is computed as q2 * sum of a v, since q2 does not depend on the region.
@@ -32,6 +32,7 @@ class XLinearCross(nn.Module):
         self.dropout = dropout
         self.query1, self.key, self.query2, self.value = (
             BilinearProjection(size) for _ in range(4))
+        # Names of published weights: `embed` is Wm, `spatial` ws, `squeeze` Wc (which expands d/2 to d).
         self.embed = nn.Linear(size, size // 2)
         # Its bias shifts all logits of a softmax alike: it is part of the published weights, but has no effect.
         self.spatial = nn.Linear(size // 2, 1)
@@ -47,7 +48,7 @@ class XLinearCross(nn.Module):
         dtype = autocast_dtype(words.device)
         if dtype is not None:
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-        # Within, autocast would choose a type for each operation; the function is written for one.
+        # The hand-written backward pass assumes one dtype; autocast would choose one for each operation.
         with without_autocast(words.device):
             mixed, mean_e = kernels.xlinear_mix(
                 query, key, value, self.embed.weight, self.embed.bias, self.spatial.weight[0], word_groups,
@@ -56,7 +57,8 @@ class XLinearCross(nn.Module):
 
 
 class BilinearProjection(nn.Module):
-    """Linear -> CELU -> GroupNorm with one group over the channels of each row alone."""
+    """Linear, CELU, LayerNorm (the paper's GroupNorm with one group, applied to each row): a side of the bilinear
+    product."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Step 4: the bottom-up-attention archive -> features, boxes and image sizes, a file per image."""
+"""The bottom-up-attention archive -> features, boxes and image sizes, a file per image."""
 
 import contextlib
 import os

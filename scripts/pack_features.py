@@ -1,4 +1,4 @@
-"""Step 6, optional: folders of features, boxes and grid vectors -> one file, much faster to read."""
+"""Folders of features, boxes and grid vectors -> one file, much faster to read."""
 
 import contextlib
 import os

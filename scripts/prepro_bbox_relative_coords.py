@@ -1,4 +1,4 @@
-"""Step 4b: boxes in pixels -> boxes relative to their image."""
+"""Boxes in pixels -> boxes relative to their image."""
 
 import os
 import sys

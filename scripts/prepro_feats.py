@@ -1,4 +1,4 @@
-"""Step 3: images -> ResNet features, where there is no bottom-up-attention archive."""
+"""Images -> ResNet features, where there is no bottom-up-attention archive."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Step 1: Karpathy's split file -> vocabulary, references and caption labels."""
+"""Karpathy's split file -> vocabulary, references and caption labels."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Step 2: document frequencies of n-grams, for CIDEr-D rewards."""
+"""Document frequencies of n-grams, for CIDEr-D rewards."""
 
 import os
 import pickle

@@ -76,7 +76,7 @@ def caption_images(model: Any, batches: Iterable[Any], decode: Callable[..., Any
     """Caption all images, in order; with several processes each does its share, and all get all results.
 
     batches         this process's `Batch`es
-    decode          (model, memory, chances) -> `Decoded`, see `models.build_decoder`
+    decode          (model, memory, uniforms) -> `Decoded`, see `models.build_decoder`
     images          the data set's entries, which the batches' row numbers index
     total           images in all processes' batches, for the progress display
     seed            samples depend on it and their image, not on batches or processes

@@ -21,7 +21,7 @@ class Validation:
     images              the data set's entries, which the batches' row numbers index
     total               validation images, over all processes
     vocabulary          {word index as text: word}
-    decode              (model, memory, chances) -> `Decoded`, see `models.build_decoder`
+    decode              (model, memory, uniforms) -> `Decoded`, see `models.build_decoder`
     references          {image id: reference captions}; only language scores need them
     device              where the model is
     seed                of captions that are sampled

@@ -80,6 +80,7 @@ class TrainingState:
     best: Best = field(default_factory=Best)
     plateau: Plateau = field(default_factory=Plateau)
     cider: CollapseWatch = field(default_factory=CollapseWatch)
+    self_critical_from: int | None = None  # the iteration before the first self-critical step
     validations: list[dict[str, Any]] = field(default_factory=list)
     histories: dict[str, dict[int, Any]] = field(default_factory=lambda: {name: {} for name in HISTORIES})
 
@@ -88,6 +89,9 @@ class TrainingState:
         """The state in the infos of a checkpoint; without `keeps_best` the best score starts again."""
         state = cls(iteration=infos['iter'], plateau=Plateau(infos.get('plateau')),
                     cider=CollapseWatch(infos.get('first_cider')), validations=infos.get('validations') or [])
+        # Runs of earlier versions say only that the phase has begun, not when.
+        begun = infos['iter'] if infos.get('first_cider') is not None else None
+        state.self_critical_from = infos.get('self_critical_from', begun)
         if keeps_best:
             state.best = Best(infos.get('best_val_score'), infos.get('best_measure'))
         state.histories.update(infos.get('histories') or {})
@@ -97,7 +101,7 @@ class TrainingState:
         """The entries that `from_infos` reads."""
         return {'iter': self.iteration, 'best_val_score': self.best.score, 'best_measure': self.best.measure,
                 'plateau': self.plateau.state(), 'histories': self.histories, 'validations': self.validations,
-                'first_cider': self.cider.first}
+                'first_cider': self.cider.first, 'self_critical_from': self.self_critical_from}
 
     @property
     def is_validated(self) -> bool:
@@ -195,9 +199,10 @@ class RunFolder:
 
 # Reading.
 
-def read_tensors(path: str) -> Any:
-    """A state dict, with weights only: nothing in the file is executed.  Raises `DataError`."""
-    return tensors.load(path, 'take model-best.pth or another copy, or train again', 'train.py writes it',
+def read_tensors(path: str, way_out: str = 'take model-best.pth or another copy, or train again') -> Any:
+    """A state dict, with weights only: nothing in the file is executed.  Raises `DataError`, whose message ends
+    with the `way_out`."""
+    return tensors.load(path, way_out, 'train.py writes it',
                         filesets.opened)
 
 
@@ -482,7 +487,7 @@ def optimiser_state(run: Run) -> Any:
     """What a `Run` saved of its optimiser, as its file has it, or None."""
     if run.optimiser_path is None:
         return None
-    state = read_tensors(run.optimiser_path)
+    state = read_tensors(run.optimiser_path, 'remove it to start without moments, or take another copy')
     if run.stamp != filesets.stamp((run.model_path, run.optimiser_path)):
         raise DataError(f'{run.optimiser_path} was replaced while the run was read: it is still being trained; '
                         'start again')

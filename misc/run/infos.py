@@ -136,7 +136,8 @@ RULES: dict[str, Callable[[Any], bool]] = {
     'opt': is_options, 'vocab': is_vocabulary, 'iter': is_count, 'epoch': is_count, 'best_val_score': is_score,
     'best_measure': is_text, 'loader': is_loader, 'plateau': is_plateau, 'random': is_random,
     'random_of_others': lambda value: isinstance(value, (list, tuple)) and all(map(is_random, value)),
-    'histories': is_histories, 'validations': is_validations, 'first_cider': is_score, 'reward': is_named,
+    'histories': is_histories, 'validations': is_validations,
+    'first_cider': is_score, 'self_critical_from': lambda value: value is None or is_count(value), 'reward': is_named,
     'regions': is_named, 'run': lambda value: value is None or is_identity(value),
     'account': lambda value: is_named(value) and is_plain(value)}
 SIZES = {'input_encoding_size', 'ff_size', 'hidden_size', 'att_hid_size', 'img_feat_size', 'num_grids', 'heads'}

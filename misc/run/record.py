@@ -48,17 +48,17 @@ def run_record(corpus: Any, rows: Sequence[int], device: torch.device, table: st
 
 
 def compared_record(corpus: Any, rows: Sequence[int], device: torch.device, table: str | None,
-                    options: Mapping[str, Any], course: Iterable[str], resumed: Any, stays: bool) -> Record:
+                    options: Mapping[str, Any], course: Iterable[str], resumed: Any, in_place: bool) -> Record:
     """The `run_record` of this run, compared with that of the `Run` it resumes, if there is one (legacy checkpoints
     have none).
 
-    `options` {name: value} of this run, `course` the names of those that decide how it trains; `stays`: whether it
+    `options` {name: value} of this run, `course` the names of those that decide how it trains; `in_place`: whether it
     goes on in the folder of the run it resumes.  Raises `DataError` where the data differ and it does.
     """
     record = run_record(corpus, rows, device, table)
     before = resumed and resumed.infos.get('account')
     if before is not None:
-        check_data(before, record, options, resumed.infos_path, stays)
+        check_data(before, record, options, resumed.infos_path, in_place)
         note_changes(before, record, resumed.infos['opt'], options, course)
     return record
 
@@ -144,11 +144,12 @@ def hexdigest(*parts: Any) -> str:
     return found.hexdigest()[:24]
 
 
-def check_data(before: Record, record: Record, options: Mapping[str, Any], infos_path: str, stays: bool) -> None:
+def check_data(before: Record, record: Record, options: Mapping[str, Any], infos_path: str, in_place: bool) -> None:
     """Compare the data of a `record` with those of the record `before`, from the file `infos_path`.
 
-    Where they differ, a run that `stays` in its folder is refused with a `DataError`; one that goes on in a folder of
-    its own is another run, and a note says what differs.  Data that one of the records lacks are not compared.
+    Where they differ, a run that is resumed `in_place`, in its own folder, is refused with a `DataError`; one that is
+    continued in another folder is another run, and a note says what differs.  Data that one of the records lacks are
+    not compared.
     """
     old, new, changed = section(before, 'data'), record['data'], []
     for flag in new:
@@ -159,7 +160,7 @@ def check_data(before: Record, record: Record, options: Mapping[str, Any], infos
         return
     message = (f'{" and ".join(changed)} {"is" if len(changed) == 1 else "are"} not what the run of {infos_path} '
                'was trained with')
-    if stays:
+    if in_place:
         raise DataError(f'{message}\ngive what it was trained with, or go on with these data as another run: '
                         '--checkpoint_path ANOTHER_FOLDER')
     note(f'note: {message}')

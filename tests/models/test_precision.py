@@ -10,6 +10,7 @@ import train
 from misc.machine import precision
 from misc.training.losses import caption_loss
 from models.norms import BatchNorm
+from models.recurrent import RecurrentCaptioner
 from tests.helpers.models import FAMILIES, make_batch, make_captions, make_model
 
 CPU = torch.device('cpu')
@@ -73,7 +74,7 @@ def test_log_probabilities_are_float32(changes):
     for found in (log_probs, teacher):
         assert found.dtype == torch.float32
         assert torch.allclose(found.exp().sum(1), torch.ones(()), atol=1e-5)
-    for cell in state.caches if hasattr(model, 'scheduled_sampling_prob') else ():
+    for cell in state.caches if isinstance(model, RecurrentCaptioner) else ():
         assert all(part.dtype == torch.float32 for part in cell)
 
 

@@ -91,11 +91,11 @@ def test_the_python_interface_captions_arrays_as_evaluation_does(trained, name):
     assert [caption.text for caption in captions] == [entry['caption'] for entry in entries]
     for caption, entry, regions in zip(captions, entries, boxes):
         assert caption.log_prob == pytest.approx(entry['log_prob'], abs=1e-3)
-        if name in opts.TRANSFORMERS + opts.ATTENDING:
+        if name in opts.TRANSFORMERS + opts.WITH_ATTENTION:
             assert caption.attention.shape == (len(caption.words), len(regions))
         else:
             assert caption.attention is None
-    if name not in opts.PLACED:
+    if name not in opts.WITH_POSITIONS:
         without = captioner.caption(features=features[0])
         assert without.text == captions[0].text and without.boxes is None
 

@@ -193,3 +193,14 @@ def test_an_image_is_encoded_once_for_each_way_it_is_looked_at(monkeypatch):
     rewards = mock.Mock(baseline='greedy', return_value=(np.ones((3, 5), np.float32), {}))
     terms, _ = train.self_critical(model, rewards, batch, samples=5, longest=6, seed=1, amp='off')
     assert len(calls) == 3 and terms['loss'].requires_grad and model.training
+
+
+def test_a_plateau_of_the_first_phase_does_not_lower_the_rate_of_the_second(corpus, tmp_path, monkeypatch):
+    """Also where the last step of the first phase is validated, as the self-critical phase asks for."""
+    monkeypatch.setattr(metrics, 'score', lambda *_, **__: ({'CIDEr': 1.0}, {}, []))
+    tiny.run(train, self_critical_flags(
+        corpus, tmp_path, '--self_critical_after', 2, '--max_epochs', 3, '--perform_validation_every', 1,
+        '--language_eval', 1, '--reduce_on_plateau', 1, '--learning_rate', 1e-3))
+    rates = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['lr_history']
+    assert rates[6] == 5e-4 and rates[7] == 1e-3  # three steps an epoch
+    assert infos_of(tmp_path)['self_critical_from'] == 6

@@ -36,7 +36,7 @@ def meta_step(options, smoothing=0.1, accumulate=1):
     run = types.SimpleNamespace(
         updater=types.SimpleNamespace(parameters=parameters), device=DEVICE,
         plan=types.SimpleNamespace(accumulate=accumulate), batches=types.SimpleNamespace(next=lambda: batch))
-    phase = functools.partial(train.cross_entropy, model, smoothing=smoothing, sampling=lambda epoch: 0.0, amp='off')
+    phase = functools.partial(train.cross_entropy, model, smoothing=smoothing, amp='off')
     batch, loss, _ = train.gradients(run, phase)
     finite = all_finite(loss, parameters)
     torch.nn.utils.clip_grad_value_(parameters, 0.1)

@@ -68,7 +68,7 @@ def test_a_model_is_restored_from_legacy_names_with_every_option_and_exactly_its
     messages = capsys.readouterr().err
     assert f'legacy checkpoint: caption_model {options["caption_model"]}, ' in messages and rates in messages
     for name in opts.MODEL_OPTIONS:
-        if opts.matters(name, recognised):
+        if opts.is_used(name, recognised):
             assert getattr(recognised, name) == options[name], name
     captions, batch = make_captions(), make_batch()
     assert torch.equal(found(found.encode(batch), captions), model(model.encode(batch), captions))
