@@ -14,7 +14,8 @@ OWN = {'dataloader', 'eval', 'misc', 'models', 'opts', 'prepro_areas', 'scripts'
 def pinned(name):
     """{package, in lower case: the comment after its version, or nothing} of a requirements file."""
     text = (ROOT / name).read_text(encoding='utf-8')
-    return {package.lower().replace('_', '-'): comment for package, comment in re.findall(r'^([\w.-]+)==\S+ *(.*)$', text, re.M)}
+    return {package.lower().replace('_', '-'): comment
+            for package, comment in re.findall(r'^([\w.-]+)==\S+ *(.*)$', text, re.M)}
 
 
 @functools.cache
