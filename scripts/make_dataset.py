@@ -231,7 +231,8 @@ def next_steps(output_json: str, root: str | None, label_flags: str) -> str:
             f'--output_h5 {target}{label_flags}\n'
             f'  python scripts/prepro_ngrams.py --input_json {path} --dict_json {target}.json '
             f'--output_pkl {target}-train\n  python scripts/extract_regions.py --input_json {path} '
-            f'--images_root {shlex.quote(root or "PICTURES")} --output_dir {target} --detector grid')
+            f'--images_root {shlex.quote(root or "PICTURES")} --output_dir {target} --detector grid '
+            '--cnn_model efficientnet_lite2')
 
 
 def main() -> int:

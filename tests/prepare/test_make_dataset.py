@@ -141,6 +141,7 @@ def test_drawn_splits_depend_on_names_and_seed_alone():
     assert drawn(names[::-1], val=0.1, test=25) == splits != drawn(names, seed=1, val=0.1, test=25)
     more = drawn([*names, 'new.jpg'], val=0.1, test=25)
     assert sum(more[name] != splits[name] for name in names) <= 2
+    assert list(drawn('abc', val=0.1, test=0.1).values()).count('train') == 1   # a share is one image at least
 
 
 # ---- tables ----
@@ -344,9 +345,20 @@ def test_pictures_are_found_under_other_spellings_of_their_names(make, tmp_path,
         ('a', '1.jpg', 8, 6), ('b', '2.PNG', 9, 6), (None, '3.jpg', 10, 6), ('deep/er', '4.jpg', 11, 6)]
 
 
+def test_sizes_are_those_of_the_upright_picture(make, tmp_path, photos):
+    root = photos('0.jpg', '1.jpg')
+    picture = Image.new('RGB', (20, 10))
+    exif = picture.getexif()
+    exif[0x0112] = 6   # orientation: on its side
+    picture.save(root / '0.jpg', exif=exif)
+    images, *_ = make('--table', csv_of(tmp_path, ['0.jpg,A dog.', '1.jpg,A dog.']), '--images_root', root, '--test', 0)
+    assert (images[0]['width'], images[0]['height']) == (10, 20)
+
+
 def test_a_name_that_several_files_have_is_not_guessed():
     finder = Finder(['train/1.jpg', 'val/1.jpg', 'val/2.jpg'])
     assert finder.find('val/1.jpg') == ['val/1.jpg'] and finder.find('2.jpg') == ['val/2.jpg']
+    assert finder.find('/home/me/val/1.jpg') == ['val/1.jpg'] and finder.find('val\\1.jpg') == ['val/1.jpg']
     assert finder.find('1.jpg') == ['train/1.jpg', 'val/1.jpg'] and finder.find('3.jpg') == []
 
 
@@ -383,6 +395,10 @@ def test_annotation_files_of_several_splits(make, tmp_path):
     assert status == 0 and [(one['cocoid'], one['imgid'], one['split'], one['width']) for one in images] == [
         (7, 0, 'train', 640), (9, 1, 'train', 640), (11, 2, 'train', 640), (5, 3, 'val', 640)]
     assert images[0]['sentences'][1]['raw'] == 'A dog 1.' and images[0]['sentences'][1]['tokens'] == ['a', 'dog', '1']
+    content = annotations(tmp_path, 'a.json', [1, 2, 3])
+    content['images'][0]['file_name'] = 'COCO_val2014_000000000001.jpg'
+    (tmp_path / 'a.json').write_text(json.dumps(content))
+    assert make('--coco_json', 'a.json')[0][0]['filepath'] == 'val2014'
     images, *_ = make('--coco_json', 'captions_train2017.json', '--val', 1, '--test', 0)
     assert sorted(one['split'] for one in images) == ['train', 'train', 'val']
 
