@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from misc import parallel
-from misc.cli import DataError
+from misc.cli import DataError, UserError
 from misc.dataset.corpus import Corpus
 
 ARRAYS = ('features', 'grids', 'boxes', 'captions', 'fc')  # the tensors of a batch, which move to a device
@@ -120,7 +120,7 @@ class Reader(Dataset):
     def __getitem__(self, request: tuple[Sequence[int], int, int]) -> Batch | Exception:
         try:
             return self.batch(*request)
-        except (DataError, OSError) as error:
+        except (UserError, OSError) as error:
             return error
 
     def batch(self, rows: Sequence[int], epoch: int, position: int) -> Batch:
@@ -344,7 +344,7 @@ def worker_errors() -> Iterator[None]:
         first: BaseException | None = error
         while first is not None and 'DataLoader worker' not in str(first):
             first = first.__context__
-        if first is None or isinstance(error, DataError):
+        if first is None or isinstance(error, UserError):
             raise
         raise DataError(f'a process that reads features died ({str(first).splitlines()[0][:150]}); it may have '
                         'run out of memory, or of room in /dev/shm: lower --num_workers (0 reads without)') \

@@ -98,6 +98,8 @@ def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     corpus.check_files(rows)
     references = references_of([corpus.ids[row] for row in rows], options.input_json, options.coco_json) \
         if options.language_eval else None
+    if corpus.file is not None:   # references were read from it a second time
+        corpus.file.check()
     shown = options.beam_size if options.verbose_beam and options.sample_max else options.sample_n
     decode = models.build_decoder(options, runs[0].infos['opt']['seq_length'], corpus.vocabulary, shown)
     # This project extracts regions from upright pictures, other extractors from the pixels as stored.

@@ -37,7 +37,7 @@ from misc.run.signals import StopSignals
 from misc.training.draws import uniform_numbers
 from misc.training.losses import caption_loss, self_critical_loss
 from misc.training.optim import set_rate
-from misc.training.rewards import Rewards, load_rewards, mean_statistics, table_path
+from misc.training.rewards import Rewards, load_rewards, mean_statistics
 from misc.training.schedule import Plan, Plateau, Schedule, measure_of
 from misc.training.step import Step, Updater
 from models.base import CaptionModel
@@ -289,7 +289,7 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
     state = resume(resumed, model, optimiser, device, options.seed, options.load_best_score, corpus.vocabulary,
                    longest, options.input_json, options.input_label_h5)
     run_record = parallel.on_main(lambda: record.compared_record(
-        corpus, train_rows + val_rows, device, table_path(options.cached_tokens) if phases.rewards else None,
+        corpus, train_rows + val_rows, device, phases.rewards.cider.file if phases.rewards else None,
         vars(options), opts.training_options(options), resumed, in_place))
     batches = TrainBatches(corpus, train_rows, options.batch_size, options.seq_per_img, options.seed,
                            options.num_workers, resumed.infos.get('loader') if resumed else None,

@@ -24,6 +24,7 @@ from misc.dataset.archive import (
 from misc.dataset.array_files import SUFFIX, write_array
 from misc.dataset.grids import image_sizes
 from misc.disk.files import write_json
+from misc.disk.known import KnownFile
 from misc.prepare.broken import Broken
 from misc.prepare.made import MEGABYTE, Files, claimed, finished
 from misc.prepare.workers import Workers, add_workers_flag
@@ -31,7 +32,7 @@ from misc.prepare.workers import Workers, add_workers_flag
 BATCH = 512       # records read ahead; their sizes are on disk before the first of them is converted
 KINDS = ('att', 'fc', 'box')
 
-Place = tuple[str, int]   # of a record: the path of its file, and its offset there
+Place = tuple[KnownFile, int]   # of a record: its file, and its offset there
 
 
 def arrays_of(record: ArchiveRecord) -> dict[str, np.ndarray]:
@@ -41,11 +42,10 @@ def arrays_of(record: ArchiveRecord) -> dict[str, np.ndarray]:
 
 def convert(place: Place, folders: Mapping[str, str]) -> str | None:
     """Write the arrays of the record at `place`; returns None, or a message about what is broken."""
-    path, offset = place
     try:
-        record = decode_record(read_line(path, offset))
+        record = decode_record(read_line(*place))
     except DataError as error:
-        return f'{path}: {error}'
+        return f'{place[0].path}: {error}'
     # The box file comes last: where it exists, the others do.
     for kind, array in arrays_of(record).items():
         write_array(folders[kind], record.image_id, kind, array)
@@ -78,10 +78,10 @@ class Converter:
 
     def run(self, paths: list[str]) -> set[str]:
         """Convert the records of the TSV files `paths`; returns the ids of all images that are there."""
-        for path in paths:
+        for file in map(KnownFile, paths):
             batch: list[tuple[str, Place, int]] = []
-            for number, (offset, line) in enumerate(read_lines(path), 1):
-                self._take(path, offset, number, line, batch)
+            for number, (offset, line) in enumerate(read_lines(file), 1):
+                self._take(file, offset, number, line, batch)
                 if len(batch) == BATCH:
                     self._convert(batch)
                     batch = []
@@ -93,25 +93,26 @@ class Converter:
         self._save_sizes()
         return self.found.done
 
-    def _take(self, path: str, offset: int, number: int, line: bytes, batch: list[tuple[str, Place, int]]) -> None:
+    def _take(self, file: KnownFile, offset: int, number: int, line: bytes,
+              batch: list[tuple[str, Place, int]]) -> None:
         """Register a line; append (id, place, bytes) to `batch` if it is to be converted."""
         found = self.found
         try:
             image_id, size = decode_head(line)
         except DataError as error:
-            self.broken.add(f'{path}: record {number} {error}')
+            self.broken.add(f'{file.path}: record {number} {error}')
             self._count(len(line))
             return
         if image_id in found.first:
-            found.repeated.append((image_id, (path, offset)))
+            found.repeated.append((image_id, (file, offset)))
             self._count(len(line))
             return
-        found.first[image_id] = (path, offset)
+        found.first[image_id] = (file, offset)
         found.sizes[image_id] = size
         if image_id in found.done:
             self._count(len(line))
         else:
-            batch.append((image_id, (path, offset), len(line)))
+            batch.append((image_id, (file, offset), len(line)))
 
     def _convert(self, batch: list[tuple[str, Place, int]]) -> None:
         """Convert the records of `batch`."""
@@ -132,8 +133,8 @@ class Converter:
             self._save_sizes()
             self._register(image_id, convert(place, self.folders))
         elif read_line(*place).rstrip(b'\r\n') != read_line(*found.first[image_id]).rstrip(b'\r\n'):
-            self.broken.add(f'{place[0]}: image {image_id} comes a second time with other content; the first '
-                            f'(in {found.first[image_id][0]}) counts')
+            self.broken.add(f'{place[0].path}: image {image_id} comes a second time with other content; the first '
+                            f'(in {found.first[image_id][0].path}) counts')
 
     def _register(self, image_id: str, message: str | None) -> None:
         """Register the result of converting an image."""

@@ -198,7 +198,7 @@ class Packer:
         writer = PackedWriter(path)
         writer.write_sizes(self.sizes)
         self._advance(writer, partial(store, sources=self.sources, writer=writer), UNWRITTEN, WRITTEN, 'packing')
-        packed = {kind: PackedReader(path, kind, 'output_file') for kind in self.sources}
+        packed = {kind: PackedReader(path, kind, 'output_file', unwritten=True) for kind in self.sources}
         work = partial(compare, sources=self.sources, packed=packed, sizes=(self.sizes, packed_sizes(path)))
         self._advance(writer, work, WRITTEN, COMPARED, 'comparing')
         check_any(writer.with_state(COMPARED), self.broken)

@@ -16,6 +16,7 @@ import numpy as np
 
 from misc.cli import DataError
 from misc.dataset.grids import checked_boxes
+from misc.disk.known import KnownFile
 
 WIDTH = 2048   # numbers per region feature
 COLUMNS = 6
@@ -47,21 +48,21 @@ def find_archive(folder: str) -> list[str]:
                     f'unpack the bottom-up-attention archive there, so that it holds trainval/')
 
 
-def read_lines(path: str) -> Iterator[tuple[int, bytes]]:
+def read_lines(file: KnownFile) -> Iterator[tuple[int, bytes]]:
     """Yield (offset, line) for the lines of a TSV file that are not empty."""
-    with open(path, 'rb') as file:
+    with file.opened() as lines:
         offset = 0
-        for line in file:
+        for line in lines:
             if line.strip():
                 yield offset, line
             offset += len(line)
 
 
-def read_line(path: str, offset: int) -> bytes:
-    """The line of `path` that begins at `offset`."""
-    with open(path, 'rb') as file:
-        file.seek(offset)
-        return file.readline()
+def read_line(file: KnownFile, offset: int) -> bytes:
+    """The line of a TSV file that begins at `offset`.  Raises `ChangedError` where the file was replaced since."""
+    with file.opened() as lines:
+        lines.seek(offset)
+        return lines.readline()
 
 
 def decode_head(line: bytes) -> tuple[str, Size]:

@@ -25,6 +25,7 @@ import numpy as np
 
 from misc.cli import DataError
 from misc.disk.files import replacing
+from misc.disk.known import KnownFolder
 
 SUFFIX = {'att': '.npz', 'fc': '.npy', 'box': '.npy', 'rel': '.npy', 'grid': '.npy'}
 LARGEST = 1 << 30  # bytes of an image's array
@@ -36,6 +37,7 @@ class FolderReader:
 
     def __init__(self, path: str | os.PathLike, kind: str):
         self.path, self.suffix = os.fspath(path), SUFFIX[kind]
+        self.folder = KnownFolder(self.path)
 
     def ids(self) -> set[str]:
         """The ids of the images in the folder, by listing it."""
@@ -55,7 +57,9 @@ class FolderReader:
         return read_shape(self.where(image_id))
 
     def read(self, image_id: str | int) -> np.ndarray:
-        """The float32 array of an image.  Raises `DataError` where it is missing or damaged."""
+        """The float32 array of an image.  Raises `DataError` where it is missing or damaged, `ChangedError` where
+        another folder is in the place of this one."""
+        self.folder.check()
         return read_array(self.where(image_id))
 
 

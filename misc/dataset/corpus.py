@@ -12,6 +12,7 @@ from misc.dataset.pairing import check_pair
 from misc.dataset.regions import Regions, report_missing
 from misc.dataset.sources import Sources
 from misc.disk.files import read_json
+from misc.disk.known import KnownFile
 
 
 class Corpus:
@@ -22,6 +23,7 @@ class Corpus:
     vocabulary  {index as text, from '1': word}
     labels      the captions, or None where they are not wanted
     regions     the region arrays
+    file        `--input_json`, where it was read
     """
 
     def __init__(self, sources: Sources, wants_labels: bool = True, info: dict[str, Any] | None = None):
@@ -30,6 +32,7 @@ class Corpus:
         Raises `DataError` for a file that is missing, damaged or does not fit.
         """
         self.sources = sources
+        self.file = KnownFile(sources.input_json) if info is None else None
         info = read_json(sources.input_json, commands.LABELS) if info is None else info
         problem = labels_file_problem(info)
         if problem:

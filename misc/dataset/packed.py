@@ -33,21 +33,24 @@ from misc import commands
 from misc.cli import DataError
 from misc.dataset.array_files import SUFFIX, checked
 from misc.disk import hdf5
+from misc.disk.known import KnownFile
 
 
 class PackedReader:
     """Reads the arrays of one kind from a packed file.
 
-    Opens the file anew in each process: neither HDF5's handles nor a position in a file survive a fork.
+    Opens the file anew in each process: neither HDF5's handles nor a position in a file survive a fork.  By then
+    it has to be the same file, or the rows would be those of other images.
     """
 
     def __init__(self, path: str | os.PathLike, kind: str, flag: str, unwritten: bool = False):
-        """flag: the command-line flag that names the file, for messages; unwritten: include the images whose rows
-        are not written yet (to write them).
+        """flag: the command-line flag that names the file, for messages; unwritten: the file is being written, so
+        it changes, and images whose rows are not written yet are included.
 
         Raises `DataError` where the file is damaged or does not hold the kind.
         """
         self.path, self.kind = os.fspath(path), kind
+        self.known = None if unwritten else KnownFile(self.path)
         with reading_packed(self.path, f'--{flag}: {self.path}') as file:
             kinds = sorted(set(SUFFIX) & set(file))
             if 'ids' not in file or kind not in kinds:
@@ -68,6 +71,7 @@ class PackedReader:
                 is_there = hdf5.array(file, 'state', axes=1) > 0
             self.index = {str(image_id): index for index, image_id in enumerate(ids) if is_there[index]}
         self.file: Any = None   # the open file, or the data set where rows are read through HDF5
+        self.descriptor = -1              # of the open file
         self.process: int | None = None   # that opened it
 
     def _contradicts(self, ids: list[int], rows: int) -> bool:
@@ -110,18 +114,21 @@ class PackedReader:
         return self.base + self.offsets[self.index[str(image_id)]] * self.width * self.dtype.itemsize
 
     def read(self, image_id: str | int) -> np.ndarray:
-        """The float32 array of an image.  Raises `DataError` where it is missing or damaged."""
+        """The float32 array of an image.  Raises `DataError` where it is missing or damaged, `ChangedError` where
+        the file is not the one that was opened first."""
         image_id = str(image_id)
         try:
             if self.process != os.getpid():
                 self._open()
+            if self.known is not None:
+                self.known.check(self.descriptor)
             index = self.index[image_id]
             if self.base is None:
                 array = self.file[self.offsets[index]:self.offsets[index + 1]].reshape(self._shape(index))
             else:
                 array = np.empty(self._shape(index), self.dtype)
                 # By position: another thread may be reading from the same open file.
-                if os.preadv(self.file.fileno(), [array.data], self.byte(image_id)) != array.nbytes:
+                if os.preadv(self.descriptor, [array.data], self.byte(image_id)) != array.nbytes:
                     raise OSError('the file ends before it')
         except (LookupError, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
             raise DataError(f'{self.where(image_id)} cannot be read ({error}); pack it again') from None
@@ -129,8 +136,12 @@ class PackedReader:
 
     def _open(self) -> None:
         """Open the file for this process."""
-        self.file = (hdf5.open_file(self.path)[f'{self.kind}/rows'] if self.base is None
-                     else io.FileIO(self.path))
+        if self.base is None:
+            file = hdf5.open_file(self.path)
+            self.file, self.descriptor = file[f'{self.kind}/rows'], file.id.get_vfd_handle()
+        else:
+            self.file = io.FileIO(self.path)
+            self.descriptor = self.file.fileno()
         self.process = os.getpid()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from misc.cli import DataError
+from misc.cli import DataError, UserError
 
 MAX_COMPRESSION = 1032  # the ratio that deflate reaches on zeros
 MAX_ATTRIBUTE = 1000    # bytes
@@ -22,7 +22,7 @@ def reading(path: str, description: str, way_out: str) -> Iterator[h5py.File]:
     try:
         with open_file(path) as file:
             yield file
-    except DataError:
+    except UserError:
         raise
     except Exception as error:  # on a damaged file h5py raises a dozen kinds of exception
         reason = (str(error).splitlines() or [''])[0][:150] or type(error).__name__

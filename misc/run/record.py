@@ -30,6 +30,7 @@ import torch
 from misc import parallel
 from misc.cli import DataError, note
 from misc.disk.files import write_json
+from misc.disk.known import KnownFile
 
 RUN_FILE = 'run.json'
 PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -39,7 +40,7 @@ SAMPLE = 100  # images whose arrays are digested
 Record = dict[str, Any]
 
 
-def run_record(corpus: Any, rows: Sequence[int], device: torch.device, table: str | None = None) -> Record:
+def run_record(corpus: Any, rows: Sequence[int], device: torch.device, table: KnownFile | None = None) -> Record:
     """The record of a run on the images `rows` of a `Corpus`, rewarded by the n-gram file `table`, if any."""
     return {'versions': versions(), 'code': code_state(),
             'machine': {'device': device_name(device), 'threads': torch.get_num_threads(),
@@ -47,7 +48,7 @@ def run_record(corpus: Any, rows: Sequence[int], device: torch.device, table: st
             'data': data_digests(corpus, rows, table)}
 
 
-def compared_record(corpus: Any, rows: Sequence[int], device: torch.device, table: str | None,
+def compared_record(corpus: Any, rows: Sequence[int], device: torch.device, table: KnownFile | None,
                     options: Mapping[str, Any], course: Iterable[str], resumed: Any, in_place: bool) -> Record:
     """The `run_record` of this run, compared with that of the `Run` it resumes, if there is one (legacy checkpoints
     have none).
@@ -96,7 +97,7 @@ def device_name(device: torch.device) -> str:
     return f'{device.type} ({torch.cuda.get_device_name(device)})' if device.type == 'cuda' else device.type
 
 
-def data_digests(corpus: Any, rows: Sequence[int], table: str | None = None) -> dict[str, Any]:
+def data_digests(corpus: Any, rows: Sequence[int], table: KnownFile | None = None) -> dict[str, Any]:
     """{flag: digest} of what the data hold, whatever the time, place and kind of their files.
 
     Labels, vocabulary, splits and captions are digested whole.  Of features, boxes and grid vectors it is {image id:
@@ -116,7 +117,7 @@ def data_digests(corpus: Any, rows: Sequence[int], table: str | None = None) -> 
         arrays = {str(image): array_digest(reader, image, sizes.get(str(image), ())) for image in sample}
         found[flag] = {image: value for image, value in arrays.items() if value}
     if table is not None:
-        with open(table, 'rb') as file:
+        with table.opened() as file:
             found['cached_tokens'] = hashlib.file_digest(file, 'sha256').hexdigest()[:24]
     return found
 

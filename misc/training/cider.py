@@ -25,6 +25,7 @@ import numpy as np
 from misc.cli import DataError
 from misc.disk import pickles
 from misc.disk.files import StrPath
+from misc.disk.known import KnownFile
 from misc.training.ngrams import MAX_N, NGrams, NGramTable, lengths_of, ngrams_of
 
 SIGMA = 6.0
@@ -62,15 +63,20 @@ class CiderD:
         self.name = name
         self.table = NGramTable(document_frequency, ref_len, name)
         self.known: dict[int, References] = {}  # by image id
+        self.file: KnownFile | None = None      # that the table was read from
 
     @classmethod
     def from_pickle(cls, path: StrPath, made_by: str = '') -> 'CiderD':
         """The scorer with the table in the file `path`, which the command `made_by` makes.  Raises `DataError`."""
+        file = KnownFile(path)
         content = pickles.load(path, made_by)
+        file.check()
         if not isinstance(content, dict) or not {'document_frequency', 'ref_len'} <= set(content):
             raise DataError(f'{path} holds no document_frequency with its ref_len'
                             + (f'; make it with: {made_by}' if made_by else ''))
-        return cls(content['document_frequency'], content['ref_len'], name=str(path))
+        scorer = cls(content['document_frequency'], content['ref_len'], name=str(path))
+        scorer.file = file
+        return scorer
 
     def score(self, image_ids: Sequence[int] | np.ndarray, captions: np.ndarray,
               references_of: ReferencesOf) -> np.ndarray:

@@ -17,9 +17,10 @@ from misc.cli import DataError
 from misc.dataset import packing
 from misc.dataset.array_files import FolderReader
 from misc.dataset.features import open_reader
-from misc.dataset.packed import packed_sizes
+from misc.dataset.packed import PackedReader, packed_sizes
 from misc.dataset.packing import PackedWriter
 from misc.disk import locks
+from misc.disk.known import ChangedError
 from misc.prepare.made import claimed
 from misc.run import folder as run_folder
 from scripts import pack_features, prepro_bbox_relative_coords
@@ -312,8 +313,11 @@ def test_verify_names_what_differs_and_writes_nothing(run_script, root):
 
 def test_truncated_files_and_full_disks_are_named(run_script, root, monkeypatch):
     pack(run_script, root)
-    read = open_reader(str(root / 'all.h5'), 'grid', 'flag')
+    known = open_reader(str(root / 'all.h5'), 'grid', 'flag')
+    read = PackedReader(str(root / 'all.h5'), 'grid', 'flag', unwritten=True)  # that expects the file to change
     os.truncate(root / 'all.h5', read.byte('110'))
+    with pytest.raises(ChangedError, match='all.h5 was changed'):
+        known.read(110)
     assert (read.read(109) == np.load(root / 'vec' / '109.npy')).all()
     with pytest.raises(DataError, match=r'all.h5 \(grid of 110\) .*ends before it'):
         read.read(110)

@@ -365,6 +365,8 @@ def test_paths_and_words_in_any_script_work(root, tmp_path):
     moved = shutil.move(root, tmp_path / 'données 数据 ö')
     content = json.loads((moved / 'talk.json').read_text())
     content['ix_to_word']['1'] = 'größe'
+    for image in content['images']:
+        image['captions'] = [f' {caption} '.replace(' a ', ' Größe ') for caption in image['captions']]
     (moved / 'talk.json').write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
     tiny.run(train, tiny.train_flags(moved, moved / 'läufe', '--max_epochs', 1, '--id', 'tiny'))
     tiny.run(evaluation, tiny.eval_flags(moved, moved / 'läufe', '--num_workers', 1))
