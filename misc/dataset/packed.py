@@ -23,6 +23,7 @@ as written here; chunked or compressed rows are read through HDF5, slowly.
 
 import contextlib
 import io
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +32,7 @@ import numpy as np
 
 from misc import commands
 from misc.cli import DataError
-from misc.dataset.array_files import SUFFIX, checked
+from misc.dataset.array_files import LARGEST, SUFFIX, checked
 from misc.disk import hdf5
 from misc.disk.known import KnownFile
 
@@ -123,6 +124,8 @@ class PackedReader:
             if self.known is not None:
                 self.known.check(self.descriptor)
             index = self.index[image_id]
+            if math.prod(self._shape(index)) * self.dtype.itemsize > LARGEST:
+                raise ValueError('it has too many rows for an image')
             if self.base is None:
                 array = self.file[self.offsets[index]:self.offsets[index + 1]].reshape(self._shape(index))
             else:
@@ -138,7 +141,7 @@ class PackedReader:
         """Open the file for this process."""
         if self.base is None:
             file = hdf5.open_file(self.path)
-            self.file, self.descriptor = file[f'{self.kind}/rows'], file.id.get_vfd_handle()
+            self.file, self.descriptor = hdf5.dataset(file, f'{self.kind}/rows'), file.id.get_vfd_handle()
         else:
             self.file = io.FileIO(self.path)
             self.descriptor = self.file.fileno()

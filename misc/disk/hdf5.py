@@ -1,8 +1,10 @@
 """Reading HDF5 files that may be damaged or malicious."""
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from misc.cli import DataError, UserError
 
 MAX_COMPRESSION = 1032  # the ratio that deflate reaches on zeros
+LARGEST = 1 << 30       # bytes that may be unpacked at once, where the file has fewer: an array, or a chunk of one
 MAX_ATTRIBUTE = 1000    # bytes
 
 
@@ -37,18 +40,27 @@ def open_file(path: str) -> h5py.File:
 def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """The data set `name` of numbers stored in `file` itself.
 
-    Raises `ValueError` for anything else: links into other files, other types, and sizes that the file cannot hold.
+    Raises `ValueError` for anything else: links into other files at any step of the name, other types, and sizes that
+    the file cannot hold.
     """
-    link = file.get(name, getlink=True) if name in file else None
-    if link is None or not isinstance(file[name], h5py.Dataset):
+    found: Any = file
+    for step in name.split('/'):
+        link = found.get(step, getlink=True) if isinstance(found, h5py.Group) else None
+        if link is None:
+            raise ValueError(f'it has no data set {name}')
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f'{name} is in another file')
+        found = found[step]
+    if not isinstance(found, h5py.Dataset):
         raise ValueError(f'it has no data set {name}')
-    found = file[name]
-    if not isinstance(link, h5py.HardLink) or found.external or found.is_virtual:
+    if found.external or found.is_virtual:
         raise ValueError(f'{name} is in another file')
     if found.dtype.kind not in 'fiub' or found.shape is None:
         raise ValueError(f'{name} does not hold numbers')
     if found.nbytes > MAX_COMPRESSION * os.path.getsize(file.filename):
         raise ValueError(f'{name} claims {found.nbytes} bytes, more than a file of this size can hold')
+    if found.chunks and math.prod(found.chunks) * found.dtype.itemsize > LARGEST:
+        raise ValueError(f'{name} has chunks of more than {LARGEST} bytes')
     return found
 
 
@@ -60,6 +72,8 @@ def array(file: h5py.File, name: str, kinds: str = 'fiub', axes: int | None = No
     found = dataset(file, name)
     if found.dtype.kind not in kinds or axes not in (None, found.ndim):
         raise ValueError(f'{name} is {found.dtype} of shape {found.shape}')
+    if found.nbytes > max(LARGEST, os.path.getsize(file.filename)):
+        raise ValueError(f'{name} would unpack to {found.nbytes} bytes')
     return np.asarray(found[()])
 
 

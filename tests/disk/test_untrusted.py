@@ -21,6 +21,7 @@ import torch
 from misc.cli import DataError
 from misc.dataset import array_files
 from misc.dataset.labels import Labels
+from misc.dataset.packed import PackedReader
 from misc.disk import pickles, tensors
 from misc.pictures import cnn
 from misc.run import folder as run_folder
@@ -363,7 +364,7 @@ def test_member_names_in_an_archive_of_features_write_nothing(tmp_path):
     assert os.listdir(tmp_path) == ['7.npz']
 
 
-@pytest.mark.parametrize('kind', ['external link', 'outside storage', 'virtual', 'said to be huge'])
+@pytest.mark.parametrize('kind', ['external link', 'outside storage', 'virtual', 'said to be huge', 'bomb', 'chunk'])
 def test_labels_stored_in_another_file_or_nowhere_are_refused(tmp_path, monkeypatch, kind):
     h5py = pytest.importorskip('h5py')
     path, secret = tmp_path / 'labels.h5', tmp_path / 'secret.h5'
@@ -379,10 +380,47 @@ def test_labels_stored_in_another_file_or_nowhere_are_refused(tmp_path, monkeypa
             layout = h5py.VirtualLayout((4, 3), 'u4')
             layout[:] = h5py.VirtualSource(str(secret), 'labels', (4, 3))
             file.create_virtual_dataset('labels', layout)
+        elif kind == 'bomb':  # no more than its bytes may unpack to, but gigabytes
+            file.create_dataset('labels', (1 << 29, 3), 'u4', chunks=(1024, 3), fillvalue=1)
+            file['padding'] = np.zeros(8 << 20, np.uint8)
+        elif kind == 'chunk':
+            file.create_dataset('labels', (4, 3), 'u4', chunks=(1 << 28, 3), maxshape=(None, 3), fillvalue=1)
         else:
             file.create_dataset('labels', (1 << 28, 3), 'u4', chunks=(1024, 3), fillvalue=1)
     with refused('labels.h5', tmp_path, monkeypatch):
         Labels(str(path), 2, 9)
+
+
+@pytest.mark.parametrize('kind', ['group', 'soft', 'rows'])
+def test_a_packed_file_with_a_link_to_another_file_at_any_step_is_refused(tmp_path, monkeypatch, kind):
+    h5py = pytest.importorskip('h5py')
+    path, secret = tmp_path / 'packed.h5', tmp_path / 'secret.h5'
+    for name in (secret, path):
+        with h5py.File(name, 'w') as file:
+            file['ids'] = np.arange(2)
+            if name == path and kind == 'group':
+                file['att'] = h5py.ExternalLink('secret.h5', '/att')
+            elif name == path and kind == 'soft':
+                file['outside'] = h5py.ExternalLink('secret.h5', '/att')
+                file['att'] = h5py.SoftLink('/outside')
+            else:
+                file['att/offsets'] = np.arange(3)
+                file['att/rows'] = h5py.ExternalLink('secret.h5', '/att/rows') if name == path else np.ones(
+                    (2, 4), np.float32)
+    PackedReader(str(secret), 'att', 'input_img_feat_dir')
+    with refused('packed.h5', tmp_path, monkeypatch):
+        PackedReader(str(path), 'att', 'input_img_feat_dir')
+
+
+def test_rows_of_an_image_that_unpack_to_gigabytes_are_refused(tmp_path, monkeypatch):
+    h5py = pytest.importorskip('h5py')
+    with h5py.File(tmp_path / 'packed.h5', 'w') as file:
+        file['ids'], file['att/offsets'] = [7], [0, 1 << 20]
+        file.create_dataset('att/rows', (1 << 20, 512), 'f4', chunks=(1024, 512), compression='gzip')
+        file['padding'] = np.zeros(8 << 20, np.uint8)
+    reader = PackedReader(str(tmp_path / 'packed.h5'), 'att', 'input_img_feat_dir')
+    with refused('packed.h5', tmp_path, monkeypatch):
+        reader.read(7)
 
 
 def test_symbolic_links_are_followed_and_one_to_itself_is_named(tmp_path, monkeypatch):
