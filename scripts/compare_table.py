@@ -11,6 +11,7 @@ from misc.cli import DataError, Parser, run_command
 from misc.compare.curves import PALETTE
 from misc.compare.plots import picture_name, write_picture
 from misc.demo.results import read_rows
+from misc.disk.files import open_regular
 from misc.run import folder as run_folder
 
 RUN = re.compile(r'compare_(\w+?)_(\d+)(_rl)?_test$')
@@ -69,7 +70,7 @@ def epoch_seconds(path: str) -> dict[str, float]:
     """{phase: the seconds that an epoch took}, from the log of a run."""
     seconds, phase = {}, ''
     try:
-        with open(path, encoding='utf-8') as file:
+        with open_regular(path, 'r', encoding='utf-8') as file:
             for line in file:
                 if line.startswith('== training'):
                     phase = '_rl' if line.rstrip().endswith('_rl') else ''

@@ -16,7 +16,7 @@ from misc.compare.comparison import Settings, compare
 from misc.compare.curves import distinct_names
 from misc.compare.examples import shown_images
 from misc.compare.report import Report, page
-from misc.disk.files import replacing
+from misc.disk.files import path_under, replacing
 from misc.pictures.images import read_upright
 from misc.run.histories import read_logged
 from misc.scoring.metrics import meteor_counts
@@ -146,7 +146,7 @@ def small_pictures(options: argparse.Namespace, images: Sequence[ImageId]) -> tu
         try:
             if image not in files:
                 raise DataError(f'{options.coco_json or options.input_json} names no file of image {image}')
-            pictures[image] = small_picture(os.path.join(options.image_root, files[image]))
+            pictures[image] = small_picture(path_under(options.image_root, files[image]))
         except DataError as error:
             errors.append(plain_text(error))
     if images and not pictures:

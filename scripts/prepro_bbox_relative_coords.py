@@ -12,7 +12,7 @@ from misc.dataset.array_files import SUFFIX, write_array
 from misc.dataset.features import ArrayReader, open_boxes
 from misc.dataset.grids import checked_boxes, image_sizes, relative_boxes, sizes_location
 from misc.dataset.karpathy import SOURCE, read_images
-from misc.disk.files import read_json
+from misc.disk.files import path_under, read_json
 from misc.pictures.images import read_size
 from misc.prepare.broken import Broken
 from misc.prepare.made import Parts, Sample, claimed, digest, finished
@@ -65,7 +65,7 @@ def find_images(input_json: str | None, image_root: str | None, unknown: set[str
                          'give --input_json and --image_root, so that they can be opened')
     if not os.path.isdir(image_root):
         raise UsageError(f'--image_root: there is no folder {image_root}')
-    return {str(image['id']): os.path.join(image_root, image['file_path'])
+    return {str(image['id']): path_under(image_root, image['file_path'])
             for image in read_images(input_json, broken.add, captions=False)
             if str(image['id']) in unknown and image['file_path']}
 

@@ -15,6 +15,7 @@ import numpy as np
 from misc.cli import DataError, Parser, Progress, note, number_in, run_command
 from misc.dataset.array_files import SUFFIX, write_array
 from misc.dataset.networks import LAYOUTS, TWO_LAYOUTS, Network
+from misc.disk.files import open_regular
 from misc.pictures.images import read_rgb
 from misc.pictures.listing import SplitPictures
 from misc.prepare.broken import Broken
@@ -89,7 +90,7 @@ def describe(image_id: str, paths: Mapping[str, str]) -> Parts | None:
     """What is recorded of one image as an input; None for one that cannot be read."""
     try:
         read_rgb(paths[image_id])
-        with open(paths[image_id], 'rb') as file:
+        with open_regular(paths[image_id]) as file:
             return {'pixels': digest(file.read())}
     except (KeyError, DataError):
         return None

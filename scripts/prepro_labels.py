@@ -17,7 +17,7 @@ from misc.cli import DataError, Parser, UsageError, note, number_in, progress, r
 from misc.dataset.karpathy import ImageRecord, read_images
 from misc.dataset.labels import UNKNOWN
 from misc.dataset.pairing import digests
-from misc.disk.files import replacing
+from misc.disk.files import path_under, replacing
 from misc.pictures.images import read_size
 from misc.prepare.broken import Broken
 
@@ -76,7 +76,7 @@ def measure(images: Sequence[ImageRecord], images_root: str, broken: Broken) -> 
             broken.add(f'image {image["id"]} has no filename, so no size')
             continue
         try:
-            sizes[image['id']] = read_size(os.path.join(images_root, image['file_path']))
+            sizes[image['id']] = read_size(path_under(images_root, image['file_path']))
         except DataError as error:
             broken.add(f'image {image["id"]} gets no size: {error}')
     return sizes

@@ -19,12 +19,12 @@ import io
 import os
 import zipfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 from misc.cli import DataError
-from misc.disk.files import replacing
+from misc.disk.files import open_regular, replacing
 from misc.disk.known import KnownFolder
 
 SUFFIX = {'att': '.npz', 'fc': '.npy', 'box': '.npy', 'rel': '.npy', 'grid': '.npy'}
@@ -79,16 +79,16 @@ def read_array(path: str) -> np.ndarray:
     Never unpickles.  Raises `DataError`, naming the file, where it is missing, truncated, or holds something else
     than finite numbers.
     """
-    with _errors_naming(path):
-        array = _read_npz(path) if path.endswith('.npz') else np.load(path, allow_pickle=False)
+    with _errors_naming(path), open_regular(path) as file:
+        array = _read_npz(file) if path.endswith('.npz') else np.load(file, allow_pickle=False)
     if array is None:
         raise DataError(f'{path} has no array named feat; {AGAIN}')
     return checked(array, path)
 
 
-def _read_npz(path: str) -> np.ndarray | None:
-    """The array under the key `feat` of an `.npz` file, or None."""
-    with zipfile.ZipFile(path) as archive:
+def _read_npz(file: IO[bytes]) -> np.ndarray | None:
+    """The array under the key `feat` of an open `.npz` file, or None."""
+    with zipfile.ZipFile(file) as archive:
         if 'feat.npy' not in archive.namelist():
             return None
         member = archive.getinfo('feat.npy')
@@ -104,9 +104,9 @@ def read_shape(path: str) -> tuple[int, ...]:
     """
     with _errors_naming(path):
         if not path.endswith('.npz'):
-            with open(path, 'rb') as file:
+            with open_regular(path) as file:
                 return _shape_in_header(file)
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             if 'feat.npy' in archive.namelist():
                 with archive.open('feat.npy') as member:
                     return _shape_in_header(member)

@@ -8,6 +8,7 @@ import numpy as np
 from misc import commands
 from misc.cli import DataError
 from misc.disk import hdf5
+from misc.disk.files import path_under
 
 UNKNOWN = 'UNK'   # stands for every word outside the vocabulary
 
@@ -107,4 +108,4 @@ def image_path(image_root: str, image: dict[str, Any]) -> str:
     if not isinstance(image.get('file_path'), str) or not image['file_path']:
         raise DataError(f'--input_json names no file_path for image {image["id"]}; make it again with:\n'
                         f'{commands.LABELS}')
-    return os.path.join(image_root, image['file_path'])
+    return path_under(image_root, image['file_path'])

@@ -34,6 +34,7 @@ from misc import commands
 from misc.cli import DataError
 from misc.dataset.array_files import LARGEST, SUFFIX, checked
 from misc.disk import hdf5
+from misc.disk.files import open_descriptor
 from misc.disk.known import KnownFile
 
 
@@ -143,7 +144,7 @@ class PackedReader:
             file = hdf5.open_file(self.path)
             self.file, self.descriptor = hdf5.dataset(file, f'{self.kind}/rows'), file.id.get_vfd_handle()
         else:
-            self.file = io.FileIO(self.path)
+            self.file = io.FileIO(self.path, opener=open_descriptor)
             self.descriptor = self.file.fileno()
         self.process = os.getpid()
 

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -87,6 +88,44 @@ def remove_leftovers(folder: StrPath) -> None:
             os.unlink(entry.path)
 
 
+def open_regular(path: StrPath, mode: str = 'rb', **kwargs: Any) -> IO[Any]:
+    """Open a file for reading as `open` does, unless it is a pipe, a device or a socket, which might never end.
+
+    Raises `OSError`; `kwargs` are those of `open`.
+    """
+    return open(path, mode, opener=open_descriptor, **kwargs)
+
+
+def open_descriptor(path: str, flags: int) -> int:
+    """An `opener` for `open` that raises `OSError` for pipes, devices and sockets."""
+    check_regular(os.stat(path), path)
+    descriptor = os.open(path, flags | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_CLOEXEC', 0))
+    try:  # it may have been replaced meanwhile
+        check_regular(os.fstat(descriptor), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def check_regular(status: os.stat_result, path: StrPath) -> None:
+    """Raise `OSError` for a `status` of anything but a file or a folder."""
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EINVAL, 'it is no regular file, but a pipe, a device or a socket', os.fspath(path))
+
+
+def path_under(root: StrPath, name: str) -> str:
+    """The path of the file `name`, which a data set names, in the folder `root`.
+
+    Raises `DataError` for a name that leads out of the folder: an absolute one, or one with a step `..`.
+    """
+    steps = name.replace('\\', '/').split('/')
+    if os.path.isabs(name) or '..' in steps or '\0' in name or not steps[0] or steps[0].endswith(':'):
+        raise DataError(f'the file name {name[:200]!r} leads out of the folder {os.fspath(root)}; correct it in the '
+                        'file that names it')
+    return os.path.join(root, name)
+
+
 def write_json(path: StrPath, value: Any, **kwargs: Any) -> None:
     """Write `value` to `path` as JSON, atomically; `kwargs` are those of `json.dump`."""
     with replacing(path, 'w') as file:
@@ -100,7 +139,7 @@ def read_json(path: StrPath, made_by: str) -> Any:
     Raises `DataError`.
     """
     try:
-        with open(path, encoding='utf-8') as file:
+        with open_regular(path, 'r', encoding='utf-8') as file:
             return json.load(file)
     except FileNotFoundError:
         raise DataError(f'there is no file {path}; make it with: {made_by}') from None

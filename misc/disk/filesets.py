@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, TypeVar
 
 from misc.cli import DataError
-from misc.disk.files import TEMPORARY, remove_leftovers, replacing
+from misc.disk.files import TEMPORARY, open_regular, remove_leftovers, replacing
 from misc.disk.locks import held_file
 
 JOURNAL = 'replacing.json'
@@ -106,7 +106,7 @@ def exists(path: str) -> bool:
 
 def opened(path: str, mode: str = 'rb', **kwargs: Any) -> IO[Any]:
     """Open `path` for reading, wherever its current content is; `kwargs` are those of `open`."""
-    return _at_current_place(path, lambda place: open(place, mode, **kwargs))
+    return _at_current_place(path, lambda place: open_regular(place, mode, **kwargs))
 
 
 def stamp(paths: Sequence[str]) -> list[tuple]:
@@ -160,7 +160,7 @@ def _journal(folder: str) -> tuple[tuple | None, list[str]]:
     """(identity of the journal, names of its files); (None, []) where no save is unfinished."""
     journal = os.path.join(folder, JOURNAL)
     try:
-        with open(journal, encoding='utf-8') as file:
+        with open_regular(journal, 'r', encoding='utf-8') as file:
             status = os.fstat(file.fileno())
             names = [os.path.basename(name) for name in json.load(file)]
         if b'\0' in os.fsencode(''.join(names)):

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from misc.cli import DataError, UserError
+from misc.disk.files import check_regular
 
 MAX_COMPRESSION = 1032  # the ratio that deflate reaches on zeros
 LARGEST = 1 << 30       # bytes that may be unpacked at once, where the file has fewer: an array, or a chunk of one
@@ -34,6 +35,7 @@ def reading(path: str, description: str, way_out: str) -> Iterator[h5py.File]:
 
 def open_file(path: str) -> h5py.File:
     """The HDF5 file `path`, for a process that keeps it open."""
+    check_regular(os.stat(path), path)
     return h5py.File(path, 'r')
 
 

@@ -4,10 +4,10 @@ What was read of a file before (where its rows begin, say) is wrong for one that
 """
 
 import os
-from io import BufferedReader
-from typing import Any
+from typing import IO, Any
 
 from misc.cli import UserError
+from misc.disk.files import open_regular
 
 State = tuple[int, int, int, int]   # device, inode, size in bytes, time of the last change in nanoseconds
 
@@ -37,10 +37,10 @@ class KnownFile:
         if state_of(self.path if descriptor is None else descriptor) != self.state:
             raise changed(self.path)
 
-    def opened(self) -> BufferedReader:
+    def opened(self) -> IO[bytes]:
         """Open the file for reading bytes, if it is still the same.  Raises `ChangedError`."""
         try:
-            file = open(self.path, 'rb')  # noqa: SIM115 (the caller closes it)
+            file = open_regular(self.path)
         except FileNotFoundError:
             raise changed(self.path) from None
         try:

@@ -20,12 +20,12 @@ import numpy as np
 
 from misc.cli import DataError
 from misc.disk import nesting
-from misc.disk.files import StrPath, replacing
+from misc.disk.files import StrPath, open_regular, replacing
 
 PLAIN_DTYPE = re.compile('[<>|=]?[?biufcSU][0-9]{0,9}')  # no objects, no records, no sub-arrays
 
 
-def load(path: StrPath, made_by: str = '', opened: Callable[..., IO[bytes]] = open) -> Any:
+def load(path: StrPath, made_by: str = '', opened: Callable[..., IO[bytes]] = open_regular) -> Any:
     """The value pickled in `path`; nothing that the file names is run.
 
     `made_by`, the command that makes the file (or its source), ends the message about a missing or damaged file.

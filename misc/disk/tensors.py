@@ -19,7 +19,7 @@ import torch
 
 from misc.cli import DataError
 from misc.disk import nesting, pickles
-from misc.disk.files import StrPath
+from misc.disk.files import StrPath, open_regular
 
 ZIP, PICKLE = b'PK\x03\x04', b'\x80'  # how the layouts since PyTorch 1.6 and before it begin
 LEGACY_PICKLES = 5   # pickles at the start of the older layout
@@ -27,7 +27,7 @@ READ_SIZE = 1 << 20
 DOS_FOLDER = 0x10    # the attribute by which torch takes a member for a folder, leaving its tensor uninitialised
 
 
-def load(path: StrPath, way_out: str, missing: str = '', opened: Callable[..., IO[bytes]] = open) -> Any:
+def load(path: StrPath, way_out: str, missing: str = '', opened: Callable[..., IO[bytes]] = open_regular) -> Any:
     """The value in the file `path`, with all its tensors on the CPU; nothing in the file is run.
 
     Raises `DataError`, which ends with `missing` where there is no such file, and with `way_out` where it is

@@ -1,6 +1,11 @@
-"""Read image files of any format and colour mode that Pillow knows, as RGB arrays."""
+"""Read image files of the common formats, in any colour mode, as RGB arrays.
+
+Pillow goes by the content of a file, not by its name, and knows formats (PostScript) for which it starts another
+program.  So only `FORMATS` are tried.
+"""
 
 import contextlib
+import functools
 import os
 import struct
 import warnings
@@ -8,13 +13,18 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from misc.cli import DataError
+from misc.disk.files import open_regular
 
 # Exceptions that Pillow's decoders raise on broken files.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError,
            OverflowError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError)
+FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'AVIF', 'JPEG2000', 'PPM')
+# Bytes of memory that decoding and converting an image may take; per pixel, plain and with transparency or more bits.
+MOST_BYTES, PLAIN_BYTES, OTHER_BYTES = 2 << 30, 8, 20
+PLAIN = ('1', 'L', 'P', 'RGB', 'RGBX', 'CMYK', 'YCbCr', 'LAB', 'HSV')
 # Beyond this Pillow raises DecompressionBombError.
 MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS   # type: ignore[operator]  # None only where a program sets it
 ORIENTATION = 0x0112   # the tag in EXIF
@@ -35,7 +45,7 @@ def read_rgb(path: str) -> np.ndarray:
     """
     try:
         with _opened(path) as image:
-            image.load()
+            _load(image)
             return np.array(_rgb(image), dtype=np.uint8)
     except _BROKEN as error:
         raise DataError(_reason(path, error)) from None
@@ -51,7 +61,7 @@ def read_upright(path: str, longest: int) -> tuple[np.ndarray, tuple[int, int]]:
         with _opened(path) as image:
             size = image.size
             image.draft(None, (2 * longest, 2 * longest))   # JPEG: decode at 1/2, 1/4 or 1/8
-            image.load()   # now, since reading a PNG's EXIF loads it too, and `_turn` hides errors
+            _load(image)   # now, since reading a PNG's EXIF loads it too, and `_turn` hides errors
             turn = _turn(image)
             size = size if turn is None or _keeps_sides(turn) else size[::-1]
             if image.mode in REDUCIBLE and max(image.size) >= 4 * longest:
@@ -85,11 +95,28 @@ def read_size(path: str, upright: bool = False) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Image.Image]:
-    """Open the image at `path` without Pillow's warnings."""
+    """Open the image at `path`, a file of one of `FORMATS`, without Pillow's warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file, formats=_formats()) as image:
             yield image
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels, unless that and converting them would take too much memory."""
+    is_plain = image.mode in PLAIN and 'transparency' not in image.info
+    width, height = image.size
+    if width * height * (PLAIN_BYTES if is_plain else OTHER_BYTES) > MOST_BYTES:
+        raise ValueError(f'{width} x {height} pixels of mode {image.mode} take more than {MOST_BYTES >> 30} GB; '
+                         'shrink it')
+    image.load()
 
 
 def _turn(image):
@@ -130,5 +157,8 @@ def _reason(path, error):
     with contextlib.suppress(OSError):
         if not os.path.getsize(path):
             return f'{path}: not a readable image (the file is empty)'
-    reason = (str(error).splitlines() or ['broken'])[0].replace(f' {path!r}', '')
+    if isinstance(error, UnidentifiedImageError):
+        return f'{path}: not a readable image (of none of the formats {", ".join(_formats())})'
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    reason = (text.splitlines() or ['broken'])[0]
     return f'{path}: not a readable image ({reason[:120] or "broken"})'

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from misc.cli import DataError, UsageError, note, progress
 from misc.dataset.karpathy import read_images
-from misc.disk.files import read_json, write_json
+from misc.disk.files import open_regular, path_under, read_json, write_json
 from misc.pictures.coco_list import select_listed
 from misc.pictures.images import read_upright
 from misc.prepare.broken import Broken
@@ -148,7 +148,10 @@ class SplitPictures:
         self.paths: dict[str, str] = {}
         for image in read_images(input_json, broken.add, captions=False):
             if image['file_path']:
-                self.paths[str(image['id'])] = os.path.join(root, image['file_path'])
+                try:
+                    self.paths[str(image['id'])] = path_under(root, image['file_path'])
+                except DataError as error:
+                    broken.add(f'image {image["id"]}: {error}')
             else:
                 broken.add(f'{input_json}: image {image["id"]} has no filename')
         if not any(map(os.path.exists, self.paths.values())):
@@ -172,7 +175,7 @@ def describe(paths: Mapping[str, str], longest: int, image_id: str) -> dict[str,
     """What misc/prepare/made.py records about an image; None for one that cannot be read."""
     try:
         read_upright(paths[image_id], longest)
-        with open(paths[image_id], 'rb') as file:
+        with open_regular(paths[image_id]) as file:
             return {'pixels': digest(file.read())}
     except (KeyError, DataError, OSError):
         return None
@@ -191,7 +194,7 @@ def file_state(path: str) -> list[int] | None:
 def digest_of(path: str) -> str | None:
     """A digest of a file's content; None where it cannot be read."""
     try:
-        with open(path, 'rb') as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, 'sha256').hexdigest()[:24]
     except OSError:
         return None

@@ -16,6 +16,7 @@ from misc import commands
 from misc.cli import DataError
 from misc.dataset.networks import LITE_SIZES, TWO_LAYOUTS
 from misc.dataset.recipe import DIGEST, RANDOM
+from misc.disk.files import open_regular
 
 PLACES = ('data', os.path.join('data', 'imagenet_weights'))
 # Network: the package of requirements-features.txt, and the file in it, that has weights of it.
@@ -97,7 +98,7 @@ def random_weights_id(seed: int) -> str:
 
 def weights_id(path: str) -> str:
     """What a recipe records about the weights in a file."""
-    with open(path, 'rb') as file:
+    with open_regular(path) as file:
         return f'{DIGEST} {hashlib.file_digest(file, "sha256").hexdigest()[:24]}'
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from misc.cli import DataError, UsageError
-from misc.disk.files import read_json, remove_leftovers, write_json
+from misc.disk.files import open_regular, read_json, remove_leftovers, write_json
 from misc.disk.locks import held_folder
 
 Record = dict[str, Any]   # of outputs, as above
@@ -160,7 +160,7 @@ def describe_file(path: str, size: int | None = None) -> Parts:
     where that is given (a shorter file is described as it is)."""
     whole = os.path.getsize(path)
     size = whole if size is None else min(size, whole)
-    with open(path, 'rb') as file:
+    with open_regular(path) as file:
         head = file.read(min(size, MEGABYTE))
         file.seek(max(0, size - MEGABYTE))
         tail = file.read(min(size, MEGABYTE))

@@ -12,6 +12,7 @@ from typing import Any
 
 from misc.cli import DataError
 from misc.disk import filesets, pickles
+from misc.disk.files import open_regular
 from misc.run.log import LOSSES, RATES, REWARDS, SCORES, STEPS
 
 VALIDATIONS = 'validations.jsonl'
@@ -142,7 +143,7 @@ def read_steps(path: str) -> list[tuple[int, dict[str, float]]]:
     that names the line.
     """
     _refuse_folder(path)
-    with open(path, encoding='utf-8', errors='replace') as file:
+    with open_regular(path, 'r', encoding='utf-8', errors='replace') as file:
         steps = list(_records(path, (line for line in file if line.endswith('\n'))))
     for number, (_, numbers) in enumerate(steps, 1):
         if 'loss' not in numbers:

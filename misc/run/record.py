@@ -29,7 +29,7 @@ import torch
 
 from misc import parallel
 from misc.cli import DataError, note
-from misc.disk.files import write_json
+from misc.disk.files import open_regular, write_json
 from misc.disk.known import KnownFile
 
 RUN_FILE = 'run.json'
@@ -237,7 +237,7 @@ def earlier_starts(folder: str | None) -> list[Any]:
     if folder is None:
         return []
     try:
-        with open(os.path.join(folder, RUN_FILE), encoding='utf-8') as file:
+        with open_regular(os.path.join(folder, RUN_FILE), 'r', encoding='utf-8') as file:
             starts = json.load(file)['starts']
     except FileNotFoundError:
         return []

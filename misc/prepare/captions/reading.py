@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from misc.cli import DataError, UsageError
+from misc.disk.files import open_regular
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 MARKS = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF32_LE: 'utf-32', codecs.BOM_UTF32_BE: 'utf-32',
@@ -22,7 +23,7 @@ FOREIGN = {b'PK\x03\x04': 'an Excel or zip file: save the sheet as "CSV UTF-8", 
 def read_text(path: str, encoding: str = 'utf-8') -> str:
     """The text of a file.  A byte order mark decides the encoding and is left out.  Raises `DataError`."""
     try:
-        with open(path, 'rb') as file:
+        with open_regular(path) as file:
             content = file.read()
     except FileNotFoundError:
         raise DataError(f'there is no file {path}') from None
