@@ -10,7 +10,7 @@ from misc.cli import Parser, UsageError, note, number_in, run_command
 from misc.dataset.networks import DEFAULT_NETWORK, LAYOUTS
 from misc.dataset.recipe import DEFAULTS, DETECTORS, RANGES, describe
 from misc.pictures.listing import FolderPictures, SplitPictures
-from misc.pictures.recipes import new_recipe
+from misc.pictures.recipes import new_recipe, repeated_cells
 from misc.prepare.broken import Broken
 from misc.prepare.workers import add_workers_flag
 from opts import device_name, network_names
@@ -106,6 +106,8 @@ def main() -> int:
                         options.cnn_weight_dir, options.random_weights, options.input_size)
     device = pick_device(options.device)
     note(f'regions: {describe(recipe)}')
+    for warning in repeated_cells(recipe):
+        note(warning)
     if options.random_weights is not None:
         note('WARNING: with random weights, features tell pictures apart but say nothing about their content')
     extraction = Extraction(base, recipe, broken)

@@ -119,8 +119,9 @@ def map_shape(network: Network) -> tuple[int, int, int]:
     with torch.device('meta'), torch.inference_mode():
         try:
             maps = MapNetwork(build_trunk(network, 'meta'), network).eval()(torch.zeros(1, 3, side, side))
-        except (RuntimeError, ValueError) as error:
-            raise UsageError(f'{network.name} cannot take pictures of {side} x {side} pixels ({error}); leave out '
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = (str(error).splitlines() or [''])[0][:150]
+            raise UsageError(f'{network.name} cannot take pictures of {side} x {side} pixels ({reason}); leave out '
                              '--input_size, or give a multiple of 32') from None
     return tuple(maps.shape[1:])
 
@@ -131,7 +132,9 @@ def load_network(network: Network, path: str, device: torch.device | str) -> Map
     Raises `DataError` naming the weights that are missing or do not fit.
     """
     trunk = build_trunk(network, 'meta')
-    trunk.load_state_dict(fitting_weights(trunk, path), assign=True)
+    weights = OrderedDict(fitting_weights(trunk, path))
+    weights._metadata = trunk.state_dict()._metadata   # type: ignore[attr-defined]  # MNASNet reads its version there
+    trunk.load_state_dict(weights, assign=True)
     return MapNetwork(trunk, network).to(device).eval().requires_grad_(False)
 
 

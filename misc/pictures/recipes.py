@@ -3,7 +3,7 @@
 A recipe is a plain dict that says how regions were found; misc/dataset/recipe.py describes, reads and checks it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,6 +53,20 @@ def new_recipe(detector: str, settings: Mapping[str, Any], cnn_model: str, layou
     found = {'detector': detector, **{name: settings[name] for name in recipe.SETTINGS[detector]},
              **recipe.recorded_networks(networks)}
     return found | ({'detector_weights': ids[-1]} if detector == 'fasterrcnn' else {})
+
+
+def repeated_cells(found: Mapping[str, Any]) -> Iterator[str]:
+    """A warning for each network of a recipe whose last map has fewer places than the grid has cells."""
+    from misc.pictures import cnn  # loads torchvision
+    side = found.get('grid_size', 0)
+    for network in recipe.networks_of(found):
+        if network.input_size is None:   # the size of the map depends on the picture
+            continue
+        _, height, width = cnn.map_shape(network)
+        if min(height, width) < side:
+            yield (f'warning: the last map of {network.name} has {width} x {height} places, fewer than the '
+                   f'{side} x {side} cells of the grid, so neighbours share features; take --grid_size '
+                   f'{min(height, width)}, or larger pictures, such as --input_size {32 * side}')
 
 
 def layout_for(name: str, layout: str | None, path: str | None) -> str | None:

@@ -14,6 +14,9 @@ from torchvision.models import detection
 from misc.dataset.networks import DETECTOR
 from misc.pictures import random_weights
 
+# For batch statistics of random weights: fewer and smaller pictures than there are usually.
+FEW_PICTURES = partial(random_weights.synthetic_pictures, 3, 64, 10)
+
 
 def small_resnet(weights: object = None) -> torchvision.models.ResNet:
     """A bottleneck ResNet of few blocks, whose last map has 2048 channels as ResNet-101's has."""
@@ -36,8 +39,7 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(torchvision.models, 'resnet101', small_resnet)
     monkeypatch.setattr(torchvision.models, 'resnet152', small_resnet)
     monkeypatch.setattr(detection, DETECTOR, small_detector)
-    monkeypatch.setattr(random_weights, 'synthetic_pictures',
-                        partial(random_weights.synthetic_pictures, 3, 64, 10))
+    monkeypatch.setattr(random_weights, 'synthetic_pictures', FEW_PICTURES)
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(folder / 'hub'))
 
 

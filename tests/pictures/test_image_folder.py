@@ -360,6 +360,37 @@ def test_contradicting_options_and_recipes_are_refused(own, tmp_path):
         caption(marked, pictures, '--cnn_weight_dir', tmp_path)
 
 
+def test_features_of_several_networks_train_a_model_of_their_width_that_finds_them_in_pictures(
+        own, tmp_path, capsys):
+    networks = ('--cnn_model', 'resnet18+squeezenet1_1', '--input_size', '64+96', '--grid_size', 2)
+    assert not tiny.run(extract_regions, [
+        '--input_json', own / 'split.json', '--images_root', own / 'images', '--output_dir', tmp_path / 'both',
+        '--detector', 'grid', *networks, '--random_weights', 1, '--device', 'cpu', '--num_workers', 1])
+    flags = tiny.train_flags(own, tmp_path / 'run', *BOXED, '--input_box_dir', tmp_path / 'both_box',
+                             '--input_img_feat_dir', tmp_path / 'both_att', '--max_epochs', 1)
+    size = flags.index('--img_feat_size')
+    del flags[size:size + 2]
+    with pytest.raises(UsageError, match='both_att have 1024 numbers, but --img_feat_size is 12; leave the flag out'):
+        tiny.run(train, [*flags, '--img_feat_size', 12])
+    tiny.run(train, flags)
+    infos = run_folder.read_infos(str(tmp_path / 'run' / 'infos_tiny.pkl'))
+    assert infos['opt']['img_feat_size'] == 1024 and infos['regions'] == read_recipe(tmp_path / 'both_att')
+    with pytest.raises(UsageError, match='grid_att have 2048 numbers, but .*infos_tiny.pkl has img_feat_size 1024'):
+        tiny.run(train, [*flags, '--input_img_feat_dir', own / 'grid_att', '--start_from', tmp_path / 'run'])
+    means = ['--caption_model', 'show_tell', '--input_fc_feat_dir', tmp_path / 'both_fc', '--input_img_feat_dir',
+             own / 'grid_att', '--checkpoint_path', tmp_path / 'means', *tiny.RECURRENT_FLAGS]
+    tiny.run(train, [*flags, *means])
+    assert run_folder.read_infos(str(tmp_path / 'means' / 'infos_tiny.pkl'))['opt']['img_feat_size'] == 1024
+    status, entries = caption(tmp_path / 'run', tmp_path / 'pictures')
+    assert status == 0 and 'resnet18 at 64 x 64 pixels and squeezenet1_1 at 96 x 96 pixels' in capsys.readouterr().err
+    tiny.run(evaluation, tiny.eval_flags(own, tmp_path / 'run', *BOXED, '--input_img_feat_dir', tmp_path / 'both_att',
+                                         '--input_box_dir', tmp_path / 'both_box'))
+    with open('vis/vis.json', encoding='utf-8') as file:
+        assert captions_of(entries) == captions_of(json.load(file))
+    with pytest.raises(UsageError, match=r'--cnn_model resnet18 contradicts|img_feat_size 1024.* 512 numbers'):
+        caption(tmp_path / 'run', tmp_path / 'pictures', '--cnn_model', 'resnet18')
+
+
 def test_a_model_of_another_feature_size_is_refused_before_regions_are_found(
         pictures_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
