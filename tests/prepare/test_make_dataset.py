@@ -351,7 +351,8 @@ def test_sizes_are_those_of_the_upright_picture(make, tmp_path, photos):
     exif = picture.getexif()
     exif[0x0112] = 6   # orientation: on its side
     picture.save(root / '0.jpg', exif=exif)
-    images, *_ = make('--table', csv_of(tmp_path, ['0.jpg,A dog.', '1.jpg,A dog.']), '--images_root', root, '--test', 0)
+    name = csv_of(tmp_path, ['0.jpg,A dog.', '1.jpg,A dog.'])
+    images, *_ = make('--table', name, '--images_root', root, '--test', 0)
     assert (images[0]['width'], images[0]['height']) == (10, 20)
 
 
