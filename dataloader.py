@@ -149,8 +149,9 @@ class Order:
     Positions count images of the whole batches; a request holds only this process's share of one.
     """
 
-    def __init__(self, rows: Sequence[int], batch_size: int, seed: int, state: dict[str, Any] | None = None):
-        """`state`, of an earlier `TrainBatches`, continues from exactly there.
+    def __init__(self, rows: Sequence[int], batch_size: int, seed: int, state: dict[str, Any] | None = None,
+                 infos_path: str = 'the infos file'):
+        """`state`, of an earlier `TrainBatches`, continues from exactly there; it was read from `infos_path`.
 
         Raises `DataError` where the state is incomplete or its images are not `rows`.
         """
@@ -162,10 +163,10 @@ class Order:
             is_saved = 'order' in state or self.position
             self.order = np.asarray(state['order']) if is_saved else self._shuffled(self.epoch)
         except (KeyError, TypeError):
-            raise DataError('the infos file of the run to resume does not record its position in the epoch; '
-                            'train again, or resume from infos_ID-best.pkl and model-best.pth') from None
+            raise DataError(f'{infos_path} does not record the position of the run to resume in its epoch; train '
+                            'again, or resume from model-best.pth and infos_ID-best.pkl alone in a folder') from None
         if len(self.order) != len(rows) or set(self.order.tolist()) != set(rows):
-            raise DataError('the training images are not those of the run to resume; give the same '
+            raise DataError(f'the training images are not those of the run to resume, of {infos_path}; give the same '
                             '--input_json and --train_only, or start another run')
 
     def _shuffled(self, epoch: int) -> np.ndarray:
@@ -196,12 +197,14 @@ class TrainBatches:
     """
 
     def __init__(self, corpus: Corpus, rows: Sequence[int], batch_size: int, captions_per_image: int, seed: int,
-                 workers: int, state: dict[str, Any] | None = None, pin: bool = False):
+                 workers: int, state: dict[str, Any] | None = None, pin: bool = False,
+                 infos_path: str = 'the infos file'):
         """Batches of the images `rows` with `captions_per_image` drawn captions, read by `workers` processes.
 
-        state: what `state()` returned in the run to resume; pin: put the batches into pinned memory.
+        state: what `state()` returned in the run to resume, saved in `infos_path`; pin: put the batches into pinned
+        memory.
         """
-        self.order = Order(rows, batch_size, seed, state)
+        self.order = Order(rows, batch_size, seed, state, infos_path)
         self.epoch, self.position = self.order.epoch, self.order.position
         self.images, self.images_read, self.waited = len(rows), 0, 0.0
         reader = Reader(corpus, captions_per_image, seed)

@@ -293,7 +293,7 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
         vars(options), opts.training_options(options), resumed, in_place))
     batches = TrainBatches(corpus, train_rows, options.batch_size, options.seq_per_img, options.seed,
                            options.num_workers, resumed.infos.get('loader') if resumed else None,
-                           pin=device.type == 'cuda')
+                           pin=device.type == 'cuda', infos_path=resumed.infos_path if resumed else '')
     if state.cider.first is not None and not phases.rewards:
         note('warning: this run was in self-critical training; without --self_critical_after it goes on '
              'with cross-entropy')
