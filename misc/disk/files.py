@@ -88,7 +88,7 @@ def remove_leftovers(folder: StrPath) -> None:
             os.unlink(entry.path)
 
 
-def open_regular(path: StrPath, mode: str = 'rb', **kwargs: Any) -> IO[Any]:
+def open_regular(path: StrPath, mode: str = 'rb', **kwargs: Any) -> Any:
     """Open a file for reading as `open` does, unless it is a pipe, a device or a socket, which might never end.
 
     Raises `OSError`; `kwargs` are those of `open`.

@@ -96,7 +96,11 @@ def test_a_run_that_does_not_fit_is_named(root, case):
 
 def test_resuming_with_another_vocabulary_or_other_images_is_refused(root):
     (root / 'plain.json').write_bytes((root / 'talk.json').read_bytes())
-    talk('ix_to_word', '1', value='the')(root)
+    content = json.loads((root / 'talk.json').read_text())
+    content['ix_to_word']['1'] = 'the'
+    for image in content['images']:
+        image['captions'] = [f' {caption} '.replace(' a ', ' the ') for caption in image['captions']]
+    (root / 'talk.json').write_text(json.dumps(content))
     expect(complaint(root, train, *RESUMED), 'vocabulary of .*talk.json', '--input_json')
     expect(complaint(root, train, '--input_json', 'ROOT/plain.json', '--train_only', 1, *RESUMED),
            'training images are not those', '--train_only')
