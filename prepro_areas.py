@@ -1,7 +1,6 @@
 """Boxes -> grid vectors, the fraction of each grid cell that each box covers."""
 
 import math
-import os
 from collections.abc import Mapping
 from functools import partial
 
@@ -13,6 +12,7 @@ from misc.dataset.features import ArrayReader, open_boxes
 from misc.dataset.grids import checked_boxes, extent, grid_vectors, image_sizes, sizes_location
 from misc.prepare.broken import Broken
 from misc.prepare.made import Parts, Record, Sample, claimed, digest, finished, save
+from misc.prepare.outdated import made_at, outdated, remove_outputs
 from misc.prepare.workers import add_workers_flag, convert_images
 
 Sizes = Mapping[str, tuple[float, float]]   # {image id: (width, height) in pixels}
@@ -44,20 +44,27 @@ def describe(image_id: str, boxes: ArrayReader, sizes: Sizes) -> Parts | None:
         return None
 
 
-def images_to_do(ids: set[str], sizes: Sizes, output_dir: str, record: Record, input_dir: str) -> list[str]:
-    """The ids whose grid vectors are to be made, in order.
+def states_of(boxes: ArrayReader, sizes: Sizes) -> dict[str, str]:
+    """{image id: what changes with its boxes or its size}."""
+    return {image_id: ' '.join([state, *map(str, sizes.get(image_id, ()))])
+            for image_id, state in boxes.states().items()}
+
+
+def images_to_do(ids: set[str], sizes: Sizes, output_dir: str, record: Record, input_dir: str,
+                 inputs: Mapping[str, Sample]) -> list[str]:
+    """The ids whose grid vectors are to be made, in order: those that are missing, and those whose boxes changed.
 
     `record` lists under `by_extent` the images without a known size.  When their sizes become known (the step
     before was continued), what was made from the extent of their boxes is removed and made again.
     """
     done = ids & finished(output_dir, SUFFIX['grid'])
     by_extent = set(record.get('by_extent', []))
-    outdated = done & by_extent & set(sizes)
-    if outdated:
-        note(f'{len(outdated)} images have a known size now, and are made again')
-    for image_id in outdated:
-        os.unlink(os.path.join(output_dir, f'{image_id}{SUFFIX["grid"]}'))
-    todo = ids - (done - outdated)
+    measured = done & by_extent & set(sizes)
+    if measured:
+        note(f'{len(measured)} images have a known size now, and are made again')
+    again = measured | outdated(record, inputs, done - measured, made_at(output_dir, SUFFIX['grid']))
+    remove_outputs({output_dir: SUFFIX['grid']}, again)
+    todo = ids - (done - again)
     unknown = todo - set(sizes)
     record['by_extent'] = sorted((by_extent | unknown) - set(sizes))
     save(output_dir, record)
@@ -94,11 +101,11 @@ def main() -> int:
     boxes = open_boxes(options.input_dir, 'input_dir')
     ids = boxes.ids()
     sizes = image_sizes(options.input_dir, options.input_json)
-    inputs = {'input_dir': Sample(ids, partial(describe, boxes=boxes, sizes=sizes))}
+    inputs = {'input_dir': Sample(ids, partial(describe, boxes=boxes, sizes=sizes), states_of(boxes, sizes))}
     work = partial(convert, boxes=boxes, output_dir=options.output_dir, sizes=sizes, side=side)
     with claimed(options.output_dir, 'prepro_areas.py', {'num_grids': options.num_grids}, inputs,
                  [options.output_dir]) as record:
-        todo = images_to_do(ids, sizes, options.output_dir, record, options.input_dir)
+        todo = images_to_do(ids, sizes, options.output_dir, record, options.input_dir, inputs)
         convert_images(work, todo, options.num_workers, broken, 'grid vectors', len(ids))
     done = ids & finished(options.output_dir, SUFFIX['grid'])
     note(f'{len(done)} of {len(ids)} images, {options.num_grids} cells -> {options.output_dir}')

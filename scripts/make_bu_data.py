@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +27,8 @@ from misc.dataset.grids import image_sizes
 from misc.disk.files import write_json
 from misc.disk.known import KnownFile
 from misc.prepare.broken import Broken
-from misc.prepare.made import MEGABYTE, Files, claimed, finished
+from misc.prepare.made import MEGABYTE, Files, claimed, finished, save
+from misc.prepare.outdated import remove_outputs
 from misc.prepare.workers import Workers, add_workers_flag
 
 BATCH = 512       # records read ahead; their sizes are on disk before the first of them is converted
@@ -67,12 +69,14 @@ class Converter:
     """One pass over the archive: converts the images that are missing, and gathers all image sizes."""
 
     def __init__(self, folders: Mapping[str, str], sizes_file: str, broken: Broken, workers: Workers,
-                 display: Progress):
-        """folders: {kind: path}; `workers` apply `convert`; `display` counts megabytes."""
+                 display: Progress, lines: dict[str, str]):
+        """folders: {kind: path}; `workers` apply `convert`; `display` counts megabytes; lines: {image id: checksum of
+        the line of the archive that it was converted from}, kept up to date."""
         self.folders, self.sizes_file, self.broken = folders, sizes_file, broken
         self.workers, self.display = workers, display
         self.found = Found(set.intersection(*(finished(folders[kind], SUFFIX[kind]) for kind in KINDS)))
-        self.bytes = 0
+        self.bytes, self.lines = 0, lines
+        self.again: list[str] = []    # images whose line changed since they were converted
         with contextlib.suppress(DataError):    # a broken sizes file is made again from the archive
             self.found.sizes.update(image_sizes(folders['box']))
 
@@ -91,6 +95,10 @@ class Converter:
         self.found.sizes = {image_id: size for image_id, size in self.found.sizes.items()
                             if image_id in self.found.done}
         self._save_sizes()
+        if self.again:
+            more = ', ...' if len(self.again) > 3 else ''
+            note(f'the archive has other content than before for {len(self.again)} images '
+                 f'({", ".join(self.again[:3])}{more}); they were converted again')
         return self.found.done
 
     def _take(self, file: KnownFile, offset: int, number: int, line: bytes,
@@ -109,6 +117,12 @@ class Converter:
             return
         found.first[image_id] = (file, offset)
         found.sizes[image_id] = size
+        checksum = format(zlib.crc32(line.rstrip(b'\r\n')), '08x')
+        if image_id in found.done and self.lines.get(image_id, checksum) != checksum:
+            remove_outputs({self.folders[kind]: SUFFIX[kind] for kind in reversed(KINDS)}, [image_id])
+            found.done.discard(image_id)
+            self.again.append(image_id)
+        self.lines[image_id] = checksum
         if image_id in found.done:
             self._count(len(line))
         else:
@@ -177,10 +191,13 @@ def main() -> int:
     base = os.path.normpath(options.output_dir)
     folders = {kind: f'{base}_{kind}' for kind in KINDS}
     total = sum(os.path.getsize(path) for path in paths)
-    with claimed(base, 'make_bu_data.py', {}, {'downloaded_feats': Files(paths)}, list(folders.values())), \
+    with claimed(base, 'make_bu_data.py', {}, {'downloaded_feats': Files(paths)}, list(folders.values())) as record, \
+            contextlib.ExitStack() as at_end, \
             Workers(partial(convert, folders=folders), options.num_workers) as workers, \
             Progress(total // MEGABYTE, 'archive', unit='megabyte') as display:
-        done = Converter(folders, f'{folders["box"]}_sizes.json', broken, workers, display).run(paths)
+        lines = record.setdefault('states', {}).setdefault('downloaded_feats', {})
+        at_end.callback(lambda: save(base, record))
+        done = Converter(folders, f'{folders["box"]}_sizes.json', broken, workers, display, lines).run(paths)
     note(f'{len(done)} images -> {", ".join(folders.values())}')
     return broken.finish(f'download those files of {options.downloaded_feats} again and run the command again; '
                          'it converts only what is missing')

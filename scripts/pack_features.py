@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import mode
 
@@ -22,6 +22,7 @@ from misc.dataset.sources import FLAGS
 from misc.disk.files import write_json
 from misc.prepare.broken import Broken
 from misc.prepare.made import Parts, Record, Sample, claimed, digest, save
+from misc.prepare.outdated import outdated
 from misc.prepare.workers import Workers, add_workers_flag, convert_images
 
 BATCH = 256   # images after which what is written is recorded; no more than these are ever written again
@@ -139,28 +140,32 @@ class Packer:
         self.ids = common_ids(sources, broken)
         self.sizes, self.dtype, self.workers, self.broken = sizes, dtype, workers, broken
 
-    def run(self, output: str, partial_path: str) -> None:
+    def run(self, output: str, partial_path: str, again: Collection[str] = ()) -> None:
         """Continue the file at `partial_path`, or begin it, and replace `output` when it is written and
-        compared."""
+        compared.  The images `again` are in `output`, and have changed since."""
         done: dict[str, tuple[float, float] | None] = {}   # what is in `output`: {id: size}
         if os.path.exists(output):
             packed = {kind: PackedReader(output, kind, 'output_file') for kind in self.sources}
+            for reader in packed.values():
+                reader.index = {image: index for image, index in reader.index.items() if image not in again}
             self.sources = {kind: MergedReader(packed[kind], source) for kind, source in self.folders.items()}
             stored = packed_sizes(output)
             done = {image_id: stored.get(image_id) for image_id in next(iter(packed.values())).ids()}
             self.sizes = {**stored, **self.sizes}
-        if not os.path.exists(partial_path) and not self._begin(done, partial_path):
+        if not os.path.exists(partial_path) and not self._begin(done, partial_path, bool(again)):
             return
         self._fill(partial_path)
         os.replace(partial_path, output)
         report(set(self.ids) - PackedReader(output, next(iter(self.sources)), 'output_file', unwritten=True).ids(),
                'came after packing had begun', self.broken)
 
-    def _begin(self, done: Mapping[str, tuple[float, float] | None], partial_path: str) -> bool:
-        """Lay out a file for all images, those `done` included; returns False where it would hold nothing new."""
+    def _begin(self, done: Mapping[str, tuple[float, float] | None], partial_path: str, has_changed: bool) -> bool:
+        """Lay out a file for all images, those `done` included; returns False where it would hold nothing new, and
+        none of the images in the file before `has_changed`."""
         shapes = self._plan(done)
         images = next(iter(shapes.values()))
-        if done and len(images) == len(done) and all(self.sizes.get(i) == size for i, size in done.items()):
+        if done and not has_changed and len(images) == len(done) and all(
+                self.sizes.get(i) == size for i, size in done.items()):
             return False
         check_any(images, self.broken)
         lay_out(partial_path, shapes, dict.fromkeys(('att', 'fc'), self.dtype))
@@ -260,25 +265,42 @@ def describe(image_id: str, source: DiskReader) -> Parts | None:
 
 
 @contextlib.contextmanager
-def claimed_output(output: str, sources: Mapping[str, DiskReader], dtype: str) -> Iterator[tuple[Record, str]]:
-    """Claim the file `output` while the block runs; yields its record, and the path of the file in the making.
+def claimed_output(output: str, sources: Mapping[str, DiskReader],
+                   dtype: str) -> Iterator[tuple[Record, str, set[str]]]:
+    """Claim the file `output` while the block runs; yields its record, the path of the file in the making, and the
+    images in `output` whose arrays have changed since they were packed.
 
-    That file lies in a folder of its own, which is removed in the end where it is empty.
+    The file in the making is begun again if it has such images.  It lies in a folder of its own, which is removed in
+    the end where it is empty.
     """
     folder = f'{output}.partial'
     partial_path = os.path.join(folder, os.path.basename(output))
     check_kinds([output, partial_path], sources)
-    inputs = {FLAGS[kind]: Sample(source.ids(), partial(describe, source=source))
+    inputs = {FLAGS[kind]: Sample(source.ids(), partial(describe, source=source), source.states())
               for kind, source in sources.items()}
     is_claimed = False
     try:
         with claimed(output, 'pack_features.py', {'dtype': dtype}, inputs, [folder], [output]) as record:
             is_claimed = True
-            yield record, partial_path
+            packed = {path: set(PackedReader(path, next(iter(sources)), 'output_file').ids())
+                      for path in (output, partial_path) if os.path.exists(path)}
+            again = outdated(record, inputs, set().union(*packed.values()), lambda _: time_of(packed))
+            if again & packed.get(partial_path, set()):
+                os.unlink(partial_path)
+            # What a killed command was to pack again is still in the file before.
+            again = (again | set(record.get('pending', []))) & packed.get(output, set())
+            record['pending'] = sorted(again)
+            save(output, record)
+            yield record, partial_path, again
     finally:
         if is_claimed:   # else it is another process's
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
+
+
+def time_of(paths: Iterable[str]) -> int:
+    """The time at which the oldest of some files was written, in nanoseconds."""
+    return min(os.stat(path).st_mtime_ns for path in paths)
 
 
 def forget_others(record: Record, ids: set[str]) -> None:
@@ -344,9 +366,10 @@ def main() -> int:
         raise UsageError('--input_json says the sizes of images that boxes need; give --input_box_dir too, or '
                          'leave it out')
     broken = Broken()
-    with claimed_output(output, sources, options.dtype) as (record, partial_path):
+    with claimed_output(output, sources, options.dtype) as (record, partial_path, again):
         Packer(sources, image_sizes(boxes, options.input_json) if boxes else {}, options.dtype,
-               options.num_workers, broken).run(output, partial_path)
+               options.num_workers, broken).run(output, partial_path, again)
+        del record['pending']
         forget_others(record, PackedReader(output, next(iter(sources)), 'output_file').ids())
         save(output, record)
     recipe = read_recipe(options.input_img_feat_dir or options.input_fc_feat_dir or output)

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -15,7 +16,8 @@ from misc.dataset.karpathy import SOURCE, read_images
 from misc.disk.files import path_under, read_json
 from misc.pictures.images import read_size
 from misc.prepare.broken import Broken
-from misc.prepare.made import Parts, Sample, claimed, digest, finished
+from misc.prepare.made import Parts, Sample, claimed, digest, finished, save
+from misc.prepare.outdated import file_states, made_at, outdated, remove_outputs
 from misc.prepare.workers import add_workers_flag, convert_images
 
 Size = tuple[float, float]   # width and height in pixels
@@ -70,6 +72,13 @@ def find_images(input_json: str | None, image_root: str | None, unknown: set[str
             if str(image['id']) in unknown and image['file_path']}
 
 
+def states_of(boxes: ArrayReader, sizes: Mapping[str, Any], image_paths: Mapping[str, str]) -> dict[str, str]:
+    """{image id: what changes with its boxes, its size, or the file that the size comes from}."""
+    files = file_states(image_paths)
+    return {image_id: ' '.join([state, *map(str, sizes.get(image_id, [files.get(image_id, '')]))])
+            for image_id, state in boxes.states().items()}
+
+
 def arguments() -> Parser:
     """The parser of this command."""
     parser = Parser(description=(
@@ -95,9 +104,14 @@ def main() -> int:
     records = read_json(options.input_json, SOURCE) if options.input_json else None
     sizes = image_sizes(options.input_box_dir, records)
     paths = find_images(options.input_json, options.image_root, ids - set(sizes), options.input_box_dir, broken)
-    inputs = {'input_box_dir': Sample(ids, partial(describe, boxes=boxes, sizes=sizes, image_paths=paths))}
+    inputs = {'input_box_dir': Sample(ids, partial(describe, boxes=boxes, sizes=sizes, image_paths=paths),
+                                      states_of(boxes, sizes, paths))}
     work = partial(convert, boxes=boxes, output_dir=options.output_dir, sizes=sizes, image_paths=paths)
-    with claimed(options.output_dir, 'prepro_bbox_relative_coords.py', {}, inputs, [options.output_dir]):
+    with claimed(options.output_dir, 'prepro_bbox_relative_coords.py', {}, inputs, [options.output_dir]) as record:
+        done = ids & finished(options.output_dir, SUFFIX['rel'])
+        again = outdated(record, inputs, done, made_at(options.output_dir, SUFFIX['rel']))
+        remove_outputs({options.output_dir: SUFFIX['rel']}, again)
+        save(options.output_dir, record)
         todo = sorted(ids - finished(options.output_dir, SUFFIX['rel']))
         convert_images(work, todo, options.num_workers, broken, 'relative boxes', len(ids))
     done = ids & finished(options.output_dir, SUFFIX['rel'])

@@ -19,7 +19,8 @@ from misc.disk.files import open_regular
 from misc.pictures.images import read_rgb
 from misc.pictures.listing import SplitPictures
 from misc.prepare.broken import Broken
-from misc.prepare.made import Files, Input, Parts, Sample, claimed, digest, finished
+from misc.prepare.made import Files, Input, Parts, Sample, claimed, digest, finished, save
+from misc.prepare.outdated import file_states, made_at, outdated, remove_outputs
 from misc.prepare.workers import add_workers_flag, submit_ahead
 from opts import device_name
 
@@ -140,8 +141,12 @@ def main() -> int:
     folders = {kind: f'{base}_{kind}' for kind in KINDS}
     decisive = {'model': options.model, 'cnn_layout': layout, 'att_size': options.att_size}
     inputs: dict[str, Input] = {'model_root': Files([weight_file]),
-                                'images_root': Sample(paths, partial(describe, paths=paths))}
-    with claimed(base, 'prepro_feats.py', decisive, inputs, list(folders.values())):
+                                'images_root': Sample(paths, partial(describe, paths=paths), file_states(paths),
+                                                      copied=True)}
+    with claimed(base, 'prepro_feats.py', decisive, inputs, list(folders.values())) as record:
+        remove_outputs({folders[kind]: SUFFIX[kind] for kind in KINDS},
+                       outdated(record, inputs, extracted(folders), made_at(folders['att'], SUFFIX['att'])))
+        save(base, record)
         done = extracted(folders)
         todo = [(image_id, path) for image_id, path in paths.items() if image_id not in done]
         with Progress(len(paths), 'features', done=len(paths) - len(todo)) as display:

@@ -44,6 +44,16 @@ class FolderReader:
         return {entry.name[:-4] for entry in os.scandir(self.path)
                 if entry.name.endswith(self.suffix)}
 
+    def states(self) -> dict[str, str]:
+        """{image id: size and time of its file}, which change with its content."""
+        found = {}
+        for entry in os.scandir(self.path):
+            if entry.name.endswith(self.suffix):
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat()
+                    found[entry.name[:-4]] = f'{status.st_size} {status.st_mtime_ns}'
+        return found
+
     def where(self, image_id: str | int) -> str:
         """The file of an image, for messages."""
         return os.path.join(self.path, f'{image_id}{self.suffix}')

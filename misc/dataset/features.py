@@ -23,6 +23,9 @@ class ArrayReader(Protocol):
     def ids(self) -> set[str]:
         """The ids of the images that are there."""
 
+    def states(self) -> dict[str, str]:
+        """{image id: a text that changes with its array}, see misc/prepare/outdated.py."""
+
     def where(self, image_id: str | int) -> str:
         """Where an image's array is, for messages."""
 
@@ -43,6 +46,10 @@ class MemoryReader:
     def ids(self) -> set[str]:
         """The ids of the images."""
         return set(map(str, self.arrays))
+
+    def states(self) -> dict[str, str]:
+        """None are known: nothing is made from arrays in memory and kept."""
+        return {}
 
     def where(self, image_id: str | int) -> str:
         """The array of an image, for messages."""

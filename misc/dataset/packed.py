@@ -25,6 +25,7 @@ import contextlib
 import io
 import math
 import os
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,6 +92,19 @@ class PackedReader:
     def ids(self) -> set[str]:
         """The ids of the images in the file."""
         return set(self.index)
+
+    def states(self) -> dict[str, str]:
+        """{image id: what changes with its array}: a checksum; of features, which are large, size and time of the
+        file."""
+        if self.kind in ('att', 'fc'):
+            status = os.stat(self.path)
+            return dict.fromkeys(self.index, f'{status.st_size} {status.st_mtime_ns}')
+        found = {}
+        for image_id in self.index:
+            with contextlib.suppress(DataError):
+                array = self.read(image_id)
+                found[image_id] = f'{zlib.crc32(array.tobytes()):08x} 0'
+        return found
 
     def where(self, image_id: str | int) -> str:
         """Where an image's array is, for messages."""

@@ -22,7 +22,8 @@ from misc.pictures.finder import Finder, full_size
 from misc.pictures.images import read_size, read_upright, shrunk
 from misc.pictures.listing import PictureSource
 from misc.prepare.broken import Broken
-from misc.prepare.made import claimed, finished
+from misc.prepare.made import claimed, finished, save
+from misc.prepare.outdated import made_at, outdated
 from misc.prepare.workers import submit_ahead
 
 KINDS = ('att', 'fc', 'box')
@@ -54,13 +55,15 @@ class Extraction:
         """
         paths = pictures.paths
         inputs = pictures.inputs(self.recipe['longest_side'])
-        with claimed(self.base, COMMAND, self._claim(), inputs, list(self.folders.values())):
+        with claimed(self.base, COMMAND, self._claim(), inputs, list(self.folders.values())) as record:
             write_json(recipe_path(self.folders['att']), self.recipe, indent=1)
             with contextlib.suppress(DataError):   # a broken sizes file is written again
                 self.sizes = {image_id: (int(width), int(height))
                               for image_id, (width, height) in image_sizes(self.folders['box']).items()}
-            for image_id in pictures.changed():
+            again = outdated(record, inputs, self.done(), made_at(self.folders['att'], SUFFIX['att']))
+            for image_id in {*pictures.changed(), *again}:
                 self._remove(image_id)
+            save(self.base, record)
             pictures.save()
             done = self.done()
             with Progress(len(paths), 'regions', done=len(done & set(paths))) as display:

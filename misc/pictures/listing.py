@@ -19,6 +19,7 @@ from misc.pictures.coco_list import select_listed
 from misc.pictures.images import read_upright
 from misc.prepare.broken import Broken
 from misc.prepare.made import Sample, digest
+from misc.prepare.outdated import file_states
 
 # Files with these endings are taken for pictures; others in a folder are skipped.
 ENDINGS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.bmp', '.webp', '.tif', '.tiff', '.avif', '.jp2',
@@ -161,10 +162,11 @@ class SplitPictures:
 
     def inputs(self, longest: int) -> dict[str, Sample]:
         """A sample of the images."""
-        return {'images_root': Sample(self.paths, partial(describe, self.paths, longest))}
+        return {'images_root': Sample(self.paths, partial(describe, self.paths, longest), file_states(self.paths),
+                                      copied=True)}
 
     def changed(self) -> list[str]:
-        """None: `inputs` detects other images."""
+        """None: `inputs` has the states of all images."""
         return []
 
     def save(self) -> None:

@@ -4,13 +4,16 @@ The record is written before the first output.  So a command that was interrupte
 and one with other options or inputs is refused instead of mixing its outputs in.
 
 Inputs may have grown since (the step before was itself interrupted), so they are not recorded as a whole: of files,
-size and digests of the beginning and the end; of folders, digests of a few items.
+size and digests of the beginning and the end; of folders, digests of a few items, and size and time of all.  If most
+of those few differ, the input is another one, which is refused; single items that changed are made again.
 
 ===========  ====================================================================================
 `made_by`    the script
 `options`    {flag: value} of the options that decide the content of the outputs
 `inputs`     {flag: {file or item: {part: value}}}; see `Files` and `Sample`
+`states`     {flag: {item: its state}}: of the items, when their outputs were made; see misc/prepare/outdated.py
 `by_extent`  prepro_areas.py: the images whose size was not known
+`pending`    pack_features.py: the images that are being packed again, since they changed
 ===========  ====================================================================================
 """
 
@@ -127,8 +130,11 @@ def is_record(value: Any) -> bool:
     """Whether a JSON value has the structure of a record."""
     return (isinstance(value, dict) and isinstance(value.get('made_by'), str)
             and isinstance(value.get('options', {}), dict) and isinstance(value.get('inputs', {}), dict)
-            and isinstance(value.get('by_extent', []), list)
-            and all(isinstance(one, str) for one in value.get('by_extent', []))
+            and all(isinstance(value.get(name, []), list) and all(isinstance(one, str) for one in value.get(name, []))
+                    for name in ('by_extent', 'pending'))
+            and isinstance(value.get('states', {}), dict)
+            and all(isinstance(states, dict) and all(isinstance(state, str) for state in states.values())
+                    for states in value.get('states', {}).values())
             and all(isinstance(items, dict) and all(isinstance(item, dict) for item in items.values())
                     for items in value.get('inputs', {}).values()))
 
@@ -172,25 +178,39 @@ class Sample:
 
     `describe(item)` returns {part: value}, with None for a part that is not known, or None for an item that is
     missing or broken; neither contradicts a record.
+
+    states   {item: its state} of all items, see misc/prepare/outdated.py
+    changed  {item: its parts now} of the recorded items that are not what they were; their record stays as it is,
+             for `misc.prepare.outdated.outdated` to renew
+    same     those that are
+    copied   whether the items are files that people copy, but do not make again
     """
 
-    def __init__(self, items: Iterable[str], describe: Callable[[str], Parts | None]):
-        self.items, self.describe = sorted(items), describe
+    def __init__(self, items: Iterable[str], describe: Callable[[str], Parts | None], states: Mapping[str, str],
+                 copied: bool = False):
+        self.items, self.describe, self.states, self.copied = sorted(items), describe, states, copied
+        self.changed: dict[str, Parts] = {}
+        self.same: set[str] = set()
 
     def compare(self, recorded: Mapping[str, Parts]) -> tuple[dict[str, Parts], str | None]:
         """See `Input`."""
         now: dict[str, Parts] = {}
-        found = 0
+        differences = []
         for item, old in recorded.items():
             new = self.describe(item)
             if new is None:
                 continue
-            found += 1
-            for part, value in old.items():
-                if value is not None and new.get(part) is not None and new[part] != value:
-                    return now, f'the {part} of image {item} is not what it was'
+            differing = [part for part, value in old.items() if value is not None and new.get(part) is not None
+                         and new[part] != value]
+            differences += [f'the {part} of image {item} is not what it was' for part in differing[:1]]
+            if differing:
+                self.changed[item], now[item] = new, dict(old)
+                continue
+            self.same.add(item)
             now[item] = {part: old.get(part) if value is None else value for part, value in new.items()}
-        if recorded and not found:
+        if len(self.changed) > len(self.same):
+            return now, differences[0]
+        if recorded and not now:
             return now, f'none of the images read before ({", ".join(list(recorded)[:3])} …) is there'
         step = max(1, len(self.items) // SAMPLE)
         for item in self.items[::step]:

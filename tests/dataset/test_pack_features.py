@@ -1,7 +1,6 @@
 """Packed files: their content, and packing that is interrupted, has broken input or other options."""
 
 import json
-import multiprocessing
 import os
 import signal
 from collections import namedtuple
@@ -25,6 +24,7 @@ from misc.prepare.made import claimed
 from misc.run import folder as run_folder
 from scripts import pack_features, prepro_bbox_relative_coords
 from tests.helpers import tiny
+from tests.helpers.packing import killed_at
 from tests.helpers.runs import same_weights
 
 FOLDERS = {'att': 'att', 'fc': 'fc', 'box': 'box', 'rel': 'rel', 'grid': 'vec'}
@@ -126,26 +126,6 @@ def test_scripts_take_boxes_and_sizes_from_a_packed_file(run_script, root, scrip
     assert status == 0 and 'warning' not in said
     for path in (root / folder).iterdir():
         np.testing.assert_allclose(np.load(root / 'made' / path.name), np.load(path), rtol=0, atol=1e-6)
-
-
-def killed_at(write, arguments):
-    """Run the script in a process that is killed halfway through its `write`-th write."""
-    def work():
-        plain, written = packing._write_all, []
-
-        def dying(file, array):
-            written.append(file)
-            if len(written) == write:
-                file.write(memoryview(array).cast('B')[:array.nbytes // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-            plain(file, array)
-        packing._write_all = dying
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        arguments()
-    process = multiprocessing.get_context('fork').Process(target=work)
-    process.start()
-    process.join()
-    return process.exitcode
 
 
 @pytest.mark.parametrize('write', [1, 2, 22, 60, WRITES - 4, WRITES - 1, WRITES])
