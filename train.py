@@ -138,7 +138,7 @@ class Training:
 
 
 def train(run: Training) -> int:
-    """Train to the last epoch, or until SIGINT or SIGTERM; returns the exit status."""
+    """Train to the last epoch, or until SIGINT, SIGTERM or SIGHUP; returns the exit status."""
     batches, state, plan = run.batches, run.state, run.plan
     is_self_critical = False
     with (contextlib.closing(batches), contextlib.closing(run.log), StopSignals() as stop,

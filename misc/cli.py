@@ -44,8 +44,8 @@ class DataError(UserError):
 def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Run `main()` as a program and exit with the status that it returns (None is 0).
 
-    A `UserError`, an `OSError` (a full disk, missing permission, a vanished file) and Ctrl-C end in a short
-    message on standard error and a non-zero status, never in a traceback.
+    A `UserError`, an `OSError` (a full disk, missing permission, a vanished file), a name that is not UTF-8 and
+    Ctrl-C end in a short message on standard error and a non-zero status, never in a traceback.
     """
     name = os.path.basename(sys.argv[0])
     escape_what_stdout_cannot_encode()
@@ -63,6 +63,11 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         # Whoever read our output, `| head` for instance, has ended: nobody would read a message.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    except UnicodeError as error:
+        text = error.object if isinstance(error, UnicodeEncodeError) else str(error)
+        print(f'{name}: this name or text is not UTF-8: {plain_lines(text)[:200]}; rename it, or set a UTF-8 locale '
+              '(export LC_ALL=C.UTF-8)', file=sys.stderr)
+        status = 1
     except OSError as error:
         place = f': {error.filename}' if error.filename else ''
         reason = (error.strerror or str(error)).splitlines() or [type(error).__name__]

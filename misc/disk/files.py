@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import IO, Any
@@ -81,10 +82,12 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def remove_leftovers(folder: StrPath) -> None:
-    """Remove all temporary files in `folder`.  No other process may be writing there."""
+def remove_leftovers(folder: StrPath, names: str) -> None:
+    """Remove the temporary files in `folder` of files whose names match `names`, a regular expression, and no others:
+    other programs call their unfinished files so, too.  No other process may be writing there."""
+    own = re.compile(rf'(?:{names})(?:\.new{re.escape(TEMPORARY)})?(?:\.[0-9]+{re.escape(TEMPORARY)})?', re.DOTALL)
     for entry in os.scandir(folder):
-        if entry.name.endswith(TEMPORARY):
+        if entry.name.endswith(TEMPORARY) and own.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
             os.unlink(entry.path)
 
 

@@ -15,6 +15,7 @@ renames.  So a process may be killed at any point, and the folder holds the old 
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, TypeVar
 
@@ -25,6 +26,8 @@ from misc.disk.locks import held_file
 JOURNAL = 'replacing.json'
 NEW = '.new' + TEMPORARY
 LOCK = '.lock'
+# The files of a run, whose unfinished ones a killed writer leaves.
+NAMES = r'(?:model|optimizer|infos|histories)[^/]*\.(?:pth|pkl)|[a-z]+\.jsonl?'
 MAX_READS = 20
 
 T = TypeVar('T')
@@ -34,7 +37,7 @@ T = TypeVar('T')
 
 @contextlib.contextmanager
 def only_writer(folder: str) -> Iterator[None]:
-    """Hold the lock of `folder`, which is made if necessary, and finish what a killed writer left.
+    """Hold the lock of `folder`, which is made if necessary, and finish a save that a killed writer began.
 
     A folder that was made here and is still empty at the end is removed.  Raises `UsageError` where another
     process holds the lock, and `DataError` where the folder cannot be written to.
@@ -46,8 +49,8 @@ def only_writer(folder: str) -> Iterator[None]:
                 os.makedirs(folder, exist_ok=True)
                 stack.enter_context(held_file(os.path.join(folder, LOCK), (
                     f'another process is training in {folder}; wait for it, end it, or name another folder')))
+                refuse_links(folder)
                 finish_moves(folder)
-                remove_leftovers(folder)
             except OSError as error:
                 raise DataError(f'{folder} cannot be written to ({error.strerror}); name another folder, or make '
                                 'this one writable') from None
@@ -65,6 +68,7 @@ def save_set(folder: str, files: Mapping[str, bytes | memoryview]) -> None:
     """
     os.makedirs(folder, exist_ok=True)  # someone may have removed it since
     finish_moves(folder)
+    remove_leftovers(folder, NAMES)
     try:
         for name, content in files.items():
             with replacing(os.path.join(folder, name + NEW)) as file:
@@ -77,6 +81,15 @@ def save_set(folder: str, files: Mapping[str, bytes | memoryview]) -> None:
                 os.unlink(os.path.join(folder, name + NEW))
         raise
     finish_moves(folder)
+
+
+def refuse_links(folder: str) -> None:
+    """Raise `DataError` where a file of a run is a symbolic link: a save would put a file in its place, and leave
+    the one that it leads to as it is."""
+    for entry in os.scandir(folder):
+        if entry.is_symlink() and re.fullmatch(NAMES, entry.name, re.DOTALL):
+            raise DataError(f'{entry.path} is a symbolic link, which a checkpoint would replace; put the file that '
+                            'it leads to in its place, or name another folder')
 
 
 def finish_moves(folder: str) -> None:

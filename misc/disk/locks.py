@@ -44,7 +44,8 @@ def held_file(path: StrPath, refusal: str) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            if not os.fstat(descriptor).st_size:  # a file of that name that holds something is not from here
+                os.unlink(path)
         _private.discard(descriptor)
         os.close(descriptor)
 

@@ -18,6 +18,7 @@ from misc.prepare.workers import Workers
 SIDES = {'thumbs': 384, 'imgs': 1000}  # folder: the most pixels of the longer side of its pictures
 QUALITY = {'thumbs': 78, 'imgs': 90}   # of JPEG
 NAME = re.compile(r'[0-9a-f]{24}\.jpg')
+UNFINISHED = re.compile(rf'{NAME.pattern}\.[0-9]+{re.escape(TEMPORARY)}')
 
 Read = Callable[[str], np.ndarray]     # path -> uint8 (height, width, 3)
 Made = tuple[str, int, int]            # file name in both folders; width and height of the larger picture
@@ -92,6 +93,6 @@ def remove_others(folder: str | os.PathLike[str], names: Collection[str]) -> Non
     that were killed."""
     for kind in SIDES:
         for entry in os.scandir(os.path.join(folder, kind)):
-            if entry.name.endswith(TEMPORARY) or NAME.fullmatch(entry.name) and entry.name not in names:
+            if UNFINISHED.fullmatch(entry.name) or NAME.fullmatch(entry.name) and entry.name not in names:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(entry.path)

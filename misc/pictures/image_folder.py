@@ -96,7 +96,9 @@ class ImageFolder:
 
 
 def temporary_base(at_end: contextlib.ExitStack) -> str:
-    """A prefix for the regions' folders in a temporary folder that `at_end` removes, also on SIGTERM."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    at_end.callback(signal.signal, signal.SIGTERM, before)
+    """A prefix for the regions' folders in a temporary folder that `at_end` removes, also on SIGTERM and SIGHUP."""
+    for name in ('SIGTERM', 'SIGHUP'):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            at_end.callback(signal.signal, number, signal.signal(number, lambda number, _: sys.exit(128 + number)))
     return os.path.join(at_end.enter_context(tempfile.TemporaryDirectory(prefix='regions_')), 'own')

@@ -20,12 +20,15 @@ of those few differ, the input is another one, which is refused; single items th
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from misc.cli import DataError, UsageError
 from misc.disk.files import open_regular, read_json, remove_leftovers, write_json
 from misc.disk.locks import held_folder
+
+ARRAYS = r'-?[0-9]+\.np[yz]'   # the files of images in the folders
 
 Record = dict[str, Any]   # of outputs, as above
 Parts = dict[str, Any]    # what is recorded of one input file or item: {part: value}
@@ -60,15 +63,16 @@ def claimed(output_dir: str, command: str, options: Mapping[str, Any], inputs: M
         os.makedirs(folder, exist_ok=True)
     with held_folder(folders[0], (
             f'another process is writing into {folders[0]}; wait for it, or end it')):
-        for folder in folders:
-            remove_leftovers(folder)
         record = _agreed(output_dir, command, options, inputs, folders, files)
+        names = '|'.join([ARRAYS, *(re.escape(os.path.basename(path)) for path in files)])
+        for folder in folders:
+            remove_leftovers(folder, names)
         save(output_dir, record)
         try:
             yield record
         finally:
             for folder in folders:
-                remove_leftovers(folder)
+                remove_leftovers(folder, names)
 
 
 def save(output_dir: str, record: Record) -> None:

@@ -13,6 +13,7 @@ from misc.cli import note
 from misc.disk.files import replacing
 
 STEPS = 'steps.jsonl'
+EVENTS = 'events.out.tfevents.'   # then the time in seconds, which has ten digits, and more
 # In infos and histories_ID.pkl: numbers by iteration; rewards and validations: named numbers by iteration.
 LOSSES, RATES, SAMPLING, REWARDS, SCORES = (
     'loss_history', 'lr_history', 'ss_prob_history', 'reward_history', 'val_result_history')
@@ -152,8 +153,15 @@ class EventFile(LogFile):
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog
         # The rest of the name gives the second, within which a killed run may be started again.
-        before = sum(name.startswith('events.out.tfevents.') for name in os.listdir(folder))
-        self.file = EventsWriter(os.path.join(folder, 'events'), f'.{before:06d}')
+        before = [entry for entry in os.scandir(folder) if entry.name.startswith(EVENTS)]
+        # TensorBoard reads files in the order of their names: a clock that was set back must not put this one first.
+        latest = max(map(latest_time, before), default=0.0)
+        self.file = EventsWriter(os.path.join(folder, 'events'), f'.{len(before):06d}')
+        name = os.path.basename(self.file._file_name)
+        stamp, rest = name.removeprefix(EVENTS).split('.', 1)
+        if int(stamp) < int(latest):
+            os.rename(os.path.join(folder, name), os.path.join(folder, f'{EVENTS}{int(latest)}.{rest}'))
+        self.clock = max(time.time(), latest) - time.monotonic()
         if iteration:
             self._write(step=iteration + 1, session_log=SessionLog(status=SessionLog.START))
 
@@ -173,7 +181,13 @@ class EventFile(LogFile):
         if self.file is not None:
             from tensorboardX.proto.event_pb2 import Event
             with self._disk():
-                self.file.write_event(Event(wall_time=time.time(), **content))
+                self.file.write_event(Event(wall_time=self.clock + time.monotonic(), **content))
+
+
+def latest_time(entry: os.DirEntry) -> float:
+    """The time, in seconds, until which an event file was written, or that its name gives if that is later."""
+    digits = entry.name.removeprefix(EVENTS).split('.')[0]
+    return max(entry.stat().st_mtime, float(digits) if digits.isdecimal() and len(digits) <= 10 else 0.0)
 
 
 class StepFile(LogFile):

@@ -35,6 +35,7 @@ from misc.disk.known import KnownFile
 RUN_FILE = 'run.json'
 PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIBRARIES = ('torch', 'numpy', 'h5py')
+FILTERS = r'^filter\..*\.(clean|process|required)$'  # settings of git that name programs
 SAMPLE = 100  # images whose arrays are digested
 
 Record = dict[str, Any]
@@ -80,16 +81,35 @@ def code_state(project: str = PROJECT) -> dict[str, Any] | None:
     # Inside a larger repository, git would report the state of that one.
     if not os.path.exists(os.path.join(project, '.git')):
         return None
-    command = ['git', '--no-optional-locks', '-C', project, 'status', '--porcelain=v2', '--branch',
-               '--untracked-files=no']
     try:
-        lines = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+        filters = git(project, 'config', '--name-only', '--get-regexp', FILTERS, fails=1)
+        # An empty command is none.
+        settings = [f'{name}={"false" if name.endswith("required") else ""}' for name in filters]
+        lines = git(project, 'status', '--porcelain=v2', '--branch', '--untracked-files=no',
+                    '--ignore-submodules=all', settings=settings)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
     commit = next((line.split()[-1] for line in lines if line.startswith('# branch.oid ')), '(initial)')
     if commit == '(initial)':  # nothing was committed
         return None
     return {'commit': commit, 'changed': any(not line.startswith('#') for line in lines)}
+
+
+def git(project: str, *arguments: str, settings: Iterable[str] = (), fails: int = 0) -> list[str]:
+    """The lines that git prints about the repository `project`, whatever git's environment variables name.
+
+    No program that the repository names is run: no hook, no file system monitor, and none of the filters that
+    `settings` turn off.  An exit status up to `fails` is no error.  Raises `OSError` and `SubprocessError`.
+    """
+    off = ['core.fsmonitor=false', f'core.hooksPath={os.devnull}', *settings]
+    command = ['git', '--no-optional-locks', '--no-pager', '-C', project,
+               *(word for setting in off for word in ('-c', setting)), *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith('GIT_')}
+    found = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment,
+                           stdin=subprocess.DEVNULL)
+    if not 0 <= found.returncode <= fails:
+        raise subprocess.SubprocessError(found.stderr)
+    return found.stdout.splitlines()
 
 
 def device_name(device: torch.device) -> str:

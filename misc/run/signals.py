@@ -1,7 +1,9 @@
-"""Stopping a run on SIGINT or SIGTERM, in all its processes at the same step."""
+"""Stopping a run on SIGINT, SIGTERM or SIGHUP, in all its processes at the same step."""
 
+import contextlib
 import os
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
@@ -9,7 +11,8 @@ from misc import parallel
 
 
 class StopSignals:
-    """Turns SIGINT and SIGTERM into a request to stop; a context manager that restores the handlers at its end."""
+    """Turns SIGINT, SIGTERM and SIGHUP (a lost terminal) into a request to stop; a context manager that restores the
+    handlers at its end.  A SIGHUP that is ignored, as under nohup, stays ignored."""
 
     def __init__(self) -> None:
         self.received = 0  # signal received by this process
@@ -18,7 +21,7 @@ class StopSignals:
 
     def __enter__(self) -> 'StopSignals':
         self._handlers = {number: signal.signal(number, self._on_signal)
-                          for number in (signal.SIGINT, signal.SIGTERM)}
+                          for number in (signal.SIGINT, signal.SIGTERM, *hang_up())}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,3 +49,33 @@ class StopSignals:
         if self.received and parallel.count() == 1:
             os._exit(128 + number)
         self.received = number
+        if number in hang_up():
+            sys.stdout, sys.stderr = Quiet(sys.stdout), Quiet(sys.stderr)
+
+
+def hang_up() -> tuple[int, ...]:
+    """SIGHUP, unless the system has none or it is ignored."""
+    number = getattr(signal, 'SIGHUP', None)
+    return () if number is None or signal.getsignal(number) == signal.SIG_IGN else (number,)
+
+
+class Quiet:
+    """A stream that can no longer fail: what a terminal that is gone does not take is dropped, so that the run can
+    still be saved."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write `text` if that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream if that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

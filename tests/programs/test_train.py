@@ -76,8 +76,9 @@ def test_every_epoch_deals_every_image_once_in_another_order(corpus, tmp_path, m
     assert sorted(first) == sorted(second) == list(range(100, 109)) and first != second
 
 
-@pytest.mark.parametrize('workers, to_group', [(0, False), (2, True)])
-def test_a_signal_saves_and_says_how_to_go_on(corpus, tmp_path, workers, to_group):
+@pytest.mark.parametrize('workers, to_group, number', [
+    (0, False, signal.SIGTERM), (2, True, signal.SIGTERM), (2, True, signal.SIGHUP)])
+def test_a_signal_saves_and_says_how_to_go_on(corpus, tmp_path, workers, to_group, number):
     command = [sys.executable, 'train.py', *map(str, tiny.train_flags(
         corpus, tmp_path / 'run', '--max_epochs', -1, '--num_workers', workers))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -85,9 +86,9 @@ def test_a_signal_saves_and_says_how_to_go_on(corpus, tmp_path, workers, to_grou
         if line.startswith('iteration 20 '):
             break
     # Batch systems signal the whole group, the processes that read features too.
-    (os.killpg if to_group else os.kill)(process.pid, signal.SIGTERM)
+    (os.killpg if to_group else os.kill)(process.pid, number)
     rest = process.stdout.read()
-    assert process.wait() == 128 + signal.SIGTERM
+    assert process.wait() == 128 + number
     assert f'--start_from {tmp_path / "run"}' in rest
     assert infos_of(tmp_path / 'run')['iter'] >= 20
 

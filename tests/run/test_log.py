@@ -1,10 +1,13 @@
 """The log of a run: its lines, its JSON lines, and disks that are full."""
 
 import json
+import os
+import time
 import types
 
 from misc.run import log as run_log
 from misc.run.log import LOSSES, RATES, REWARDS, SCORES, STEPS, RunLog
+from tests.helpers.events import events_in
 
 
 def opened(folder, histories, iteration=0):
@@ -58,3 +61,20 @@ def test_a_full_disk_ends_the_lines_with_one_warning_and_not_the_training(tmp_pa
         log.step(iteration, 0, 2.5, 1e-3, 0.0, {})
     log.close()
     assert capsys.readouterr().err.count(f'no more lines of {STEPS} are written') == 1
+
+
+def test_a_clock_that_was_set_back_changes_neither_the_order_of_event_files_nor_that_of_events(tmp_path, monkeypatch):
+    for now, iteration in ((2_000_000_000.0, 0), (1_900_000_000.0, 1), (1_990_000_000.0, 2)):
+        monkeypatch.setattr(time, 'time', lambda now=now: now)
+        log = opened(tmp_path, histories(), iteration)
+        log.step(iteration + 1, 0, 2.5, 1e-3, 0.0, {})
+        written = log.files[0].clock + time.monotonic()
+        log.close()
+        os.utime(max(tmp_path.glob(run_log.EVENTS + '*')), (written, written))
+    names = sorted(path.name for path in tmp_path.glob(run_log.EVENTS + '*'))
+    assert [name.rpartition('.')[2] for name in names] == ['000000', '000001', '000002']
+    events = [event for name in names for event in events_in(str(tmp_path / name)) if event.step]
+    times = [event.wall_time for event in events]
+    assert times == sorted(times) and times[0] >= 2_000_000_000
+    assert [event.step for event in events if event.summary.value and event.summary.value[0].tag == 'train_loss'] == [
+        1, 2, 3]

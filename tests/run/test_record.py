@@ -267,6 +267,49 @@ def test_without_git_or_in_a_folder_of_another_project_no_commit_is_recorded(tmp
     assert run_record.code_state(str(project)) is None
 
 
+@pytest.mark.parametrize('trap', ['fsmonitor', 'clean filter', 'process filter', 'hook'])
+def test_no_program_that_a_repository_names_is_run(tmp_path, monkeypatch, trap):
+    project, trapped = tmp_path / 'project', tmp_path / 'trapped'
+    program = tmp_path / 'program'
+    program.write_text(f'#!/bin/sh\ntouch {trapped}\ncat\n')
+    program.chmod(0o755)
+
+    def git(*words):
+        subprocess.run(['git', '-C', project, '-c', 'user.name=a', '-c', 'user.email=a@b', *words], check=True,
+                       capture_output=True)
+    project.mkdir()
+    git('init')
+    (project / 'train.py').write_text('1')
+    (project / '.gitattributes').write_text('*.py filter=some.name\n')
+    git('add', '.')
+    git('commit', '-m', 'one')
+    if trap == 'fsmonitor':
+        git('config', 'core.fsmonitor', str(program))
+    elif trap == 'hook':
+        (project / '.git' / 'hooks').mkdir(exist_ok=True)
+        (project / '.git' / 'hooks' / 'post-index-change').symlink_to(program)
+    else:
+        git('config', f'filter.some.name.{trap.split()[0]}', str(program))
+        git('config', 'filter.some.name.required', 'true')
+    (project / 'train.py').write_text('2')
+    assert run_record.code_state(str(project))['changed'] is True and not trapped.exists()
+    subprocess.run(['git', '-C', project, 'status'], capture_output=True)
+    assert trapped.exists() or trap == 'hook'  # an ordinary call does run it
+
+
+def test_environment_variables_of_git_do_not_change_what_is_recorded(tmp_path, monkeypatch):
+    for name in ('project', 'other'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'file').write_text(name)
+        for words in (['init'], ['add', '.'], ['-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-m', name]):
+            subprocess.run(['git', '-C', tmp_path / name, *words], check=True, capture_output=True)
+    before = run_record.code_state(str(tmp_path / 'project'))
+    monkeypatch.setenv('GIT_DIR', str(tmp_path / 'other' / '.git'))
+    monkeypatch.setenv('GIT_WORK_TREE', str(tmp_path / 'other'))
+    monkeypatch.setenv('GIT_TRACE', str(tmp_path / 'trace'))
+    assert run_record.code_state(str(tmp_path / 'project')) == before and not (tmp_path / 'trace').exists()
+
+
 def test_of_several_processes_only_the_main_one_writes_and_refuses(root, tmp_path):
     flags = tiny.train_flags(root, root / 'two', '--max_epochs', 1)
     assert several.run(2, train, flags, tmp_path / 'out')[0] == [0, 0]

@@ -1,7 +1,9 @@
 """Stop signals: received by one process, agreed on by all, and left as they were at the end."""
 
+import io
 import os
 import signal
+import sys
 
 import pytest
 
@@ -9,8 +11,10 @@ from misc import parallel
 from misc.run.signals import StopSignals
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_to_stop_and_the_handlers_come_back(number):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_asks_to_stop_and_the_handlers_come_back(number, monkeypatch):
+    for name in ('stdout', 'stderr'):  # SIGHUP replaces both
+        monkeypatch.setattr(sys, name, getattr(sys, name))
     before = signal.getsignal(number)
     with StopSignals() as stop:
         assert not stop.asked()
@@ -23,3 +27,30 @@ def test_a_signal_that_another_process_received_stops_this_one_too(monkeypatch):
     monkeypatch.setattr(parallel, 'most', lambda received: max(received, signal.SIGTERM))
     with StopSignals() as stop:
         assert stop.asked() and stop.received == 0 and stop.agreed == signal.SIGTERM
+
+
+def test_a_lost_terminal_asks_to_stop_and_what_is_printed_then_is_dropped(monkeypatch):
+    class Lost(io.StringIO):
+        def write(self, text=''):
+            raise OSError(5, 'Input/output error')
+
+        flush = write
+    monkeypatch.setattr(sys, 'stdout', Lost())
+    monkeypatch.setattr(sys, 'stderr', Lost())
+    with pytest.raises(OSError):
+        print('lost')
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.asked() and stop.status == 128 + signal.SIGHUP
+        print('saved', flush=True)
+        print('saved', file=sys.stderr, flush=True)
+
+
+def test_a_run_that_ignores_lost_terminals_goes_on_ignoring_them():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
