@@ -4,7 +4,8 @@ What was read of a file before (where its rows begin, say) is wrong for one that
 """
 
 import os
-from typing import IO, Any
+from io import BufferedReader
+from typing import Any
 
 from misc.cli import UserError
 from misc.disk.files import open_regular
@@ -37,7 +38,7 @@ class KnownFile:
         if state_of(self.path if descriptor is None else descriptor) != self.state:
             raise changed(self.path)
 
-    def opened(self) -> IO[bytes]:
+    def opened(self) -> BufferedReader:
         """Open the file for reading bytes, if it is still the same.  Raises `ChangedError`."""
         try:
             file = open_regular(self.path)
