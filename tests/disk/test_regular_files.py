@@ -4,6 +4,7 @@ import argparse
 import ast
 import json
 import os
+import resource
 import signal
 import socket
 
@@ -53,13 +54,17 @@ def endpoint(path):
 
 @pytest.fixture
 def alarm():
-    """A test that hangs fails after ten seconds."""
+    """A test that hangs fails after ten seconds, and one that reads without end for want of memory."""
     def ring(*_):
         raise TimeoutError('it hangs')
-    before = signal.signal(signal.SIGALRM, ring)
+    before, limits = signal.signal(signal.SIGALRM, ring), resource.getrlimit(resource.RLIMIT_AS)
+    with open('/proc/self/statm') as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), limits[1]))
     signal.alarm(10)
     yield
     signal.alarm(0)
+    resource.setrlimit(resource.RLIMIT_AS, limits)
     signal.signal(signal.SIGALRM, before)
 
 
