@@ -16,6 +16,7 @@ from typing import IO, Any
 from misc.cli import DataError
 
 TEMPORARY = '.part'  # suffix of files that are being written; readers and listings skip them
+WRITER = re.compile(rf'.+\.([0-9]+){re.escape(TEMPORARY)}', re.DOTALL)  # the process, in the name of such a file
 
 StrPath = str | os.PathLike[str]
 
@@ -89,6 +90,41 @@ def remove_leftovers(folder: StrPath, names: str) -> None:
     for entry in os.scandir(folder):
         if entry.name.endswith(TEMPORARY) and own.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
             os.unlink(entry.path)
+
+
+def is_abandoned(name: str) -> bool:
+    """Whether it is the name of a temporary file whose writer no longer runs."""
+    found = WRITER.fullmatch(name)
+    return found is not None and not _is_running(int(found[1]))
+
+
+def check_writable(path: StrPath, size: int = 1) -> None:
+    """Raise `DataError` if no file of about `size` bytes can be written at `path`, before hours of work are lost on
+    it.  Nothing is left behind, not even a folder that had to be made."""
+    folder = os.path.dirname(os.path.abspath(path))
+    missing = []  # folders, from the innermost
+    while not os.path.lexists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    trial = f'{os.fspath(path)}.{os.getpid()}{TEMPORARY}'
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        with open(trial, 'wb') as file:
+            file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise DataError(f'{os.fspath(path)} cannot be written ({error.strerror or error}: '
+                        f'{error.filename or os.fspath(path)}); nothing was computed; make room or mend that, or '
+                        'give the command in another folder') from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(trial)
+        for one in missing:
+            with contextlib.suppress(OSError):
+                os.rmdir(one)
 
 
 def open_regular(path: StrPath, mode: str = 'rb', **kwargs: Any) -> Any:

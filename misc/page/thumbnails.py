@@ -4,13 +4,13 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 from PIL import Image
 
 from misc.cli import DataError, Progress
-from misc.disk.files import TEMPORARY, replacing
+from misc.disk.files import TEMPORARY, is_abandoned, replacing
 from misc.pictures.images import read_rgb, read_size, read_upright
 from misc.prepare.made import digest
 from misc.prepare.workers import Workers
@@ -65,10 +65,11 @@ def make_picture(folder: str | os.PathLike[str], read: Read, path: str) -> Made 
         image = Image.fromarray(read(path))
     except DataError as error:
         return str(error)
+    made = {kind: scaled(image, side) for kind, side in SIDES.items()}
     for kind, place in places.items():
         with replacing(place, durable=False) as file:
-            scaled(image, SIDES[kind]).save(file, 'JPEG', quality=QUALITY[kind])
-    return (name, *read_size(places['imgs']))
+            made[kind].save(file, 'JPEG', quality=QUALITY[kind])
+    return (name, *made['imgs'].size)
 
 
 def picture_name(path: str, read: Read) -> str:
@@ -88,11 +89,19 @@ def scaled(image: Image.Image, side: int) -> Image.Image:
     return image if factor == 1 else image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
 
 
+def complete(folder: str | os.PathLike[str], made: Mapping[str, Made], read: Read) -> None:
+    """Make those of the pictures `made` {path: as from `make_picture`} again that another page's writer removed."""
+    for path, (name, *_) in made.items():
+        if not all(os.path.isfile(os.path.join(folder, kind, name)) for kind in SIDES):
+            make_picture(folder, read, path)
+
+
 def remove_others(folder: str | os.PathLike[str], names: Collection[str]) -> None:
     """Remove the pictures of `make_pictures` whose names are not in `names`, and the temporary files of writers
     that were killed."""
     for kind in SIDES:
         for entry in os.scandir(os.path.join(folder, kind)):
-            if UNFINISHED.fullmatch(entry.name) or NAME.fullmatch(entry.name) and entry.name not in names:
+            is_left = UNFINISHED.fullmatch(entry.name) and is_abandoned(entry.name)
+            if is_left or NAME.fullmatch(entry.name) and entry.name not in names:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(entry.path)

@@ -13,13 +13,14 @@ from PIL import Image
 import eval as evaluation
 import train
 from misc.cli import DataError
+from misc.disk import locks
 from misc.disk.files import TEMPORARY
 from misc.page import page
 from misc.page.data import Entry
 from misc.page.page import write_page
 from misc.pictures.images import ORIENTATION
 from tests.helpers import tiny
-from tests.helpers.pages import FACTS, SIDE, read_page, write_sample
+from tests.helpers.pages import FACTS, SIDE, made_up, read_page, write_sample
 
 
 def unpacked(text, dtype, *shape):
@@ -68,7 +69,7 @@ def test_pictures_are_made_once_and_again_when_their_source_changes_and_stale_on
     first = picture_files(folder)
     assert len(first) == 8
     (folder / 'imgs' / 'mine.jpg').write_bytes(b'not written by the page')
-    (folder / 'thumbs' / f'{"0" * 24}.jpg.77.part').write_bytes(b'half')
+    (folder / 'thumbs' / f'{"0" * 24}.jpg.999999999.part').write_bytes(b'half')
     Image.new('RGB', (90, 60), 'teal').save(entries[0].picture)
     write_page(folder, FACTS, entries[:3], places)
     second = picture_files(folder)
@@ -123,7 +124,7 @@ def test_only_data_folders_of_earlier_pages_are_deleted(tmp_path):
     folder, entries, places = write_sample(tmp_path, 2)
     first, = os.listdir(folder / 'data')
     mine = ['backup', 'a' * 15, 'A' * 16, f'{first}.old', f'new.x{TEMPORARY}']
-    for name in (*mine, f'new.77{TEMPORARY}', 'b' * 16):
+    for name in (*mine, f'new.999999999{TEMPORARY}', 'b' * 16):
         (folder / 'data' / name).mkdir()
     (tmp_path / 'elsewhere').mkdir()
     (folder / 'data' / ('c' * 16)).symlink_to(tmp_path / 'elsewhere')
@@ -262,3 +263,75 @@ def test_regions_that_do_not_fit_are_named_and_left_out_of_the_page(page_data, t
     (other / '114.npy').unlink()
     with pytest.raises(DataError, match='1 of 4 images have no boxes'):
         page_data('transformer', '--input_box_dir', other)
+
+
+def assert_complete(folder):
+    """The page names data that are there, and those pictures that are there."""
+    listing, _ = read_page(folder)
+    for kind in ('thumbs', 'imgs'):
+        assert set(listing['pictures']) == set(os.listdir(folder / kind))
+
+
+def two_samples(tmp_path, count=6):
+    """What two programs show: (entries, the function of `made_up`) of pictures of their own."""
+    for name in 'ab':
+        (tmp_path / name).mkdir()
+    return [made_up(tmp_path / name, count, seed) for seed, name in enumerate('ab')]
+
+
+def in_a_process(work):
+    """Start a process that calls `work`; returns its number."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return child
+
+
+def test_of_two_programs_that_write_into_one_folder_the_last_page_is_complete(tmp_path):
+    children = [in_a_process(lambda sample=sample: [write_page(tmp_path / 'vis', FACTS, *sample) for _ in range(25)])
+                for sample in two_samples(tmp_path)]
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    assert_complete(tmp_path / 'vis')
+
+
+def test_pictures_that_another_page_has_removed_are_made_again(tmp_path, monkeypatch):
+    one, other = two_samples(tmp_path)
+    plain = page.make_pictures
+
+    def then_the_other(*given):
+        made = plain(*given)
+        monkeypatch.setattr(page, 'make_pictures', plain)
+        write_page(tmp_path / 'vis', FACTS, *other)
+        return made
+    monkeypatch.setattr(page, 'make_pictures', then_the_other)
+    write_page(tmp_path / 'vis', FACTS, *one)
+    assert_complete(tmp_path / 'vis')
+
+
+def test_while_a_page_is_put_in_place_no_other_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, 'PATIENCE', 0.1)
+    one, other = two_samples(tmp_path)
+    plain, statuses = page.remove_others, []
+
+    def while_the_other(*given):
+        if not statuses:
+            child = in_a_process(lambda: write_page(tmp_path / 'vis', FACTS, *other))
+            statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        plain(*given)
+    monkeypatch.setattr(page, 'remove_others', while_the_other)
+    write_page(tmp_path / 'vis', FACTS, *one)
+    assert statuses == [1]
+    assert_complete(tmp_path / 'vis')
+
+
+def test_what_another_program_is_writing_is_not_removed(tmp_path):
+    folder, entries, places = write_sample(tmp_path, 2)
+    part = f'new.{os.getppid()}{TEMPORARY}', f'{"0" * 24}.jpg.{os.getppid()}{TEMPORARY}'
+    (folder / 'data' / part[0]).mkdir()
+    (folder / 'thumbs' / part[1]).touch()
+    write_page(folder, FACTS, entries, places)
+    assert (folder / 'data' / part[0]).is_dir() and (folder / 'thumbs' / part[1]).exists()
