@@ -19,9 +19,10 @@ import opts
 from dataloader import image_batches, worker_errors
 from misc import parallel
 from misc.captioner import build_model, read_runs
-from misc.cli import DataError, note, run_command
+from misc.cli import DataError, UserError, note, run_command
 from misc.dataset.corpus import Corpus
 from misc.dataset.labels import caption_width, image_path
+from misc.disk.files import check_writable
 from misc.evaluation.captioning import ImageCaptions, caption_images, mean_loss
 from misc.evaluation.output import caption_lines, file_name, joined_name, vis_entries
 from misc.evaluation.scoring import Scores, references_of, score_captions
@@ -34,17 +35,21 @@ from misc.pictures.image_folder import ImageFolder
 from misc.pictures.images import read_rgb
 from misc.pictures.recipes import RecipeFlags, warn_of_other_recipe
 from misc.run.folder import Run
+from misc.run.record import note_other_features
 from misc.scoring.references import ImageId
 from misc.scoring.results import image_rows, write_results, write_vis
 from misc.scoring.scores import score_table
 
 LOSS_CAPTIONS = 5  # reference captions of each image that --verbose_loss takes
+BYTES = 200        # about what is written of each image, at least
+VIS = os.path.join('vis', 'vis.json')
 
 
 def main() -> int:
     """Check the options and the files, caption, score, write; returns the exit status."""
     with parallel.processes(), contextlib.ExitStack() as at_end:
         evaluation = parallel.together(lambda: set_up(at_end))
+        parallel.on_main(lambda: check_outputs(evaluation))
         results, loss = caption_split(evaluation)
         status = parallel.on_main(lambda: write_all(evaluation, results, loss))
         # torchrun kills the other processes as soon as one fails: only the main one reports it.
@@ -92,6 +97,8 @@ def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     info = find_regions(folder, options, runs, device) if folder else None
     corpus = open_corpus(options, members, runs, model.needs, info)
     if not folder:
+        for run in runs:
+            note_other_features(corpus, run.infos, run.infos_path)
         warn_of_other_recipe(corpus.region_recipe(), [(run.infos_path, run.infos) for run in runs])
     rows = corpus.rows('all' if folder else options.split, train_only=True)
     rows = rows[:options.num_images] if options.num_images >= 0 else rows
@@ -108,6 +115,22 @@ def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     files = page_files(options.image_root, corpus, rows) if options.dump_images else []
     return Evaluation(options, members, name, model, decode, device, corpus, rows, references, folder, files,
                       as_seen if is_upright else read_rgb)
+
+
+def check_outputs(evaluation: Evaluation) -> None:
+    """Raise `DataError` if what the evaluation is to write cannot be written, before anything is captioned."""
+    options, size = evaluation.options, BYTES * len(evaluation.rows)
+    if options.dump_json:
+        check_writable(VIS, size)
+    if options.dump_images:
+        check_writable(os.path.join('vis', 'index.html'), size)
+    if evaluation.references is not None or options.verbose_loss:
+        check_writable(results_file(evaluation), size)
+
+
+def results_file(evaluation: Evaluation) -> str:
+    """The results file, eval_results/ID_SPLIT.json."""
+    return os.path.join('eval_results', f'{evaluation.name}_{evaluation.options.split}.json')
 
 
 def read_options(at_end: contextlib.ExitStack) -> tuple[opts.Options, set[str], ImageFolder | None]:
@@ -178,21 +201,38 @@ def write_all(evaluation: Evaluation, results: list[ImageCaptions], loss: float 
     options, folder, scores = evaluation.options, evaluation.folder, Scores()
     for line in caption_lines(results, options.verbose_beam, by_file=folder is not None):
         print(line)
+    failures: list[UserError | OSError] = []
+
+    def attempt(write: Callable[[], None]) -> None:
+        # If one file cannot be written, the others are: captioning took hours.
+        try:
+            write()
+        except (UserError, OSError) as error:
+            failures.append(error)
+
     if options.dump_json:
-        write_vis('vis/vis.json', vis_entries(results, options.sample_n, options.dump_path))
-        note('wrote vis/vis.json')
+        attempt(lambda: write_captions(evaluation, results))
     if folder and options.coco_json:
-        folder.write_results({image.image_id: image.first.text for image in results}, evaluation.name)
+        attempt(lambda: folder.write_results({image.image_id: image.first.text for image in results},
+                                             evaluation.name))
     if evaluation.references is not None:
         scores = score_captions(results, evaluation.references, options.sample_n > 1)
         print_scores(evaluation.name, scores, options.sample_n)
     if loss is not None:
         print(f'loss: {loss:.4f}')
     if evaluation.references is not None or loss is not None:
-        write_scores(evaluation, results, scores, loss)
+        attempt(lambda: write_scores(evaluation, results, scores, loss))
     if options.dump_images:
-        write_captions_page(evaluation, results, scores)
+        attempt(lambda: write_captions_page(evaluation, results, scores))
+    if failures:
+        raise failures[0]
     return folder.finish() if folder else 0
+
+
+def write_captions(evaluation: Evaluation, results: list[ImageCaptions]) -> None:
+    """Write vis/vis.json."""
+    write_vis(VIS, vis_entries(results, evaluation.options.sample_n, evaluation.options.dump_path))
+    note(f'wrote {VIS}')
 
 
 def print_scores(name: str, scores: Scores, captions: int) -> None:
@@ -209,9 +249,9 @@ def write_scores(evaluation: Evaluation, results: list[ImageCaptions], scores: S
     recorded = {**vars(options), 'id': evaluation.name, **(used[0] if len(used) == 1 else {'models': used})}
     for name in folder.temporary if folder else ():
         del recorded[name]
-    path = os.path.join('eval_results', f'{evaluation.name}_{options.split}.json')
     captions: dict[ImageId, str] = {image.image_id: image.first.text for image in results}
-    write_results(path, {**scores.overall, **scores.several}, image_rows(captions, scores.per_image), recorded, loss)
+    path = write_results(results_file(evaluation), {**scores.overall, **scores.several},
+                         image_rows(captions, scores.per_image), recorded, loss)
     note(f'wrote {path}')
 
 

@@ -16,7 +16,7 @@ from misc.compare.comparison import Settings, compare
 from misc.compare.curves import distinct_names
 from misc.compare.examples import shown_images
 from misc.compare.report import Report, page
-from misc.disk.files import path_under, replacing
+from misc.disk.files import check_writable, path_under, replacing
 from misc.pictures.images import read_upright
 from misc.run.histories import read_logged
 from misc.scoring.metrics import meteor_counts
@@ -80,6 +80,7 @@ def main() -> None:
     options = arguments().parse_args()
     if options.image_root and not (options.input_json or options.coco_json):
         raise UsageError('--image_root needs --input_json or --coco_json, which say which file an image is')
+    check_writable(options.output)
     runs = read_all(options.results)
     baseline = chosen_baseline(runs, options.baseline)
     images, notes = shared_images(runs, options.common)

@@ -37,6 +37,7 @@ PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file
 LIBRARIES = ('torch', 'numpy', 'h5py')
 FILTERS = r'^filter\..*\.(clean|process|required)$'  # settings of git that name programs
 SAMPLE = 100  # images whose arrays are digested
+COMPARED = 20  # of these, how many an evaluation reads
 
 Record = dict[str, Any]
 
@@ -185,6 +186,30 @@ def check_data(before: Record, record: Record, options: Mapping[str, Any], infos
         raise DataError(f'{message}\ngive what it was trained with, or go on with these data as another run: '
                         '--checkpoint_path ANOTHER_FOLDER')
     note(f'note: {message}')
+
+
+def note_other_features(corpus: Any, infos: Mapping[str, Any], infos_path: str) -> None:
+    """Warn where the features, boxes or grid vectors of a `Corpus` are not those that the run of the file
+    `infos_path` was trained with, by its record: of the images in it, up to `COMPARED` are read.
+
+    Nothing is known where the run has no record, or none of its images is there; features that were rounded for a
+    packed file cannot be compared.
+    """
+    recorded = section(infos.get('account'), 'data')
+    for flag, reader in corpus.regions.readers_by_flag().items():
+        known = recorded.get(flag)
+        if not isinstance(known, dict) or getattr(reader, 'dtype', np.float32) == np.float16:
+            continue
+        there = reader.ids()
+        sample = [image for image in known if image in there][:COMPARED]
+        sizes = corpus.regions.sizes if flag == 'input_box_dir' else {}
+        now = {image: array_digest(reader, int(image), sizes.get(image, ())) for image in sample if image.isdecimal()}
+        differing = [image for image, value in now.items() if value not in (None, known[image])]
+        if differing:
+            more = ', ...' if len(differing) > 3 else ''
+            note(f'warning: --{flag} {getattr(corpus.sources, flag)} is not what the run of {infos_path} was trained '
+                 f'with ({len(differing)} of {len(now)} images compared: {", ".join(differing[:3])}{more}), so '
+                 'captions may be poor')
 
 
 def differing_images(old: Any, new: Any) -> list[str | None]:

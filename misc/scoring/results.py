@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from misc.cli import DataError, UsageError, plain_text
+from misc.cli import DataError, UsageError, note, plain_text
 from misc.disk.files import read_json, write_json
 from misc.scoring.references import ImageId, image_key
 
@@ -23,17 +23,37 @@ RESULTS_FORM = 'COCO\'s results form is [{"image_id": 391895, "caption": "a man 
 # ---- writing ----
 
 def write_vis(path: str, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Write `vis/vis.json`: `entries` in COCO's results form."""
+    """Write `vis/vis.json`: `entries` in COCO's results form.
+
+    A file that has all these captions' images and more is kept under a name with their number.
+    """
+    whole = _images_in(path)
+    if whole > {_image_of(entry) for entry in entries}:
+        kept = _numbered(path, len(whole))
+        os.replace(path, kept)
+        note(f'note: {path} had captions of {len(whole)} images, these {len(entries)} among them; it is kept as '
+             f'{kept}')
     _write_in_folder(path, entries)
 
 
 def write_results(path: str, overall: Mapping[str, float], images: Sequence[Mapping[str, Any]],
-                  options: Mapping[str, Any], loss: float | None = None) -> None:
-    """Write a results file, `images` as from `image_rows`.  Options that JSON lacks are written as text."""
+                  options: Mapping[str, Any], loss: float | None = None) -> str:
+    """Write a results file, `images` as from `image_rows`.  Options that JSON lacks are written as text.
+
+    Part of an evaluation does not replace the whole: where the file at `path` has all these images and more, another
+    name is taken.  Returns the path that was written.
+    """
     content: dict[str, Any] = {'overall': overall}
     if loss is not None:
         content['loss'] = loss
+    whole = _images_in(path)
+    if whole > set(map(_image_of, images)):
+        part = _numbered(path, len(images))
+        note(f'note: {path} has the scores of {len(whole)} images, these {len(images)} among them, and is kept; '
+             f'those of this part go to {part}')
+        path = part
     _write_in_folder(path, {**content, 'images': images, 'options': options}, indent=1, default=str)
+    return path
 
 
 def image_rows(captions: Mapping[ImageId, str],
@@ -43,9 +63,29 @@ def image_rows(captions: Mapping[ImageId, str],
             for image_id, caption in captions.items()]
 
 
-def _write_in_folder(path, content, **kwargs):
+def _write_in_folder(path: str, content: Any, **kwargs: Any) -> None:
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     write_json(path, content, **kwargs)
+
+
+def _images_in(path: str) -> set[tuple[ImageId, Any]]:
+    """What `_image_of` returns for each image in the file at `path`; empty where there is no valid file."""
+    try:
+        content = read_json(path, MADE_BY)
+        return set(map(_image_of, content['images'] if isinstance(content, dict) else content))
+    except (DataError, LookupError, TypeError, AttributeError, OSError):
+        return set()
+
+
+def _image_of(entry: Mapping[str, Any]) -> tuple[ImageId, Any]:
+    """The id and, where it is there, the path of an entry's image."""
+    return image_key(entry['image_id']), entry.get('file_path')
+
+
+def _numbered(path: str, images: int) -> str:
+    """A name beside `path` with a number of images."""
+    base, extension = os.path.splitext(path)
+    return f'{base}_{images}_images{extension}'
 
 
 # ---- reading ----

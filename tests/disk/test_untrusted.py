@@ -447,14 +447,3 @@ def test_captions_in_any_script_are_printed_in_any_encoding(tmp_path, settings):
         capture_output=True, env={**os.environ, **settings}, timeout=120)
     assert found.returncode == 0, found.stderr
     assert (b'gr\xc3\xb6' if 'utf-8' in settings.values() else b'gr\\') in found.stdout
-
-
-@pytest.mark.parametrize('case, says', [
-    ('gigabytes of bytes', 'asks for __builtin__.bytearray'), ('gigabytes of a tensor', 'asks for torch.Tensor'),
-    ('the older layout, gigabytes of bytes', 'asks for __builtin__.bytearray'),
-    ('the older layout, a storage of gigabytes', 'more than the file holds')])
-def test_what_a_file_of_tensors_asks_for_is_refused_before_torch_loads_it(tmp_path, monkeypatch, case, says):
-    monkeypatch.setattr(torch, 'load', None)
-    (tmp_path / 'strange.pth').write_bytes(ARCHIVES[case]())
-    with pytest.raises(DataError, match=says):
-        tensors.load(str(tmp_path / 'strange.pth'), '')
