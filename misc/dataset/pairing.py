@@ -52,11 +52,10 @@ def decoding_problem(labels: Labels, images: Sequence[Mapping[str, Any]], vocabu
     for place in np.linspace(0, len(captioned) - 1, min(SAMPLE, len(captioned))).astype(int).tolist():
         row = captioned[place]
         captions = [letters(text) for text in images[row]['captions']]
-        for number, indices in enumerate(labels.of(row).tolist()):
+        for indices in labels.of(row).tolist():
             words = [vocabulary[str(index)] for index in indices if index]
-            # Usually the captions are in the same order; files made elsewhere may have left some out.
-            texts = captions[number:number + 1] if len(captions) == len(labels.of(row)) else captions
-            absent = min((missing(words, text) for text in texts), key=len)
+            # Files made elsewhere may have the captions in another order, or not all of them.
+            absent = min((missing(words, text) for text in captions), key=len)
             missed.update(absent)
             found.update(words)
             if len(absent) > 1 and not example:

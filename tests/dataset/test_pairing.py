@@ -80,6 +80,10 @@ def test_files_without_captions_or_with_captions_in_another_order_are_taken(prep
 
     def fewer(images):
         return [{**image, 'captions': [*image['captions'][::-1], 'one more']} for image in images]
+
+    def reversed_order(images):
+        return [{**image, 'captions': image['captions'][::-1]} for image in images]
+    assert opened(changed(prepared, tmp_path, reversed_order), labels)
     assert opened(changed(prepared, tmp_path, bare), labels)
     assert opened(changed(prepared, tmp_path, fewer), labels)
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import types
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -148,6 +149,9 @@ ELSEWHERE = {
 def write_variants(corpus):
     """Add variants to the corpus: other captions and splits, smaller values, shorter features."""
     tiny.write_corpus(corpus / 'other', seed=1)
+    shutil.copy(corpus / 'talk_label.h5', corpus / 'other' / 'talk_label.h5')
+    with h5py.File(corpus / 'other' / 'talk_label.h5', 'r+') as file:  # each image has its first caption five times
+        file['labels'][:] = np.repeat(file['labels'][::5], 5, axis=0)
     content = json.loads((corpus / 'talk.json').read_text())
     content['images'][0]['split'], content['images'][-1]['split'] = 'test', 'train'
     (corpus / 'other.json').write_text(json.dumps(content))
