@@ -112,9 +112,9 @@ def own_pictures(path: Path) -> Any:
 
 def areas_record(path: Path) -> Any:
     folder, ids = str(HERE / 'made' / 'vec'), {'100'}
-    source = made.Sample(ids, lambda item: {'boxes': 'a' * 24, 'size': [10.0, 20.0]} if item == '100' else None)
+    source = made.Sample(ids, lambda item: {'boxes': 'a' * 24, 'size': [10.0, 20.0]} if item == '100' else None, {})
     with made.claimed(folder, 'prepro_areas.py', {'num_grids': 9}, {'input_dir': source}, [folder]) as record:
-        prepro_areas.images_to_do(ids, {'100': (10.0, 20.0)}, folder, record, 'box')
+        prepro_areas.images_to_do(ids, {'100': (10.0, 20.0)}, folder, record, 'box', {'input_dir': source})
     return {name: record[name] for name in ('made_by', 'options')}
 
 
