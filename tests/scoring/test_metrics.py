@@ -320,7 +320,7 @@ def test_results_files_have_the_documented_form(tmp_path):
     assert json.loads(path.read_text()) == {
         'overall': {'CIDEr': 0.5}, 'options': {'beam_size': 2},
         'images': [{'image_id': 3, 'caption': 'a man', 'CIDEr': 1.0}, {'image_id': 5, 'caption': 'a bus'}]}
-    write_results(str(path), {}, [], {}, loss=2.5)
+    write_results(str(path), {}, images, {}, loss=2.5)
     assert json.loads(path.read_text())['loss'] == 2.5
     write_vis(str(tmp_path / 'vis' / 'vis.json'), [{'image_id': 3, 'caption': 'a man'}])
     assert load_predictions(str(tmp_path / 'vis' / 'vis.json')) == {3: 'a man'}
