@@ -569,7 +569,7 @@ def feature_source(options: Options) -> tuple[str, str]:
 def with_feature_size(options: Options, width: int | None, infos_path: str | None) -> Options:
     """A copy of `options` with the `width` of the features (None: there are none) as `img_feat_size`.
 
-    infos_path: the infos file of a run to resume, whose `img_feat_size` in_place.  Raises `UsageError` where the one
+    infos_path: the infos file of a run to resume, whose `img_feat_size` stays.  Raises `UsageError` where the one
     that is given, or that of the run, is another.
     """
     if options.img_feat_size is None:

@@ -77,7 +77,7 @@ def self_critical(model: CaptionModel, rewards: Rewards, batch: Batch, *, sample
             greedy = sample(model, model.encode(batch), longest, greedy=True).captions[:, 0]
     uniforms = uniform_numbers([(seed, batch.epoch, image, 1) for image in batch.images], samples, longest,
                                batch.device)
-    # Dropout in_place on: the captions are samples of the very model that the gradient is taken of.
+    # Dropout stays on: the captions are samples of the very model that the gradient is taken of.
     with torch.no_grad(), precision(batch.device, amp):
         sampled = sample(model, model.encode(batch), longest, copies=samples, uniforms=uniforms).captions
     advantage, statistics = rewards(batch.image_ids, sampled, greedy)
