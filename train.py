@@ -101,9 +101,9 @@ class Phases:
 
     def of(self, epoch: int) -> Phase:
         """The phase of an epoch."""
-        if self.self_critical is not None and epoch >= self.start:
-            return self.self_critical
-        return self.cross_entropy
+        if self.self_critical is None or not self.is_self_critical(epoch):
+            return self.cross_entropy
+        return self.self_critical
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from misc.cli import DataError, UsageError
 from misc.disk import filesets, locks
 from misc.run import folder as run_folder
+from tests.helpers.forks import forked
 
 NAMES = 'model.pth', 'infos_x.pkl', 'optimizer.pth'
 OLD = dict.fromkeys(NAMES, b'old')
@@ -50,18 +51,6 @@ def end_at(event, names, number):
             if len(seen) == number:
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(watch)
-
-
-def forked(work):
-    """Run `work()` in a forked process; returns its exit code, as `os.waitstatus_to_exitcode` gives it."""
-    child = os.fork()
-    if not child:
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.parametrize('event', ['open', 'os.rename', 'os.remove'])

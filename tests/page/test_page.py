@@ -20,6 +20,7 @@ from misc.page.data import Entry
 from misc.page.page import write_page
 from misc.pictures.images import ORIENTATION
 from tests.helpers import tiny
+from tests.helpers.forks import start_forked
 from tests.helpers.pages import FACTS, SIDE, made_up, read_page, write_sample
 
 
@@ -279,20 +280,8 @@ def two_samples(tmp_path, count=6):
     return [made_up(tmp_path / name, count, seed) for seed, name in enumerate('ab')]
 
 
-def in_a_process(work):
-    """Start a process that calls `work`; returns its number."""
-    child = os.fork()
-    if not child:
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    return child
-
-
 def test_of_two_programs_that_write_into_one_folder_the_last_page_is_complete(tmp_path):
-    children = [in_a_process(lambda sample=sample: [write_page(tmp_path / 'vis', FACTS, *sample) for _ in range(25)])
+    children = [start_forked(lambda sample=sample: [write_page(tmp_path / 'vis', FACTS, *sample) for _ in range(25)])
                 for sample in two_samples(tmp_path)]
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
     assert_complete(tmp_path / 'vis')
@@ -319,7 +308,7 @@ def test_while_a_page_is_put_in_place_no_other_is(tmp_path, monkeypatch):
 
     def while_the_other(*given):
         if not statuses:
-            child = in_a_process(lambda: write_page(tmp_path / 'vis', FACTS, *other))
+            child = start_forked(lambda: write_page(tmp_path / 'vis', FACTS, *other))
             statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         plain(*given)
     monkeypatch.setattr(page, 'remove_others', while_the_other)

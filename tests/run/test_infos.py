@@ -64,7 +64,8 @@ def test_sizes_too_large_for_any_machine_are_named_before_a_model_is_built(root,
     expect(complaint(root, train, *RESUMED), 'infos_tiny.pkl', name, 'another copy')
 
 
-def test_a_model_that_its_weights_do_not_fit_takes_no_memory(root, monkeypatch):
+@pytest.mark.parametrize('module', [evaluation, train])
+def test_a_model_that_its_weights_do_not_fit_takes_no_memory(root, monkeypatch, module):
     """The largest sizes that are allowed would take 16 TB."""
     path = root / 'run' / 'infos_tiny.pkl'
     content = run_folder.read_infos(str(path))
@@ -77,7 +78,12 @@ def test_a_model_that_its_weights_do_not_fit_takes_no_memory(root, monkeypatch):
         return built[-1]
     monkeypatch.setattr(models, 'build', recorded)
     before = torch.get_rng_state()
-    expect(complaint(root, evaluation), 'model.pth does not fit the model that .*infos_tiny.pkl describes')
+    monkeypatch.setattr(torch, 'manual_seed', lambda seed: None)  # train.py sets it before it builds
+    flags = {evaluation: tiny.eval_flags(root, root / 'run'),
+             train: [*tiny.data_flags(root), '--id', 'tiny', '--checkpoint_path', root / 'run', '--start_from',
+                     root / 'run', '--max_epochs', 9, '--device', 'cpu']}[module]
+    with pytest.raises(DataError, match='model.pth does not fit the model that .*infos_tiny.pkl describes'):
+        tiny.run(module, flags)
     assert len(built) == 1 and {parameter.device.type for parameter in built[0].parameters()} == {'meta'}
     assert torch.equal(before, torch.get_rng_state())
 
