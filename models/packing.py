@@ -14,9 +14,9 @@ from torch import Tensor
 def index_tensor(numbers: Sequence[int], device: torch.device | str) -> Tensor:
     """A list of whole numbers as a long tensor on `device`.
 
-    The host does not wait for a CUDA device: the copy is from pinned memory and queued behind earlier work.
+    The host does not wait for the device: the copy is from pinned memory and queued behind earlier work.
     """
-    pinned = torch.device(device).type == 'cuda'
+    pinned = torch.device(device).type != 'cpu'
     return torch.tensor(numbers, dtype=torch.long, pin_memory=pinned).to(device, non_blocking=True)
 
 

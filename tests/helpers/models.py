@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dataloader import Batch
 from models import build
 from models.base import CaptionModel
 
@@ -60,6 +61,14 @@ def make_captions(seed: int = 0, images: int = 3, copies: int = 4, longest: int 
             length = random.integers(0, longest + 1)
             captions[i, s, :length] = torch.tensor(random.integers(1, vocab_size, length))
     return captions
+
+
+def batch_with_captions(seed: int = 0, **changes: Any) -> Batch:
+    """The batch of `make_batch` with the captions of `make_captions`, as the loader makes it."""
+    made = make_batch(seed)
+    images = list(range(len(made.counts)))
+    return Batch(images, images, made.counts, made.features, made.grids, made.boxes,
+                 make_captions(seed, len(images), **changes), fc=made.fc)
 
 
 def per_image(batch: types.SimpleNamespace) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
