@@ -2,11 +2,19 @@
 
 One image, one caption, one cell at a time; no cache, no batch, no tricks.  Tests compare the fast paths with
 these, and `scripts/benchmark.py` times both.  The dimension letters are those of `models/__init__.py`.
+
+Dropout is off, unless `drop` says otherwise: `drop(probability)` is the factor by which dropout with this probability
+multiplies its numbers, all alike.
 """
 
 import math
 
 import torch
+
+
+def keep_all(probability):
+    """Dropout that is off."""
+    return 1.0
 
 
 def norm(module, x):
@@ -21,16 +29,17 @@ def norm(module, x):
     return (x - mean) / (variance + module.eps).sqrt() * module.weight + module.bias
 
 
-def embed_features(model, x):
-    """An image's features (P, D) -> (P, d), by ReLU(x W^T + b) between the batch normalisations that the model
-    has, which use their running statistics."""
+def embed_features(model, x, drop=keep_all):
+    """An image's features (P, D) -> (P, d), by Dropout(ReLU(x W^T + b)) between the batch normalisations that the
+    model has, which use their running statistics."""
     def normalised(module, x):
         if not hasattr(module, 'running_mean'):
             return x
         return (x - module.running_mean) / (module.running_var + 1e-5).sqrt() * module.weight + module.bias
 
+    dropout = model.feature_dropout if hasattr(model, 'encoder') else model.dropout
     x = torch.relu(linear(model.feature_embed, normalised(getattr(model, 'feature_norm', None), x)))
-    return normalised(getattr(model, 'embedded_norm', None), x)
+    return normalised(getattr(model, 'embedded_norm', None), x * drop(dropout.probability))
 
 
 def linear(module, x):
@@ -38,7 +47,7 @@ def linear(module, x):
     return x @ module.weight.T + module.bias
 
 
-def dot_attention(module, queries, keys, mask=None, bias=None, record=None):
+def dot_attention(module, queries, keys, mask=None, bias=None, record=None, drop=keep_all):
     """Multi-head attention of queries (n, d) to keys (m, d), a head at a time.
 
     mask (n, m) is True where a query may attend; bias (heads, n, m) is added to the logits.  A list `record`
@@ -54,7 +63,7 @@ def dot_attention(module, queries, keys, mask=None, bias=None, record=None):
             logits = logits.masked_fill(~mask, -torch.inf)
         if bias is not None:
             logits = logits + bias[head]
-        heads.append(logits.softmax(-1) @ v[:, part])
+        heads.append(logits.softmax(-1) * drop(module.dropout) @ v[:, part])
         weights = weights + logits.softmax(-1) / module.heads
     if record is not None:
         record.append(weights)
@@ -88,7 +97,7 @@ def relation_bias(relations, layer, boxes):
     return torch.stack([torch.stack(row) for row in rows]).T.reshape(relations.heads, P, P)
 
 
-def xlinear_attention(module, queries, regions, record=None):
+def xlinear_attention(module, queries, regions, record=None, drop=keep_all):
     """X-linear attention (Pan et al. 2020) of queries (n, d) to regions (P, d), a query at a time.
 
     A list `record` takes the spatial weights (n, P).
@@ -102,7 +111,7 @@ def xlinear_attention(module, queries, regions, record=None):
     k, v = project(module.key, regions), project(module.value, regions)
     out, weights = [], []
     for n in range(len(queries)):
-        e = torch.relu(linear(module.embed, q1[n] * k))  # (P, d/2)
+        e = torch.relu(linear(module.embed, q1[n] * k)) * drop(module.dropout)  # (P, d/2)
         a = linear(module.spatial, e).softmax(0)  # (P, 1)
         c = torch.sigmoid(linear(module.squeeze, e.mean(0)))
         out.append(c * (a * (q2[n] * v)).sum(0))
@@ -112,22 +121,22 @@ def xlinear_attention(module, queries, regions, record=None):
     return torch.stack(out)
 
 
-def cross_attention(module, queries, regions, record=None):
+def cross_attention(module, queries, regions, record=None, drop=keep_all):
     """Either kind of cross-attention."""
     if hasattr(module, 'squeeze'):
-        return xlinear_attention(module, queries, regions, record)
-    return dot_attention(module, queries, regions, record=record)
+        return xlinear_attention(module, queries, regions, record, drop)
+    return dot_attention(module, queries, regions, record=record, drop=drop)
 
 
-def feed_forward(module, x):
+def feed_forward(module, x, drop=keep_all):
     """d -> ff_size -> d."""
-    inner = linear(module.inner, x)
+    inner, factor = linear(module.inner, x), drop(module.dropout.probability)
     if module.activation == 'gelu':
-        return linear(module.outer, inner * (1 + torch.erf(inner / 2 ** 0.5)) / 2)
-    return linear(module.outer, inner.clamp(min=0))
+        return linear(module.outer, inner * (1 + torch.erf(inner / 2 ** 0.5)) / 2 * factor)
+    return linear(module.outer, inner.clamp(min=0) * factor)
 
 
-def place_regions(place, x, grids, boxes):
+def place_regions(place, x, grids, boxes, drop=keep_all):
     """The spatial encoding of one image's regions x (P, d), a region and a grid cell at a time."""
     if place is None:
         return x
@@ -158,21 +167,21 @@ def place_regions(place, x, grids, boxes):
                         total[channel] += u[position] * (math.sin(angle) if even else math.cos(angle))
                         total[channel] += w[position] * (math.cos(angle) if even else math.sin(angle))
                 out.append(total)
-    return torch.stack(out)
+    return torch.stack(out) * drop(place.dropout.probability)
 
 
-def encode(model, features, grids=None, boxes=None):
-    """One image's regions (P, D) -> what the decoder attends to, dropout off: encoded regions (P, d), or the
-    regions themselves where a model has no encoder."""
+def encode(model, features, grids=None, boxes=None, drop=keep_all):
+    """One image's regions (P, D) -> what the decoder attends to: encoded regions (P, d), or the regions themselves
+    where a model has no encoder."""
     if not hasattr(model, 'encoder'):
         return features
-    x = embed_features(model, features)
-    x = place_regions(model.place, x, grids, boxes)
+    x = embed_features(model, features, drop)
+    x = place_regions(model.place, x, grids, boxes, drop)
     for number, layer in enumerate(model.encoder):
-        y = norm(layer.norms[0], x)
+        y, factor = norm(layer.norms[0], x), drop(layer.dropout.probability)
         bias = None if model.relations is None else relation_bias(model.relations, number, boxes)
-        x = x + dot_attention(layer.attention, y, y, bias=bias)
-        x = x + feed_forward(layer.feed_forward, norm(layer.norms[1], x))
+        x = x + dot_attention(layer.attention, y, y, bias=bias, drop=drop) * factor
+        x = x + feed_forward(layer.feed_forward, norm(layer.norms[1], x), drop) * factor
     return norm(model.encoder_norm, x)
 
 
@@ -188,25 +197,25 @@ def cross_entropy(log_probs, targets, smoothing):
     return total / len(targets)
 
 
-def next_word_log_probs(model, regions, words, record=None):
+def next_word_log_probs(model, regions, words, record=None, drop=keep_all):
     """Log-probabilities (len(words) + 1, V) of every next word of one caption, given `words`.
 
     A list `record` takes each layer's attention weights over the regions, (len(words) + 1, P); a recurrent
     model's, a word at a time, (P,).
     """
     if not hasattr(model, 'encoder'):
-        return recurrent_log_probs(model, regions, words, record)
+        return recurrent_log_probs(model, regions, words, record, drop)
     inputs = torch.tensor([0] + list(words), device=regions.device)
     d, T = model.size, len(inputs)
     table = torch.tensor([[(math.sin if c % 2 == 0 else math.cos)(t / 10000 ** (c // 2 * 2 / d))
                            for c in range(d)] for t in range(T)], device=regions.device)
-    x = model.word_embed.weight[inputs] * d ** 0.5 + table
+    x = (model.word_embed.weight[inputs] * d ** 0.5 + table) * drop(model.word_dropout.probability)
     causal = torch.ones(T, T, device=regions.device).tril().bool()
     for layer in model.decoder:
-        y = norm(layer.norms[0], x)
-        x = x + dot_attention(layer.attention, y, y, causal)
-        x = x + cross_attention(layer.cross, norm(layer.norms[1], x), regions, record)
-        x = x + feed_forward(layer.feed_forward, norm(layer.norms[2], x))
+        y, factor = norm(layer.norms[0], x), drop(layer.dropout.probability)
+        x = x + dot_attention(layer.attention, y, y, causal, drop=drop) * factor
+        x = x + cross_attention(layer.cross, norm(layer.norms[1], x), regions, record, drop) * factor
+        x = x + feed_forward(layer.feed_forward, norm(layer.norms[2], x), drop) * factor
     return linear(model.output, norm(model.decoder_norm, x)).log_softmax(-1)
 
 
@@ -239,12 +248,12 @@ def additive_attention(module, query, regions, record=None):
     return sum(weight * region for weight, region in zip(logits.softmax(0), regions))
 
 
-def recurrent_log_probs(model, features, words, record=None):
+def recurrent_log_probs(model, features, words, record=None, drop=keep_all):
     """As `next_word_log_probs`, by a recurrent model that reads an image's features (P, D) and their mean."""
-    kind, mean = type(model).__name__, features.mean(0)
+    kind, mean, factor = type(model).__name__, features.mean(0), drop(model.dropout.probability)
     blank, out = torch.zeros(model.size), []
     if kind != 'ShowTell':
-        regions = embed_features(model, features)
+        regions = embed_features(model, features, drop)
     if kind == 'ShowTell':
         state = cell_step(model.cell, [linear(model.image_embed, mean)], [blank] * model.cell.parts)
     elif kind == 'ShowAttendTell':
@@ -259,11 +268,11 @@ def recurrent_log_probs(model, features, words, record=None):
             attended = additive_attention(model.attention, state[0], regions, record)
             state = cell_step(model.cell, [x, attended], state)
         else:
-            mean_in = torch.relu(linear(model.mean_embed, mean))
-            attention = cell_step(model.attention_cell, [state[0], mean_in, torch.relu(x)], attention)
+            mean_in = torch.relu(linear(model.mean_embed, mean)) * factor
+            attention = cell_step(model.attention_cell, [state[0], mean_in, torch.relu(x) * factor], attention)
             attended = additive_attention(model.attention, attention[0], regions, record)
             state = cell_step(model.language_cell, [attended, attention[0]], state)
-        out.append(linear(model.output, state[0]))
+        out.append(linear(model.output, state[0] * factor))
     return torch.stack(out).log_softmax(-1)
 
 
@@ -281,6 +290,35 @@ def allowed_words(log_probs, words, unknown=None, no_repeat=False, no_trigram_re
             if len(trigrams) != len(set(trigrams)):
                 log_probs[word] = -torch.inf
     return log_probs
+
+
+def draw(log_probs, uniform, temperature=1.0, top_k=0, top_p=1.0):
+    """The word that the number `uniform` from [0, 1) draws from the softmax of log_probs (V,) / temperature, cut to
+    the `top_k` most probable words and then to the fewest whose probability reaches `top_p`."""
+    chances = (log_probs.double() / temperature).softmax(-1).tolist()
+    kept = sorted(range(len(chances)), key=lambda word: -chances[word])[:top_k or None]
+    whole, reached, few = sum(chances[word] for word in kept), 0.0, []
+    for word in kept:
+        if reached < top_p:
+            few.append(word)
+        reached += chances[word] / whole
+    left = uniform * sum(chances[word] for word in few)
+    for word in sorted(few):
+        left -= chances[word]
+        if left < 0:
+            return word
+    return max(few)
+
+
+def sampled(next_log_probs, uniforms):
+    """The caption of one image, up to as many words as there are `uniforms`, one number from [0, 1) for each."""
+    words = []
+    for uniform in uniforms:
+        word = draw(next_log_probs(words), uniform)
+        if word == 0:
+            break
+        words.append(word)
+    return words
 
 
 def greedy(next_log_probs, longest, **constraints):

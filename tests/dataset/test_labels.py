@@ -53,6 +53,20 @@ def test_without_rare_words_there_is_no_unk(run_script, tmp_path, split_file):
     assert arrays['labels'].shape == (4, 16)
 
 
+@pytest.mark.parametrize('more, words', [('', ['a', 'cat', 'UNK']), ('dog', ['a', 'cat', 'UNK'])])
+def test_a_caption_that_literally_says_unk_has_a_word_outside_the_vocabulary(run_script, tmp_path, more, words):
+    images = [record(1, 'train', 'a UNK cat', 'UNK a UNK'), record(2, 'train', f'cat UNK {more}'.strip())]
+    path = write_split(tmp_path / 'split.json', images)
+    content, arrays = labels_of(run_script, tmp_path, path, word_count_threshold=1, max_length=3)[2:]
+    assert list(content['ix_to_word'].values()) == words
+    assert arrays['labels'].tolist() == [[1, 3, 2], [3, 1, 3], [2, 3, 3 if more else 0]]
+    assert run_script(prepro_ngrams, input_json=path, dict_json=tmp_path / 'made' / 'talk.json',
+                      output_pkl=tmp_path / 'out')[0] == 0
+    table = pickle.loads((tmp_path / 'out-idxs.p').read_bytes())['document_frequency']
+    assert table == naive.split_ngrams(images, ['train'], {word: str(i + 1) for i, word in enumerate(words)})
+    assert table['3',] == 2 and table['1', '3'] == 1
+
+
 def test_labels_of_real_captions_equal_a_plain_recomputation(run_script, tmp_path, minicoco):
     images = json.loads((minicoco / 'dataset_coco.json').read_text())['images']
     status, _, content, arrays = labels_of(run_script, tmp_path, minicoco / 'dataset_coco.json',

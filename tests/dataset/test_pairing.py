@@ -103,6 +103,7 @@ def test_words_are_found_however_captions_are_tokenized():
     assert found('a mans red and white dog UNK', "A man's red-and-white dog, asleep.") == []
     assert found('ein hund . UNK UNK', 'Ein Hund.') == []
     assert found('dog a', 'A dog') == ['a']
+    assert found('UNK a UNK', 'A cat') == [] == found('a UNK', 'a UNK')  # a caption may say UNK itself
 
 
 def test_check_setup_reports_files_of_different_preparations(prepared, tmp_path, run_script):

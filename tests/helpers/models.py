@@ -1,15 +1,20 @@
 """Small models of every family with random weights, and batches and captions for them."""
 
+import importlib
+import pkgutil
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from torch.nn import functional as F
 
 from dataloader import Batch
-from models import build
+from models import build, kernels
 from models.base import CaptionModel
+from models.dropout import Dropout
 
 RELATIONS = dict(caption_model='relation_transformer', cross_attn='dot-product')
 # One of each family besides spatial_pe, the default of `make_options`.
@@ -78,6 +83,36 @@ def per_image(batch: types.SimpleNamespace) -> Iterator[tuple[torch.Tensor, torc
         rows = slice(start, start + count)
         yield batch.features[rows], batch.grids[rows], batch.boxes[rows]
         start += count
+
+
+def spread_dropout(model: CaptionModel) -> dict[str, float]:
+    """Give each place of the model that drops a probability of its own -> {name of the module: its probability}."""
+    places: dict[str, float] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Dropout) or isinstance(getattr(module, 'dropout', None), float):
+            places[name] = 0.2 + 0.02 * len(places)
+            setattr(module, 'probability' if isinstance(module, Dropout) else 'dropout', places[name])
+    return places
+
+
+def fix_dropout(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], float]:
+    """Have dropout keep every number and scale it up, in place of drawing which it keeps; returns the factor of a
+    probability, the `drop` of `tests/naive.py`."""
+    def factor(probability, *_):
+        return 1 / (1 - probability)
+
+    def keep_all(shape, probability, device, dtype=torch.int8):
+        return torch.ones(shape, dtype=dtype, device=device), factor(probability)
+
+    attention = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, 'scaled_dot_product_attention', lambda *given, dropout_p=0.0, **more:
+                        attention(*given, **more) * factor(dropout_p))
+    for found in pkgutil.iter_modules(kernels.__path__, f'{kernels.__name__}.'):
+        module = importlib.import_module(found.name)
+        for name, fixed in (('keep_mask', keep_all), ('keep_factor', factor)):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, fixed)
+    return factor
 
 
 def name_of(changes: dict[str, Any]) -> str:

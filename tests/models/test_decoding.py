@@ -104,6 +104,25 @@ def test_draws_follow_the_distribution_and_its_cuts():
     assert torch.allclose(shares(top_p=0.01), torch.tensor([0., 1, 0, 0, 0]))
 
 
+def test_draws_are_those_of_the_plain_version_with_any_cuts():
+    log_probs = torch.randn(60, 9, generator=torch.Generator().manual_seed(0)).log_softmax(1)
+    uniforms = torch.linspace(0, 1 - 1e-6, 60)
+    for cuts in (dict(), dict(temperature=0.5), dict(top_k=3), dict(top_k=20), dict(top_p=0.7), dict(top_p=1e-9),
+                 dict(temperature=2.0, top_k=5, top_p=0.8)):
+        found = draw(log_probs, uniform=uniforms, **cuts).tolist()
+        assert found == [naive.draw(row, one, **cuts) for row, one in zip(log_probs, uniforms.tolist())]
+
+
+def test_the_words_that_just_reach_top_p_are_kept_and_no_more():
+    """Four words of 1/4 each, and two of 1/2, whose sums are exact."""
+    uniforms = torch.linspace(0, 1 - 1e-6, 101)
+    for words in (2, 4):
+        for kept in range(1, words + 1):
+            found = draw(torch.zeros(101, words), top_p=kept / words, uniform=uniforms)
+            assert len(found.unique()) == kept
+            assert len({naive.draw(torch.zeros(words), one, top_p=kept / words) for one in uniforms.tolist()}) == kept
+
+
 @torch.no_grad()
 def test_log_probs_of_samples_are_those_of_the_model():
     model, memory, next_log_probs = decoder_pair('late', 5)

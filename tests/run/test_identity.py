@@ -102,6 +102,13 @@ def test_an_ensemble_takes_each_model_with_its_own_infos_only(corpus, runs):
         captioner.read_runs(models, infos[::-1])
 
 
+def test_a_derived_identity_is_that_of_its_contents_each_of_them_whole():
+    same, other, moved = (identity.derived(*contents) for contents in (
+        (b'ab', b'c'), (b'ab', b'd'), (b'a', b'bc')))
+    assert same == identity.derived(b'ab', b'c') and identity.is_identity(same)
+    assert len({same, other, moved, identity.derived(b'abc')}) == 4
+
+
 def test_the_best_model_may_stand_with_the_last_infos_of_its_run(runs):
     run_folder.read_run(str(runs / 'one' / 'model-best.pth'), str(runs / 'one' / 'infos_tiny.pkl'))
 

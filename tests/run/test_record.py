@@ -123,6 +123,14 @@ def other_labels(root):
         file['labels'][:] = rows
 
 
+def fewer_captions(root):
+    """The last caption of an image belongs to nobody: the table of words is the same."""
+    with h5py.File(root / 'talk_label.h5', 'r+') as file:
+        ends = file['label_end_ix'][:]
+        ends[3] -= 1
+        file['label_end_ix'][:] = ends
+
+
 def other_table(root):
     table = pickles.load(str(root / 'talk-idxs.p'), '')
     table['document_frequency'] = {**table['document_frequency'], ('9', '9', '9', '9'): 1}
@@ -152,6 +160,7 @@ OTHER_DATA = {
         nudged('vec/110.npy'), 'run', (), ('--input_grid_vec_dir .*/vec', '1 of 12 images', ': 110')),
     'a box': (nudged('box/100.npy'), 'boxes', BOXES, ('--input_box_dir .*/box', ': 100')),
     'the size of an image': (other_size, 'boxes', BOXES, ('--input_box_dir', ': 103')),
+    'the captions of an image': (fewer_captions, 'run', (), ('--input_label_h5 .*talk_label.h5 is not',)),
     'a word of a label': (other_labels, 'run', (), ('--input_label_h5 .*talk_label.h5 is not',)),
     'a reference caption': (
         talk('images', 9, 'captions', 0, value='a blue cat'), 'run', (), ('--input_json .*talk.json is not',)),
@@ -222,6 +231,22 @@ def test_a_feature_that_cannot_be_read_is_an_error_and_not_a_change_of_the_data(
     (root / 'att' / '104.npz').write_bytes(b'')
     with pytest.raises(DataError, match='104.npz cannot be read'):
         start(root, 'run', *RESUMED)
+
+
+def test_a_digest_depends_on_shapes_numbers_and_the_size_of_the_image_but_not_on_how_numbers_are_stored():
+    def digest(array, size=(), dtype='<f4'):
+        reader = types.SimpleNamespace(read=lambda image: np.asarray(array, dtype))
+        return run_record.array_digest(reader, 1, size)
+    numbers = np.arange(12.0)
+    same = [digest(numbers.reshape(2, 6)), digest(numbers.reshape(1, 2, 6)),  # a map is the list of its cells
+            digest(numbers.reshape(6, 2).reshape(2, 6), dtype='>f4')]
+    others = [digest(numbers.reshape(3, 4)), digest(numbers), digest(numbers.reshape(2, 6) + 1e-3),
+              digest(numbers.reshape(2, 6)[::-1]), digest(numbers.reshape(2, 6), (4, 5)),
+              digest(numbers.reshape(2, 6), (5, 4))]
+    assert len(set(same)) == 1 and len({*same, *others}) == 1 + len(others)
+    whole = np.arange(12)
+    assert run_record.hexdigest(whole.reshape(3, 4)) != run_record.hexdigest(whole.reshape(4, 3))
+    assert run_record.hexdigest(whole[:6], whole[6:]) != run_record.hexdigest(whole[:4], whole[4:])
 
 
 def test_the_data_are_sampled_so_the_cost_does_not_grow_with_the_images():
