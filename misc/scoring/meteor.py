@@ -8,6 +8,7 @@ The program answers 'SCORE ||| reference ||| ... ||| caption' with the counts of
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from misc.scoring import java
 
 JAR = 'meteor-1.5.jar'
+PARAPHRASES = os.path.join('data', 'paraphrase-en.gz')   # in the program's folder
 METEOR_NAMES = ('METEOR',)
 STAGES = 4  # kinds of match: exact, stem, synonym, paraphrase
 METEOR_COUNTS = 4 + 4 * STAGES + 3  # of a caption
@@ -88,7 +90,8 @@ def _requests(hypotheses: Tokens, references: Tokens) -> list[str]:
 
 
 def _program(seconds: float) -> java.Java:
-    return java.Java(['-Xmx2G', '-jar', JAR, '-', '-', '-stdio', '-l', 'en', '-norm'],
+    # Without -a the program looks for its paraphrases beside the jar, under a name in which a space has become %20.
+    return java.Java(['-Xmx2G', '-jar', JAR, '-', '-', '-stdio', '-l', 'en', '-norm', '-a', PARAPHRASES],
                      java.toolkit_folder('meteor'), seconds)
 
 
