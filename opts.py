@@ -253,8 +253,10 @@ def add_running_flags(parser: argparse.ArgumentParser) -> None:
                        help='steps between checkpoints')
     group.add_argument('--perform_validation_every', type=number_in(int, 1), default=2500, metavar='STEPS',
                        help='steps between validations; each also saves a checkpoint')
-    group.add_argument('--val_images_use', type=count_or_all, default=5000, metavar='N',
-                       help='validation images, the first N; -1 for all')
+    group.add_argument('--val_images_use', type=number_in(int, -1), default=5000, metavar='N',
+                       help='validation images, the first N; -1 for all; 0 trains without validation, for data '
+                            'without a val split: the last checkpoint is then the only one, and there is no '
+                            'model-best.pth')
     flag(group, 'language_eval', 'score validation captions (BLEU, METEOR, ROUGE-L, CIDEr); the best '
                                  'checkpoint is then that of the highest CIDEr, not of the lowest loss')
     group.add_argument('--losses_log_every', type=number_in(int, 1), default=25, metavar='STEPS',
@@ -447,6 +449,7 @@ def train_options(arguments: Sequence[str] | None = None) -> tuple[Options, set[
     if options.sc_samples is None:
         options = replaced(options, sc_samples=options.seq_per_img)
     check_optimiser(options, given)
+    check_validation(options)
     check_decoding(options)
     check_self_critical(options)
     return options, given
@@ -784,6 +787,13 @@ def check_optimiser(options: Options, given: set[str]) -> None:
     """Refuse an optimiser that another flag replaces."""
     if options.noamopt and 'optim' in given and options.optim != 'adam':
         raise UsageError(f'--optim {options.optim} contradicts --noamopt 1, which is adam; leave one out')
+
+
+def check_validation(options: Options) -> None:
+    """Refuse flags that need validation images where there are none."""
+    for name in ('language_eval', 'reduce_on_plateau'):
+        if not options.val_images_use and getattr(options, name):
+            raise UsageError(f'--{name} 1 needs validation, and --val_images_use 0 trains without; leave one out')
 
 
 def check_self_critical(options: Options) -> None:

@@ -111,7 +111,7 @@ class Training:
     """A run that is ready to train.
 
     `start()` opens its log and adds this start to its record, `write(loader, random, is_best)` writes a checkpoint
-    into `folder`.
+    into `folder`.  `validation` is None for a training without validation.
     """
 
     model: CaptionModel
@@ -121,7 +121,7 @@ class Training:
     phases: Phases
     schedule: Schedule
     plan: Plan
-    validation: Validation
+    validation: Validation | None
     log: RunLog
     folder: str
     device: torch.device
@@ -136,6 +136,10 @@ class Training:
         """The probability of scheduled sampling; sampled captions are the model's own words already."""
         return 0.0 if self.phases.is_self_critical(epoch) else self.schedule.sampling_probability(epoch)
 
+    def is_complete(self) -> bool:
+        """Whether the weights as they are now were validated and saved; without validation, saved."""
+        return self.state.is_validated if self.validation else self.state.is_saved
+
 
 def train(run: Training) -> int:
     """Train to the last epoch, or until SIGINT, SIGTERM or SIGHUP; returns the exit status."""
@@ -145,7 +149,7 @@ def train(run: Training) -> int:
           memory_errors('--batch_size (or raise --accumulate, which leaves the training the same)')):
         parallel.together(run.start)
         run.model.train()
-        if plan.is_over(batches.next_epoch) and state.is_validated:
+        if plan.is_over(batches.next_epoch) and run.is_complete():
             run.log.print(f'nothing to do: epoch {batches.next_epoch} of --max_epochs {plan.max_epochs} is reached')
             return 0
         while not stop.asked() and not plan.is_over(batches.next_epoch):
@@ -162,7 +166,7 @@ def train(run: Training) -> int:
             run.log.print(f'stopped by {stop.name} after iteration {state.iteration}; saved. Go on with the same '
                           f'command and --start_from {run.folder}')
             return stop.status
-        if not state.is_validated:
+        if not run.is_complete():
             validate(run)
         return 0
 
@@ -222,12 +226,16 @@ def begin_self_critical(run: Training) -> None:
     settings = ', '.join(f'{name} {opts.show(value)}' for name, value in run.phases.rewards.describe().items())
     run.log.print(f'self-critical training from epoch {epoch}: learning rate {run.rate(epoch):.4g} '
                   f'({run.schedule.describe()}); {settings}')
-    if run.state.cider.first is None:
+    if run.validation and run.state.cider.first is None:
         validate(run)
 
 
 def validate(run: Training) -> None:
-    """Loss and, where wanted, language scores of the validation images; logged and saved."""
+    """Loss and, where wanted, language scores of the validation images; logged and saved.  Without validation only
+    saved."""
+    if run.validation is None:
+        save(run)
+        return
     run.updater.check()
     state, epoch = run.state, run.batches.next_epoch
     is_self_critical = run.phases.is_self_critical(epoch)
@@ -256,6 +264,7 @@ def save(run: Training, is_best: bool = False) -> None:
     set_rate(run.updater.optimiser, run.rate(run.batches.next_epoch))
     random = parallel.gathered(lambda: random_state(run.device))
     parallel.on_main(lambda: run.write(run.batches.state(), random, is_best))
+    run.state.saved_at = run.state.iteration
 
 
 def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training:
@@ -279,12 +288,12 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
     model = models.build(options, len(vocabulary) + 1, longest).to(device)
     corpus.open_for(model.needs)
     train_rows = corpus.rows('train', options.train_only)
-    val_rows = corpus.rows('val')[:options.val_images_use if options.val_images_use >= 0 else None]
+    val_rows = validation_rows(corpus, options.val_images_use)
     corpus.check_files(train_rows + val_rows)
     schedule, plan = opts.schedule(options), opts.plan(options)
     regions = corpus.region_recipe()  # how eval.py --image_folder finds the regions of new pictures
     phases = build_phases(options, model, corpus, train_rows)
-    validation = build_validation(options, corpus, val_rows, device, bool(phases.rewards))
+    validation = build_validation(options, corpus, val_rows, device, bool(phases.rewards)) if val_rows else None
     optimiser = opts.optimiser(options, model.parameters())
     state = resume(resumed, model, optimiser, device, options.seed, options.load_best_score, corpus.vocabulary,
                    longest, options.input_json, options.input_label_h5)
@@ -311,6 +320,17 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
 
     return Training(model, Updater(model, optimiser, options.grad_clip, device, folder.path), batches, state, phases,
                     schedule, plan, validation, log, folder.path, device, start, write)
+
+
+def validation_rows(corpus: Corpus, count: int) -> list[int]:
+    """The rows of the first `count` validation images; -1: of all, 0: of none."""
+    if count == 0:
+        note('note: --val_images_use 0: no validation; model.pth will be the last checkpoint, without model-best.pth')
+        return []
+    rows = corpus.rows('val', way_out=(
+        'draw some of the training images (scripts/make_dataset.py --table DATASET.json --val 0.1, then '
+        'prepro_labels.py again), or train without validation: --val_images_use 0'))
+    return rows[:count if count > 0 else None]
 
 
 def build_phases(options: opts.Options, model: CaptionModel, corpus: Corpus, rows: list[int]) -> Phases:

@@ -66,14 +66,17 @@ class Corpus:
         """How the regions were found, None where that is not recorded; valid after `open_for`."""
         return self.regions.recipe()
 
-    def rows(self, split: str, train_only: bool = False) -> list[int]:
-        """The rows of a split's images; 'all' takes every image, 'train' includes restval unless `train_only`."""
+    def rows(self, split: str, train_only: bool = False, way_out: str = '') -> list[int]:
+        """The rows of a split's images; 'all' takes every image, 'train' includes restval unless `train_only`.
+
+        Raises `DataError`, which ends with the `way_out`, where there are none.
+        """
         wanted = {'train': {'train'} if train_only else {'train', 'restval'},
                   'all': set(self.splits)}.get(split, {split})
         found = [row for row, name in enumerate(self.splits) if name in wanted]
         if not found:
             raise DataError(f'{self.sources.input_json} has no image in the {split} split; it has '
-                            f'{", ".join(sorted(set(map(str, self.splits))))}')
+                            f'{", ".join(sorted(set(map(str, self.splits))))}' + (way_out and f';\n{way_out}'))
         return found
 
     def check_files(self, rows: list[int]) -> None:

@@ -81,13 +81,14 @@ class TrainingState:
     plateau: Plateau = field(default_factory=Plateau)
     cider: CollapseWatch = field(default_factory=CollapseWatch)
     self_critical_from: int | None = None  # the iteration before the first self-critical step
+    saved_at: int | None = None  # the iteration of the last checkpoint
     validations: list[dict[str, Any]] = field(default_factory=list)
     histories: dict[str, dict[int, Any]] = field(default_factory=lambda: {name: {} for name in HISTORIES})
 
     @classmethod
     def from_infos(cls, infos: Mapping[str, Any], keeps_best: bool) -> 'TrainingState':
         """The state in the infos of a checkpoint; without `keeps_best` the best score starts again."""
-        state = cls(iteration=infos['iter'], plateau=Plateau(infos.get('plateau')),
+        state = cls(iteration=infos['iter'], saved_at=infos['iter'], plateau=Plateau(infos.get('plateau')),
                     cider=CollapseWatch(infos.get('first_cider')), validations=infos.get('validations') or [])
         # Runs of earlier versions say only that the phase has begun, not when.
         begun = infos['iter'] if infos.get('first_cider') is not None else None
@@ -107,6 +108,11 @@ class TrainingState:
     def is_validated(self) -> bool:
         """Whether the weights as they are now were validated, and so saved."""
         return bool(self.validations) and self.validations[-1]['iteration'] == self.iteration
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the weights as they are now are in the last checkpoint."""
+        return self.saved_at == self.iteration
 
 
 class RunFolder:

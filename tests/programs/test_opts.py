@@ -28,7 +28,7 @@ def test_booleans_take_0_1_true_false_and_a_bare_flag_means_1(make):
 
 def wrong_values():
     """(program, flag, a value that is refused, the alternatives in the message) of every typed flag."""
-    edges = {'dropout': '1', 'drop_prob_lm': '1', 'top_p': '0', 'num_layers': '0', 'val_images_use': '0',
+    edges = {'dropout': '1', 'drop_prob_lm': '1', 'top_p': '0', 'num_layers': '0', 'val_images_use': '-2',
              'num_images': '0', 'num_grids': '10', 'label_smoothing': '1.0', 'learning_rate': 'nan',
              'temperature': '0', 'weight_decay': 'inf', 'seed': '4294967296', 'batch_size': '2.5',
              'device': 'cuda:x', 'id': 'a/b', 'optim_beta': '1'}

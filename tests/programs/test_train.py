@@ -15,8 +15,10 @@ from misc.cli import DataError, UsageError
 from misc.disk import filesets, pickles
 from misc.evaluation import validation
 from misc.run import folder as run_folder
+from misc.run.histories import read_histories
 from misc.training.schedule import noam_rate
 from tests.helpers import tiny
+from tests.helpers.damage import complaint, expect, resplit
 from tests.helpers.runs import Interrupt, infos_of, interrupt_after, same_weights, weights_of
 
 
@@ -64,6 +66,41 @@ def test_the_folder_of_a_run_is_as_the_formats_say(corpus, tmp_path):
     assert sorted(histories['loss_history']) == [1, 2, 3, 4, 5, 6]
     assert list(histories['val_result_history']) == [6]
     assert infos['best_val_score'] == pytest.approx(-histories['val_result_history'][6]['loss'])
+
+
+def test_training_without_validation_gives_the_weights_of_training_with_it(corpus, tmp_path, capsys, monkeypatch):
+    every = ['--max_epochs', 4, '--perform_validation_every', 3, '--self_critical_after', 2, '--cached_tokens',
+             corpus / 'talk-idxs.p', '--seq_per_img', 2]
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'with', *every))
+    without = [*every, '--val_images_use', 0]
+    for stop in (5, 8):   # in each phase
+        with monkeypatch.context() as patch, pytest.raises(Interrupt):
+            interrupt_after(patch, stop)
+            tiny.run(train, tiny.train_flags(corpus, tmp_path / 'run', *without, *(
+                ['--start_from', tmp_path / 'run'] if stop > 5 else [])))
+    go_on = tiny.train_flags(corpus, tmp_path / 'run', *without, '--start_from', tmp_path / 'run')
+    tiny.run(train, go_on)
+    assert same_weights(weights_of(tmp_path / 'with'), weights_of(tmp_path / 'run'))
+    infos = infos_of(tmp_path / 'run')
+    assert infos['iter'] == 12 and not infos['validations'] and infos['best_val_score'] is None
+    assert not (tmp_path / 'run' / 'model-best.pth').exists()
+    history, = read_histories(str(tmp_path / 'run'))   # what plots and reports read
+    assert sorted(history.losses) == list(range(1, 13)) and not history.scores
+    capsys.readouterr()
+    tiny.run(train, go_on)
+    printed = capsys.readouterr()
+    assert 'nothing to do' in printed.out and 'no validation' in printed.err
+
+
+def test_data_without_a_val_split_is_refused_with_both_ways_out(root):
+    resplit('train', slice(None))(root)
+    expect(complaint(root, train), 'no image in the val split; it has train', r'make_dataset.py .* --val 0\.1',
+           '--val_images_use 0')
+    tiny.run(train, tiny.train_flags(root, root / 'made', '--max_epochs', 1, '--val_images_use', 0))
+    assert infos_of(root / 'made')['iter'] == 4
+    for flag in ('--language_eval', '--reduce_on_plateau'):
+        with pytest.raises(UsageError, match=f'{flag} 1 needs validation'):
+            tiny.run(train, tiny.train_flags(root, root / 'other', '--val_images_use', 0, flag, 1))
 
 
 def test_every_epoch_deals_every_image_once_in_another_order(corpus, tmp_path, monkeypatch):
