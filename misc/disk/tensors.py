@@ -24,6 +24,11 @@ from misc.disk.files import StrPath, open_regular
 ZIP, PICKLE = b'PK\x03\x04', b'\x80'  # how the layouts since PyTorch 1.6 and before it begin
 LEGACY_PICKLES = 5   # pickles at the start of the older layout
 READ_SIZE = 1 << 20
+# What a wrapper puts before the name of every weight: DistributedDataParallel and DataParallel, torch.compile,
+# FullyShardedDataParallel, and programs that hold the network as their `model`.
+PREFIXES = ('module.', '_orig_mod.', '_fsdp_wrapped_module.', 'model.')
+# Where programs that save more than weights put them.
+CONTAINERS = ('state_dict', 'model_state_dict', 'model', 'net', 'weights')
 DOS_FOLDER = 0x10    # the attribute by which torch takes a member for a folder, leaving its tensor uninitialised
 
 
@@ -48,6 +53,27 @@ def load(path: StrPath, way_out: str, missing: str = '', opened: Callable[..., I
         reason = (str(error).splitlines() or [''])[0][:150] or type(error).__name__
         raise DataError(f'{path} is not a valid file of tensors; nothing of it was used ({reason})\n'
                         f'{way_out}') from None
+
+
+def is_state_dict(value: Any) -> bool:
+    """Whether it is a dict of tensors by name."""
+    return isinstance(value, dict) and all(isinstance(name, str) and torch.is_tensor(tensor)
+                                           for name, tensor in value.items())
+
+
+def unwrapped(value: Any) -> Any:
+    """The state dict in what `load` returned: without the dict that other programs keep it in, and without prefixes
+    that a wrapper put before every name.  Anything else is returned as it is."""
+    if isinstance(value, dict) and not is_state_dict(value):
+        value = next((value[key] for key in CONTAINERS if is_state_dict(value.get(key)) and value[key]), value)
+    while value and is_state_dict(value):
+        prefix = next((one for one in PREFIXES if all(name.startswith(one) for name in value)), None)
+        if prefix is None:
+            break
+        bare = collections.OrderedDict((name.removeprefix(prefix), tensor) for name, tensor in value.items())
+        bare.__dict__.update(getattr(value, '__dict__', {}))   # the metadata
+        value = bare
+    return value
 
 
 def _check_file(file: IO[bytes]) -> None:

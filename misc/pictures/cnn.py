@@ -191,9 +191,8 @@ def lay_out(network: ResNet, layout: str) -> ResNet:
 
 def fitting_weights(network: torch.nn.Module, path: str) -> dict[str, torch.Tensor]:
     """The state dict at `path`, read without running code in it, if it fits `network`.  Raises `DataError`."""
-    state: Any = tensors.load(path, 'download it again')
-    if not isinstance(state, dict) or not all(
-            isinstance(name, str) and torch.is_tensor(value) for name, value in state.items()):
+    state: Any = tensors.unwrapped(tensors.load(path, 'download it again'))
+    if not tensors.is_state_dict(state):
         raise DataError(f'{path} is not a state dict (tensors by name); download it again')
     expected = network.state_dict()
     state = adapted(network, {name: value for name, value in state.items() if name.split('.')[0] not in HEADS})

@@ -252,9 +252,9 @@ def read_run(model_path: str, infos_path: str, longest: int | None = None) -> Ru
     """The `Run` in two files.  `longest` is the number of words at which captions are cut where the infos of a legacy
     checkpoint do not say it.  Raises `DataError`, also where different runs saved them."""
     infos, weights = filesets.read_as_one(
-        (model_path, infos_path), lambda: (read_any_infos(infos_path), read_tensors(model_path)))
+        (model_path, infos_path), lambda: (read_any_infos(infos_path), tensors.unwrapped(read_tensors(model_path))))
     check_same_run(infos, infos_path, identity.of_weights(weights), model_path)
-    if not is_state_dict(weights) or not legacy.is_legacy(weights):
+    if not tensors.is_state_dict(weights) or not legacy.is_legacy(weights):
         return Run(checked_infos(infos, infos_path), weights, infos_path, model_path)
     try:
         options = legacy.recognise(weights, infos['opt'], len(infos['vocab']))
@@ -432,13 +432,13 @@ def load_run_weights(model: torch.nn.Module, run: Run) -> None:
 
 def load_weights(model: torch.nn.Module, state: Any, path: str) -> None:
     """Load a state dict into the model; `DataError` names the keys or shapes that do not fit."""
-    load_run_weights(model, Run({}, state, 'its infos file', path))
+    load_run_weights(model, Run({}, tensors.unwrapped(state), 'its infos file', path))
 
 
 def fitting_state(model: torch.nn.Module, run: Run) -> dict[str, torch.Tensor]:
     """The weights of a `Run`, with the names that its file has, if they fit the model; else a `DataError`."""
     weights = run.weights
-    if weights is None or not is_state_dict(weights):
+    if weights is None or not tensors.is_state_dict(weights):
         raise DataError(f'{run.model_path} is not a state dict of tensors; give the model.pth of a run')
     if run.names is None:
         check_weights(model.state_dict(), weights, run.model_path, run.infos_path)
@@ -450,12 +450,6 @@ def fitting_state(model: torch.nn.Module, run: Run) -> dict[str, torch.Tensor]:
                   if name.endswith('num_batches_tracked') and name not in state})
     check_weights(own, state, run.model_path, run.infos_path)
     return state
-
-
-def is_state_dict(state: Any) -> bool:
-    """Whether it is a dict of tensors by name."""
-    return isinstance(state, dict) and all(isinstance(name, str) and torch.is_tensor(value)
-                                           for name, value in state.items())
 
 
 def check_weights(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], path: str,
@@ -493,7 +487,7 @@ def optimiser_state(run: Run) -> Any:
     """What a `Run` saved of its optimiser, as its file has it, or None."""
     if run.optimiser_path is None:
         return None
-    state = read_tensors(run.optimiser_path, 'remove it to start without moments, or take another copy')
+    state = read_tensors(run.optimiser_path, 'take another copy, or move it elsewhere to start without moments')
     if run.stamp != filesets.stamp((run.model_path, run.optimiser_path)):
         raise DataError(f'{run.optimiser_path} was replaced while the run was read: it is still being trained; '
                         'start again')
