@@ -48,6 +48,10 @@ class MapNetwork(torch.nn.Module):
         super().__init__()
         self.trunk, self.network = trunk, network
         self.layer = trunk.get_submodule('' if network.name in LITE_SIZES else layer_of(network.name))
+        # On the CPU, depthwise convolutions are twice as fast with the channels last in memory.
+        is_depthwise = any(isinstance(part, torch.nn.Conv2d) and part.groups > 1 for part in trunk.modules())
+        self.memory_format = torch.channels_last if is_depthwise else torch.contiguous_format
+        self.trunk.to(memory_format=self.memory_format)
 
     def forward(self, images: Tensor) -> Tensor:
         """The last feature maps (I, D, h, w) of images (I, 3, height, width), colours from 0 to 1.
@@ -63,8 +67,9 @@ class MapNetwork(torch.nn.Module):
                            for values in (self.network.mean, self.network.std))
         outputs: list[Tensor] = []
         hook = self.layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        pixels = ((images - mean) / deviation).contiguous(memory_format=self.memory_format)
         try:
-            self.trunk((images - mean) / deviation)
+            self.trunk(pixels)
         finally:
             hook.remove()
         maps = outputs[0]
