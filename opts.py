@@ -43,7 +43,7 @@ INPUT_OPTIONS = ('img_feat_size', 'norm_img_feat', 'num_grids', 'norm_box_feat')
 NEUTRAL = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_dir', 'input_grid_vec_dir',
          'input_box_dir', 'input_rel_box_dir', 'cached_tokens', 'start_from', 'checkpoint_path', 'id', 'device',
          'num_workers', 'losses_log_every', 'save_checkpoint_every', 'max_epochs', 'load_best_score',
-         'keeps_rates', 'vocab_size', 'seq_length')
+         'patience', 'keep_checkpoints', 'keeps_rates', 'vocab_size', 'seq_length')
 # How eval.py decodes captions.
 DECODING_OPTIONS = ('beam_size', 'sample_max', 'temperature', 'top_k', 'top_p', 'max_ppl', 'length_penalty',
                     'decoding_constraint', 'block_trigrams', 'suppress_UNK', 'group_size', 'diversity_lambda',
@@ -157,6 +157,14 @@ def add_dropout_flags(parser: argparse.ArgumentParser) -> None:
                             'embedded words of topdown and before the output layer')
 
 
+def add_word_dropout_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of word dropout, which no decoder has outside training."""
+    parser.add_argument('--word_dropout', type=number_in(float, 0, below=1), default=0.0, metavar='P',
+                        help='probability with which a word that the decoder reads is replaced by UNK in '
+                             'cross-entropy training (Bowman et al. 2016), so that it looks at the image rather than '
+                             'continue the sentence; try 0.1 where captions of other images fit as well')
+
+
 def add_optimisation_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the optimisation."""
     group = parser.add_argument_group('optimisation')
@@ -176,7 +184,8 @@ def add_optimisation_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--optim', type=one_of(*OPTIMISERS), default='adam', metavar='NAME',
                        help=f'one of {", ".join(OPTIMISERS)} (sgdm: momentum, sgdmom: Nesterov momentum)')
     group.add_argument('--learning_rate', type=number_in(float, 0), default=5e-4, metavar='R',
-                       help='initial learning rate; ignored with --noamopt, whose schedule sets it')
+                       help='initial learning rate (with --cosine the highest); ignored with --noamopt, whose '
+                            'schedule sets it')
     group.add_argument('--learning_rate_decay_start', type=number_in(int, -1), default=0, metavar='EPOCH',
                        help='epoch from which the rate decays; -1: never')
     group.add_argument('--learning_rate_decay_every', type=number_in(int, 1), default=3, metavar='EPOCHS',
@@ -192,6 +201,16 @@ def add_optimisation_flags(parser: argparse.ArgumentParser) -> None:
     flag(group, 'reduce_on_plateau', 'halve the rate when validation (CIDEr where there are language '
                                      'scores, else the loss) has not improved for 4 validations in a row; '
                                      'the step decay does not apply')
+    flag(group, 'cosine', 'the rate rises linearly to --learning_rate, then falls to 0 along half a cosine, once '
+                          'over the epochs of each phase; a schedule with little to tune, for a run whose '
+                          '--max_epochs is settled. The step decay does not apply')
+    group.add_argument('--cosine_warmup', type=number_in(float, 0, below=1), default=0.05, metavar='SHARE',
+                       help='with --cosine: the share of the steps of a phase over which the rate rises; raise it '
+                            'where the loss jumps at the start')
+    group.add_argument('--ema', type=number_in(float, 0, below=1), default=0.0, metavar='DECAY',
+                       help='keep an exponential moving average of the weights with this decay, such as 0.999, and '
+                            'validate, save and evaluate the average: often better than the last weights, most of '
+                            'all without a falling rate. 0: off')
     group.add_argument('--optim_alpha', type=number_in(float, 0, below=1), default=0.9, metavar='A',
                        help="adam's first beta; smoothing of rmsprop; momentum of sgdm and sgdmom")
     group.add_argument('--optim_beta', type=number_in(float, 0, below=1), default=0.999, metavar='B',
@@ -251,8 +270,15 @@ def add_running_flags(parser: argparse.ArgumentParser) -> None:
                        help='resume the run in this folder: after a crash, or for the next phase')
     group.add_argument('--save_checkpoint_every', type=number_in(int, 1), default=1000, metavar='STEPS',
                        help='steps between checkpoints')
-    group.add_argument('--perform_validation_every', type=number_in(int, 1), default=2500, metavar='STEPS',
-                       help='steps between validations; each also saves a checkpoint')
+    group.add_argument('--keep_checkpoints', type=number_in(int, 0), default=0, metavar='N',
+                       help='besides the last and the best checkpoint, keep the last N in folders iteration_..., '
+                            'each about three times as large as model.pth; to evaluate several, or to go back')
+    group.add_argument('--perform_validation_every', type=steps_or_epoch, default='epoch', metavar='STEPS',
+                       help='steps between validations, or epoch: at the end of each epoch; each validation also '
+                            'saves a checkpoint')
+    group.add_argument('--patience', type=number_in(int, 0), default=0, metavar='N',
+                       help='stop after N validations in a row without a new best, counted anew in the self-critical '
+                            'phase; 0: train to --max_epochs')
     group.add_argument('--val_images_use', type=number_in(int, -1), default=5000, metavar='N',
                        help='validation images, the first N; -1 for all; 0 trains without validation, for data '
                             'without a val split: the last checkpoint is then the only one, and there is no '
@@ -276,6 +302,11 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--num_workers', type=number_in(int, 0), default=2, metavar='N',
                        help='processes that load data, for each training process; 0 loads in a thread. Results '
                             'do not depend on it')
+
+
+def steps_or_epoch(text: str) -> int | str:
+    """An argparse type: a number of steps from 1, or 'epoch'."""
+    return 'epoch' if text.lower() == 'epoch' else number_in(int, 1)(text)
 
 
 def count_or_all(text: str) -> int:
@@ -411,6 +442,7 @@ def train_parser() -> Parser:
     add_data_flags(parser)
     add_model_flags(parser)
     add_dropout_flags(parser)
+    add_word_dropout_flag(parser)
     add_optimisation_flags(parser)
     add_scheduled_sampling_flags(parser)
     add_self_critical_flags(parser)
@@ -450,6 +482,7 @@ def train_options(arguments: Sequence[str] | None = None) -> tuple[Options, set[
         options = replaced(options, sc_samples=options.seq_per_img)
     check_optimiser(options, given)
     check_validation(options)
+    check_cosine(options)
     check_decoding(options)
     check_self_critical(options)
     return options, given
@@ -505,8 +538,10 @@ def sources(options: Options) -> Sources:
     return Sources(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Sources)})
 
 
-def schedule(options: Options) -> Schedule:
-    """The learning rates and the probabilities of scheduled sampling."""
+def schedule(options: Options, images: int) -> Schedule:
+    """The learning rates and the probabilities of scheduled sampling of a training on so many `images`."""
+    steps, total = -(-images // options.batch_size), max(options.max_epochs, 0)  # steps of an epoch, epochs
+    first = options.self_critical_after if has_self_critical_epochs(options) else total
     return Schedule(
         learning_rate=options.learning_rate, decay_start=options.learning_rate_decay_start,
         decay_every=options.learning_rate_decay_every, decay_rate=options.learning_rate_decay_rate,
@@ -515,13 +550,15 @@ def schedule(options: Options) -> Schedule:
         sampling_start=options.scheduled_sampling_start,
         sampling_every=options.scheduled_sampling_increase_every,
         sampling_increase=options.scheduled_sampling_increase_prob,
-        sampling_max=options.scheduled_sampling_max_prob)
+        sampling_max=options.scheduled_sampling_max_prob, cosine=options.cosine, cosine_warmup=options.cosine_warmup,
+        phase_steps=(first * steps, (total - first) * steps))
 
 
 def plan(options: Options) -> Plan:
     """How long a run trains, and when it logs, saves and validates."""
     return Plan(options.max_epochs, options.accumulate, options.losses_log_every, options.save_checkpoint_every,
-                options.perform_validation_every, options.language_eval)
+                None if options.perform_validation_every == 'epoch' else options.perform_validation_every,
+                options.language_eval, options.patience, options.keep_checkpoints)
 
 
 def has_self_critical_epochs(options: Options) -> bool:
@@ -678,7 +715,8 @@ def is_used(name: str, options: Options) -> bool:
 
 def training_options(options: Options) -> list[str]:
     """The options that decide how a model is trained, besides those of the model itself."""
-    return [name for name in vars(options) if name not in NEUTRAL + MODEL_OPTIONS and is_used(name, options)]
+    neutral = {*NEUTRAL, *MODEL_OPTIONS} - ({'max_epochs'} if options.cosine else set())
+    return [name for name in vars(options) if name not in neutral and is_used(name, options)]
 
 
 def unused(options: Options, given: set[str]) -> list[str]:
@@ -791,9 +829,19 @@ def check_optimiser(options: Options, given: set[str]) -> None:
 
 def check_validation(options: Options) -> None:
     """Refuse flags that need validation images where there are none."""
-    for name in ('language_eval', 'reduce_on_plateau'):
+    for name in ('language_eval', 'reduce_on_plateau', 'patience'):
         if not options.val_images_use and getattr(options, name):
-            raise UsageError(f'--{name} 1 needs validation, and --val_images_use 0 trains without; leave one out')
+            raise UsageError(f'--{name} {show(getattr(options, name))} needs validation, and --val_images_use 0 '
+                             'trains without; leave one out')
+
+
+def check_cosine(options: Options) -> None:
+    """Refuse a cosine rate beside another schedule, or without an end."""
+    for name in ('noamopt', 'reduce_on_plateau'):
+        if options.cosine and getattr(options, name):
+            raise UsageError(f'--cosine 1 contradicts --{name} 1: both set the learning rate; leave one out')
+    if options.cosine and options.max_epochs < 0:
+        raise UsageError('--cosine 1 needs an end: give --max_epochs the number of epochs, not -1')
 
 
 def check_self_critical(options: Options) -> None:

@@ -34,13 +34,14 @@ from misc.run import record
 from misc.run.folder import RunFolder, TrainingState, check_size, find_run, random_state, resume
 from misc.run.log import RunLog
 from misc.run.signals import StopSignals
+from misc.training.averaging import WeightAverage
 from misc.training.draws import uniform_numbers
 from misc.training.losses import caption_loss, self_critical_loss
 from misc.training.optim import set_rate
 from misc.training.rewards import Rewards, load_rewards, mean_statistics
 from misc.training.schedule import Plan, Plateau, Schedule, measure_of
 from misc.training.step import Step, Updater
-from models.base import CaptionModel
+from models.base import CaptionModel, dropping_words
 from models.decoding import sample
 
 # A phase of training: a batch -> (the terms of its loss, the statistics of its rewards).
@@ -57,10 +58,10 @@ def main() -> int:
         return train(parallel.together(lambda: build(options, given, folder)))
 
 
-def cross_entropy(model: CaptionModel, batch: Batch, *, smoothing: float,
+def cross_entropy(model: CaptionModel, batch: Batch, *, smoothing: float, word_dropout: float, blank: int,
                   amp: str) -> tuple[dict[str, Any], dict[str, float]]:
     """The first phase: all captions of a batch, teacher forced (`misc.training.losses` has the formula)."""
-    with precision(batch.device, amp):
+    with precision(batch.device, amp), dropping_words(model, word_dropout, blank):
         return caption_loss(model, batch, smoothing), {}
 
 
@@ -110,11 +111,12 @@ class Phases:
 class Training:
     """A run that is ready to train.
 
-    `start()` opens its log and adds this start to its record, `write(loader, random, is_best)` writes a checkpoint
-    into `folder`.  `validation` is None for a training without validation.
+    `start()` opens its log and adds this start to its record, `write(loader, random, is_best, trained)` writes a
+    checkpoint into `folder`.  `validation` is None for a training without validation.
     """
 
     model: CaptionModel
+    average: WeightAverage
     updater: Updater
     batches: TrainBatches
     state: TrainingState
@@ -126,11 +128,14 @@ class Training:
     folder: str
     device: torch.device
     start: Callable[[], None]
-    write: Callable[[dict[str, Any], list[dict[str, Any]], bool], None]
+    write: Callable[[dict[str, Any], list[dict[str, Any]], bool, dict[str, torch.Tensor] | None], None]
 
     def rate(self, epoch: int) -> float:
         """The learning rate of the next step, which belongs to `epoch`."""
-        return self.schedule.rate(self.state.iteration + 1, epoch, self.state.plateau.scale)
+        state, before = self.state, None
+        if self.phases.is_self_critical(epoch):
+            before = state.iteration if state.self_critical_from is None else state.self_critical_from
+        return self.schedule.rate(state.iteration + 1, epoch, state.plateau.scale, before)
 
     def sampling(self, epoch: int) -> float:
         """The probability of scheduled sampling; sampled captions are the model's own words already."""
@@ -139,6 +144,16 @@ class Training:
     def is_complete(self) -> bool:
         """Whether the weights as they are now were validated and saved; without validation, saved."""
         return self.state.is_validated if self.validation else self.state.is_saved
+
+    def end(self) -> str:
+        """Why there is nothing left to train, in words; '' if there is."""
+        epoch, validations = self.batches.next_epoch, self.state.validations_without_best
+        if self.plan.is_over(epoch):
+            return f'epoch {epoch} of --max_epochs {self.plan.max_epochs} is reached'
+        begins_phase = self.phases.is_self_critical(epoch) and self.state.self_critical_from is None
+        if self.plan.has_lost_patience(validations) and not begins_phase:
+            return f'no new best in the last {validations} validations (--patience {self.plan.patience})'
+        return ''
 
 
 def train(run: Training) -> int:
@@ -149,15 +164,15 @@ def train(run: Training) -> int:
           memory_errors('--batch_size (or raise --accumulate, which leaves the training the same)')):
         parallel.together(run.start)
         run.model.train()
-        if plan.is_over(batches.next_epoch) and run.is_complete():
-            run.log.print(f'nothing to do: epoch {batches.next_epoch} of --max_epochs {plan.max_epochs} is reached')
+        if run.end() and run.is_complete():
+            run.log.print(f'nothing to do: {run.end()}')
             return 0
-        while not stop.asked() and not plan.is_over(batches.next_epoch):
+        while not stop.asked() and not run.end():
             if run.phases.is_self_critical(batches.next_epoch) and not is_self_critical:
                 begin_self_critical(run)
                 is_self_critical = True
             train_step(run, run.phases.of(batches.next_epoch))
-            if state.iteration % plan.validate_every == 0:
+            if plan.validates(state.iteration, batches.epoch_is_over):
                 validate(run)
             elif state.iteration % plan.save_every == 0:
                 save(run)
@@ -168,6 +183,8 @@ def train(run: Training) -> int:
             return stop.status
         if not run.is_complete():
             validate(run)
+        if not plan.is_over(batches.next_epoch):
+            run.log.print(f'stopped early: {run.end()}')
         return 0
 
 
@@ -179,6 +196,7 @@ def train_step(run: Training, phase: Phase) -> None:
     step = Step(run.state.iteration + 1, batch.epoch, run.rate(batch.epoch), batch.image_ids)
     run.updater.update(loss, step)
     run.state.iteration += 1
+    run.average.update(run.state.iteration)
     if run.state.iteration % run.plan.log_every == 0:
         log_step(run, step, float(loss), statistics)
 
@@ -241,9 +259,10 @@ def validate(run: Training) -> None:
     is_self_critical = run.phases.is_self_critical(epoch)
     waited, started = run.log.waited_since_validation(), time.monotonic()
     with run.log.pause():
-        scores = run.validation.run(
-            run.model, run.plan.language_eval or is_self_critical,
-            f'validation at iteration {state.iteration} (epoch {epoch}, learning rate {run.rate(epoch):.3g}): ')
+        with run.average.applied():
+            scores = run.validation.run(
+                run.model, run.plan.language_eval or is_self_critical,
+                f'validation at iteration {state.iteration} (epoch {epoch}, learning rate {run.rate(epoch):.3g}): ')
         is_best = state.best.update(scores)
         if run.schedule.reduce_on_plateau:
             measure, score = measure_of(scores)
@@ -263,7 +282,8 @@ def save(run: Training, is_best: bool = False) -> None:
     # The rate is saved with the optimiser: the file must not depend on whether a step was taken since resuming.
     set_rate(run.updater.optimiser, run.rate(run.batches.next_epoch))
     random = parallel.gathered(lambda: random_state(run.device))
-    parallel.on_main(lambda: run.write(run.batches.state(), random, is_best))
+    with run.average.applied() as trained:
+        parallel.on_main(lambda: run.write(run.batches.state(), random, is_best, trained))
     run.state.saved_at = run.state.iteration
 
 
@@ -290,12 +310,13 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
     train_rows = corpus.rows('train', options.train_only)
     val_rows = validation_rows(corpus, options.val_images_use)
     corpus.check_files(train_rows + val_rows)
-    schedule, plan = opts.schedule(options), opts.plan(options)
+    schedule, plan = opts.schedule(options, len(train_rows)), opts.plan(options)
     regions = corpus.region_recipe()  # how eval.py --image_folder finds the regions of new pictures
     phases = build_phases(options, model, corpus, train_rows)
     validation = build_validation(options, corpus, val_rows, device, bool(phases.rewards)) if val_rows else None
     optimiser = opts.optimiser(options, model.parameters())
-    state = resume(resumed, model, optimiser, device, options.seed, options.load_best_score, corpus.vocabulary,
+    average = WeightAverage(model, options.ema)
+    state = resume(resumed, model, optimiser, average, device, options.seed, options.load_best_score, vocabulary,
                    longest, options.input_json, options.input_label_h5)
     run_record = parallel.on_main(lambda: record.compared_record(
         corpus, train_rows + val_rows, device, phases.rewards.cider.file if phases.rewards else None,
@@ -306,20 +327,22 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
     if state.cider.first is not None and not phases.rewards:
         note('warning: this run was in self-critical training; without --self_critical_after it goes on '
              'with cross-entropy')
-    log = RunLog(folder.path, state.histories, batches, options.max_epochs)
+    log = RunLog(folder.path, state.histories, batches, options.max_epochs, vars(options))
 
     def start() -> None:
         log.open(state.iteration)
         if parallel.is_main():
             record.write_start(folder.path, run_record, vars(options), state.iteration, options.start_from)
 
-    def write(loader: dict[str, Any], random: list[dict[str, Any]], is_best: bool) -> None:
+    def write(loader: dict[str, Any], random: list[dict[str, Any]], is_best: bool,
+              trained: dict[str, torch.Tensor] | None) -> None:
         log.flush()  # before the checkpoint counts: what comes later will be written again
-        folder.save(options, vocabulary, model, optimiser, state, loader, random, is_best,
+        folder.save(options, vocabulary, model, optimiser, state, loader, random, is_best, trained, plan.keep,
                     reward=phases.rewards and phases.rewards.describe(), regions=regions, account=run_record)
 
-    return Training(model, Updater(model, optimiser, options.grad_clip, device, folder.path), batches, state, phases,
-                    schedule, plan, validation, log, folder.path, device, start, write)
+    updater = Updater(model, optimiser, options.grad_clip, device, folder.path)
+    return Training(model, average, updater, batches, state, phases, schedule, plan, validation, log, folder.path,
+                    device, start, write)
 
 
 def validation_rows(corpus: Corpus, count: int) -> list[int]:
@@ -340,7 +363,8 @@ def build_phases(options: opts.Options, model: CaptionModel, corpus: Corpus, row
         options.cider_reward_weight, options.bleu_reward_weight, options.sc_baseline) \
         if opts.has_self_critical_epochs(options) else None
     return Phases(
-        functools.partial(cross_entropy, model, smoothing=options.label_smoothing, amp=options.amp),
+        functools.partial(cross_entropy, model, smoothing=options.label_smoothing, amp=options.amp,
+                          word_dropout=options.word_dropout, blank=models.unknown_word(corpus.vocabulary) or 0),
         functools.partial(self_critical, model, rewards, samples=options.sc_samples, longest=corpus.longest,
                           seed=options.seed, amp=options.amp) if rewards else None,
         options.self_critical_after, rewards)

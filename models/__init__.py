@@ -51,8 +51,7 @@ def build_decoder(options: Namespace, longest: int, vocabulary: Mapping[str, str
     `uniforms(copies, longest)` returns the random numbers of `sample`.  UNK can be suppressed if it is the last
     word of `vocabulary` {index as text: word}.
     """
-    last = len(vocabulary)
-    unknown = last if options.suppress_UNK and vocabulary.get(str(last)) == 'UNK' else None
+    unknown = unknown_word(vocabulary) if options.suppress_UNK else None
     constraints = Constraints(unknown, options.decoding_constraint, options.block_trigrams)
 
     def decode(model: WordByWord, memory: Sized, uniforms: Callable[[int, int], Tensor]) -> Decoded:
@@ -66,6 +65,12 @@ def build_decoder(options: Namespace, longest: int, vocabulary: Mapping[str, str
             options.length_penalty, options.max_ppl, copies, constraints)
 
     return decode
+
+
+def unknown_word(vocabulary: Mapping[str, str]) -> int | None:
+    """The index of UNK in `vocabulary` {index as text: word}, whose last word it is; None if there is none."""
+    last = len(vocabulary)
+    return last if vocabulary.get(str(last)) == 'UNK' else None
 
 
 def transformer_arguments(options: Namespace) -> dict[str, Any]:

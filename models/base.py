@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -92,6 +93,7 @@ class CaptionModel(nn.Module, Generic[MemoryT]):
     needs: tuple[str, ...]
     output: nn.Linear
     scheduled_sampling_prob: float = 0.0  # only recurrent models use it
+    dropped_words: tuple[float, int] = (0.0, 0)  # see `dropping_words`
 
     def encode(self, batch: Batch) -> MemoryT:
         """A batch -> the memory of its I images."""
@@ -105,6 +107,16 @@ class CaptionModel(nn.Module, Generic[MemoryT]):
         in the flattened (I * S * (T + 1)).
         """
         raise NotImplementedError
+
+    def inputs_of(self, captions: Tensor) -> Tensor:
+        """Captions (I, S, T) -> what the model reads at each position, (I * S, T + 1): the start token 0, then the
+        words, without those that word dropout takes."""
+        inputs = F.pad(captions, (1, 0)).flatten(0, 1)
+        probability, blank = self.dropped_words
+        if not self.training or not probability:
+            return inputs
+        dropped = torch.rand(inputs.shape, device=inputs.device) < probability
+        return inputs.masked_fill(dropped & (inputs > 0), blank)
 
     def first_caches(self, memory: MemoryT, images: Groups) -> Sequence[Cache | None]:
         """The `caches` of a `State` of empty captions, the `Groups` of which are `images`."""
@@ -190,7 +202,13 @@ def caption_lengths(captions: Tensor) -> list[int]:
     return (captions.flatten(0, 1) > 0).sum(1).tolist()
 
 
-def inputs_of(captions: Tensor) -> Tensor:
-    """Captions (I, S, T) -> what the model reads at each position, (I * S, T + 1): the start token 0, then
-    the words."""
-    return F.pad(captions, (1, 0)).flatten(0, 1)
+@contextlib.contextmanager
+def dropping_words(model: CaptionModel, probability: float, blank: int) -> Iterator[None]:
+    """Word dropout (Bowman et al. 2016) while the block trains the model: each word that it reads is the word `blank`
+    instead with this probability.  The words to predict stay; the random numbers are torch's own, like those of
+    dropout."""
+    model.dropped_words = probability, blank
+    try:
+        yield
+    finally:
+        model.dropped_words = 0.0, 0

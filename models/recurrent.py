@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention import AdditiveAttention
-from models.base import Batch, Cache, CaptionModel, State, caption_lengths, inputs_of
+from models.base import Batch, Cache, CaptionModel, State, caption_lengths
 from models.cells import CELLS, LSTMCell
 from models.decoding import draw
 from models.dropout import Dropout
@@ -86,7 +86,7 @@ class RecurrentCaptioner(CaptionModel[RecurrentMemory]):
         rows = index_tensor([row for live in steps for row in live], captions.device)  # (N,), step by step
         by_step = Groups([len(live) for live in steps], captions.device)
         times = by_step.group_ids
-        words = inputs_of(captions)[rows, times]  # (N,)
+        words = self.inputs_of(captions)[rows, times]  # (N,)
         weights = self.input_weights()
         # Words that are all known beforehand are projected all at once.
         inputs = None if self._is_sampling() else self.word_inputs(words, weights).split(by_step.counts)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention import DotProductCross, PaddedKeyValue, SelfAttention
-from models.base import Batch, Cache, CaptionModel, State, caption_lengths, inputs_of
+from models.base import Batch, Cache, CaptionModel, State, caption_lengths
 from models.dropout import Dropout
 from models.geometry import RelationBias
 from models.norms import NORMS, feature_norms
@@ -110,7 +110,7 @@ class TransformerCaptioner(CaptionModel[TransformerMemory]):
         by_image = Groups([sum(tokens[i * S:(i + 1) * S]) for i in range(I)], captions.device)
         offsets = by_caption.offsets
         positions = by_caption.group_ids * (T + 1) + offsets
-        inputs = inputs_of(captions).view(-1)[positions]  # (N,)
+        inputs = self.inputs_of(captions).view(-1)[positions]  # (N,)
         words = self._embed(inputs, self.word_positions[offsets])  # (N, d)
         for layer, remembered in zip(self.decoder, memory.layers):
             words = layer(words, by_caption, by_image, remembered)

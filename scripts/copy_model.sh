@@ -38,6 +38,7 @@ part=$new.$$.part
 trap 'rm -rf "$part"' EXIT
 mkdir "$part"
 for file in "$old"/*; do
+    [ -f "$file" ] || continue  # checkpoints kept in iteration_N are those of the old run
     name=$(basename "$file")
     case "$name" in
         *.part) continue ;;

@@ -2,7 +2,7 @@
 
 ====================  ============================================================================
 `model.pth`           weights, a state dict
-`optimizer.pth`       the optimiser's moments
+`optimizer.pth`       the optimiser's moments; with --ema also the weights that train (model.pth has their average)
 `infos_ID.pkl`        options, vocabulary and the state of the training, see `RunFolder.save`
 `histories_ID.pkl`    losses, learning rates, rewards and validations by iteration
 `validations.jsonl`   one JSON line per validation
@@ -32,14 +32,16 @@ import torch
 from misc import parallel
 from misc.cli import DataError, UsageError, note
 from misc.disk import filesets, pickles, tensors
-from misc.run import identity, legacy
+from misc.run import identity, kept, legacy
 from misc.run import infos as rules
 from misc.run.histories import VALIDATIONS
 from misc.run.log import HISTORIES
+from misc.training.averaging import WeightAverage
 from misc.training.optim import load_moments
 from misc.training.schedule import Best, CollapseWatch, Plateau
 
 INFOS = re.compile(r'infos(?:_(.+))?\.pkl')
+TRAINED = 'trained'  # in optimizer.pth: the weights that train, where model.pth holds their average
 # Files of a checkpoint whose names do not say whose they are.
 OF_ANY_RUN = ('model.pth', 'model.pt', 'model-best.pth', 'infos.pkl', 'optimizer.pth', VALIDATIONS)
 
@@ -114,6 +116,14 @@ class TrainingState:
         """Whether the weights as they are now are in the last checkpoint."""
         return self.saved_at == self.iteration
 
+    @property
+    def validations_without_best(self) -> int:
+        """The validations in a row, up to now, without a new best; the self-critical phase starts with none."""
+        if self.best.score is None:
+            return 0
+        of_phase = [line for line in self.validations if line['iteration'] > (self.self_critical_from or 0)]
+        return next((count for count, line in enumerate(reversed(of_phase)) if line.get('best')), len(of_phase))
+
 
 class RunFolder:
     """The folder that one run saves into.
@@ -175,26 +185,31 @@ class RunFolder:
 
     def save(self, options: argparse.Namespace, vocabulary: Mapping[str, str], model: torch.nn.Module,
              optimiser: Any, state: TrainingState, loader: Mapping[str, Any], random: list[dict[str, Any]],
-             is_best: bool, **more: Any) -> None:
-        """Write a checkpoint as one set of files.
+             is_best: bool, trained: Mapping[str, torch.Tensor] | None = None, keep: int = 0, **more: Any) -> None:
+        """Write a checkpoint as one set of files, and `keep` so many.
 
         `loader` is the position in the training data, as `TrainBatches.state` gives it, `random` the
-        `random_state` of each process; `more` goes into infos as it is.  Raises `DataError` that says what is left
-        if it cannot be written.
+        `random_state` of each process.  `trained`: the weights that train, where those of the model are their
+        average.  `more` goes into infos as it is.  Raises `DataError` that says what is left if it cannot be written.
         """
         infos = {'opt': options, 'vocab': vocabulary, 'epoch': loader['epoch'], 'loader': loader,
                  'random': random[0], 'random_of_others': random[1:], **state.to_infos(), **more}
         infos[identity.RUN] = self.identity
         weights = tensor_bytes(identity.marked(model.state_dict(), self.identity))
         content = pickle_bytes(infos)
-        files = {'model.pth': weights, infos_name(self.run_id): content,
-                 'optimizer.pth': tensor_bytes({**optimiser.state_dict(), identity.RUN: self.identity}),
+        moments = {**optimiser.state_dict(), identity.RUN: self.identity}
+        if trained is not None:
+            moments[TRAINED] = trained
+        files = {'model.pth': weights, infos_name(self.run_id): content, 'optimizer.pth': tensor_bytes(moments),
                  f'histories_{self.run_id}.pkl': pickle_bytes({**state.histories, identity.RUN: self.identity}),
                  VALIDATIONS: ''.join(json.dumps(line) + '\n' for line in state.validations).encode()}
+        of_last = list(files)
         if is_best:
             files.update({'model-best.pth': weights, infos_name(self.run_id, best=True): content})
         try:
             filesets.save_set(self.path, files)
+            if keep:
+                kept.keep_files(self.path, of_last, state.iteration, keep)
         except OSError as error:
             way_out = (f'the checkpoint before it is intact; fix that and run the same command with --start_from '
                        f'{self.path}' if filesets.exists(os.path.join(self.path, infos_name(self.run_id))) else
@@ -386,9 +401,11 @@ def best_or_last_files(folder: str) -> tuple[str, str]:
 
 # Resuming.
 
-def resume(run: Run | None, model: torch.nn.Module, optimiser: Any, device: torch.device, seed: int, keeps_best: bool,
-           vocabulary: Mapping[str, str], longest: int, input_json: str, input_label_h5: str) -> TrainingState:
-    """Restore weights, moments and random numbers of `run` -> the state of the training; None starts a new one.
+def resume(run: Run | None, model: torch.nn.Module, optimiser: Any, average: WeightAverage, device: torch.device,
+           seed: int, keeps_best: bool, vocabulary: Mapping[str, str], longest: int, input_json: str,
+           input_label_h5: str) -> TrainingState:
+    """Restore weights, their average, moments and random numbers of `run` -> the state of the training; None starts a
+    new one.
 
     Raises `DataError` where the run was trained with another `vocabulary`, that of the file `input_json`, or captions
     of another length than `longest`, those of `input_label_h5`.
@@ -404,7 +421,10 @@ def resume(run: Run | None, model: torch.nn.Module, optimiser: Any, device: torc
         raise DataError(f'{input_label_h5} has captions of up to {longest} words, the run of {run.infos_path} '
                         f"of up to {infos['opt']['seq_length']}; give the --input_label_h5 it was trained with")
     load_run_weights(model, run)
-    load_run_moments(optimiser, model, run)
+    saved = optimiser_state(run)
+    load_run_moments(optimiser, model, run, saved)
+    average.restart()
+    load_trained_weights(average, run, saved)
     run.weights = None  # as large as the model
     restore_random(infos, seed, device)
     print(f'going on from {os.path.dirname(run.infos_path)} at iteration {infos["iter"]}, epoch {infos["epoch"]}',
@@ -475,12 +495,30 @@ def check_finite(state: Mapping[str, torch.Tensor], path: str) -> None:
                         'earlier copy')
 
 
-def load_run_moments(optimiser: Any, model: torch.nn.Module, run: Run) -> None:
-    """Load the moments of a `Run` into the optimiser of the model's parameters; without those, or with those of
-    another kind of optimiser, they start from zero, and a note says so."""
-    if not load_optimiser_state(optimiser, model, run, optimiser_state(run)):
+def load_run_moments(optimiser: Any, model: torch.nn.Module, run: Run, saved: Any) -> None:
+    """Load the moments in `saved`, the `optimiser_state` of a `Run`, into the optimiser of the model's parameters;
+    without those, or with those of another kind of optimiser, they start from zero, and a note says so."""
+    if not load_optimiser_state(optimiser, model, run, saved):
         where = run.optimiser_path or os.path.dirname(run.model_path)
         note(f'note: {where} holds no moments of this optimiser and model; they start from zero')
+
+
+def load_trained_weights(average: WeightAverage, run: Run, saved: Any) -> None:
+    """Where the weights of a `Run` are an average, which the model holds by now, replace them by those that were
+    trained, which are in its `optimiser_state` `saved`.  Without `--ema`, training goes on from the average."""
+    trained = saved.get(TRAINED) if isinstance(saved, dict) else None
+    if trained is None:
+        return
+    if not average.decay:
+        note(f'note: {run.model_path} holds averaged weights, with which training goes on; to average further, give '
+             f'--ema {run.infos["opt"].get("ema")}')
+        return
+    path = str(run.optimiser_path)
+    if not tensors.is_state_dict(trained):
+        raise DataError(f'{path}: its weights are not a state dict of tensors; take another copy')
+    check_weights(average.model.state_dict(), trained, path, run.infos_path)
+    check_finite(trained, path)
+    average.model.load_state_dict(trained)
 
 
 def optimiser_state(run: Run) -> Any:

@@ -13,6 +13,7 @@ from misc.cli import note
 from misc.disk.files import replacing
 
 STEPS = 'steps.jsonl'
+COMPARED = ('validation/loss', 'validation/CIDEr')  # what TensorBoard shows beside the hyperparameters
 EVENTS = 'events.out.tfevents.'   # then the time in seconds, which has ten digits, and more
 # In infos and histories_ID.pkl: numbers by iteration; rewards and validations: named numbers by iteration.
 LOSSES, RATES, SAMPLING, REWARDS, SCORES = (
@@ -23,16 +24,19 @@ HISTORIES = (SCORES, LOSSES, RATES, SAMPLING)
 class RunLog:
     """The log of a run; of several processes, the main one writes."""
 
-    def __init__(self, folder: str, histories: dict[str, dict], batches: Any, max_epochs: int) -> None:
+    def __init__(self, folder: str, histories: dict[str, dict], batches: Any, max_epochs: int,
+                 hyperparameters: Mapping[str, Any]) -> None:
         """`histories` are kept up to date, for the checkpoint; `batches` (a `TrainBatches`) tells positions and
-        waiting times; `max_epochs` -1: no end."""
+        waiting times; `max_epochs` -1: no end; `hyperparameters` {name: value} are shown by TensorBoard."""
         self.folder, self.histories, self.batches, self.max_epochs = folder, histories, batches, max_epochs
+        self.hyperparameters = hyperparameters
         self.files: list[LogFile] = []
 
     def open(self, iteration: int) -> None:
         """Open the files and start the clock of a run that starts, or is resumed, at `iteration`."""
         if parallel.is_main():
-            self.files = [EventFile(self.folder, iteration), StepFile(self.folder, self.histories)]
+            self.files = [EventFile(self.folder, iteration, self.hyperparameters),
+                          StepFile(self.folder, self.histories)]
         self.started, self.paused = time.monotonic(), 0.0  # the latter: seconds of validations
         self.logged = self.validated = self._clock()
 
@@ -148,10 +152,11 @@ class EventFile(LogFile):
 
     what = 'TensorBoard events'
 
-    def __init__(self, folder: str, iteration: int) -> None:
+    def __init__(self, folder: str, iteration: int, hyperparameters: Mapping[str, Any]) -> None:
         super().__init__()
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboardX.summary import hparams
         # The rest of the name gives the second, within which a killed run may be started again.
         before = [entry for entry in os.scandir(folder) if entry.name.startswith(EVENTS)]
         # TensorBoard reads files in the order of their names: a clock that was set back must not put this one first.
@@ -164,13 +169,17 @@ class EventFile(LogFile):
         self.clock = max(time.time(), latest) - time.monotonic()
         if iteration:
             self._write(step=iteration + 1, session_log=SessionLog(status=SessionLog.START))
+        # For the tab of hyperparameters.  The third summary would say that the run has ended.
+        for summary in hparams(dict(hyperparameters), dict.fromkeys(COMPARED))[:2]:
+            self._write(summary=summary)
 
     def step(self, iteration: int, loss: float, rate: float, statistics: Mapping[str, float]) -> None:
-        self._scalars(iteration, {'train_loss': loss, 'learning_rate': rate,
-                                  **{f'self_critical_{name}': value for name, value in statistics.items()}})
+        phase = 'self_critical' if statistics else 'cross_entropy'  # whose losses cannot be compared
+        self._scalars(iteration, {f'{phase}/loss': loss, 'training/learning_rate': rate,
+                                  **{f'{phase}/{name}': value for name, value in statistics.items()}})
 
     def validation(self, iteration: int, scores: Mapping[str, float]) -> None:
-        self._scalars(iteration, {f'validation_{name}': value for name, value in scores.items()})
+        self._scalars(iteration, {f'validation/{name}': value for name, value in scores.items()})
 
     def _scalars(self, iteration: int, numbers: Mapping[str, float]) -> None:
         from tensorboardX.proto.summary_pb2 import Summary

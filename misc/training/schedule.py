@@ -1,6 +1,7 @@
 """What changes while a model trains: learning rates and scheduled sampling as functions of step and epoch, and
 what validations decide."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ class Schedule:
 
     `decay_start` and `sampling_start` are epochs, -1 for never; `size` is the model size d of the warm-up
     schedule.  With `noam` the step decay does not apply, nor with `reduce_on_plateau`, which scales the rate by
-    what `Plateau` has seen.
+    what `Plateau` has seen, nor with `cosine`, whose warm-up takes the share `cosine_warmup` of the steps of each
+    phase: `phase_steps` of cross-entropy and of self-critical training.
     """
 
     learning_rate: float
@@ -29,9 +31,19 @@ class Schedule:
     sampling_every: int
     sampling_increase: float
     sampling_max: float
+    cosine: bool = False
+    cosine_warmup: float = 0.0
+    phase_steps: tuple[int, int] = (0, 0)
 
-    def rate(self, step: int, epoch: int, scale: float = 1.0) -> float:
-        """The learning rate of `step` (from 1) in `epoch` (from 0); `scale` is that of the plateaus so far."""
+    def rate(self, step: int, epoch: int, scale: float = 1.0, before: int | None = None) -> float:
+        """The learning rate of `step` (from 1) in `epoch` (from 0).
+
+        `scale` is that of the plateaus so far, `before` the number of steps before the self-critical phase, None if
+        the step belongs to the first phase.
+        """
+        if self.cosine:
+            steps = self.phase_steps[before is not None]
+            return cosine_rate(step - (before or 0), self.learning_rate, round(self.cosine_warmup * steps), steps)
         if not self.reduce_on_plateau:
             scale = 1.0
         if self.noam:
@@ -49,6 +61,8 @@ class Schedule:
         """How the learning rate changes, in a few words."""
         if self.noam:
             return 'warm-up schedule'
+        if self.cosine:
+            return 'cosine with warm-up'
         if self.reduce_on_plateau:
             return 'halved on plateaus'
         if self.decay_start < 0:
@@ -62,25 +76,47 @@ class Plan:
 
     max_epochs      epochs of training in all; -1: without end
     accumulate      parts that a batch is worked through in
-    log_every, save_every, validate_every   steps between lines of the log, checkpoints and validations
+    log_every, save_every   steps between lines of the log, and between checkpoints
+    validate_every  steps between validations; None: at the end of each epoch
     language_eval   whether validations score captions in the cross-entropy phase too
+    patience        validations in a row without a new best after which training stops; 0: never
+    keep            checkpoints that are kept beside the last and the best one
     """
 
     max_epochs: int
     accumulate: int
     log_every: int
     save_every: int
-    validate_every: int
+    validate_every: int | None
     language_eval: bool
+    patience: int = 0
+    keep: int = 0
 
     def is_over(self, epoch: int) -> bool:
         """Whether `epoch` is past the last one."""
         return 0 <= self.max_epochs <= epoch
 
+    def validates(self, iteration: int, ends_epoch: bool) -> bool:
+        """Whether there is a validation after step `iteration`, which may be the last one of its epoch."""
+        return ends_epoch if self.validate_every is None else iteration % self.validate_every == 0
+
+    def has_lost_patience(self, validations: int) -> bool:
+        """Whether so many `validations` in a row without a new best are enough."""
+        return 0 < self.patience <= validations
+
 
 def noam_rate(step: int, size: int, warmup: int, factor: float = 1.0) -> float:
     """factor * size^-0.5 * min(step^-0.5, step * warmup^-1.5), for steps from 1 (Vaswani et al. 2017, equation 3)."""
     return factor * size ** -0.5 * min(step ** -0.5, step * warmup ** -1.5)
+
+
+def cosine_rate(step: int, rate: float, warmup: int, steps: int) -> float:
+    """`rate` in `step` (from 1) of `steps`: it rises to it linearly over the first `warmup` steps, then falls along
+    half a cosine to 0, which it would reach one step after the last (Loshchilov and Hutter 2017, equation 5)."""
+    if step <= warmup:
+        return rate * step / warmup
+    progress = min((step - warmup) / max(steps + 1 - warmup, 1), 1.0)
+    return rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def decayed_rate(rate: float, epoch: int, start: int, every: int, factor: float) -> float:

@@ -83,10 +83,13 @@ RECURRENT_FLAGS = ['--hidden_size', 20, '--att_hid_size', 12]  # further flags o
 
 
 def train_flags(root: Path, folder: Path | str, *more: object) -> Flags:
-    """The flags that train a tiny model on the corpus into `folder`; `more` flags override them."""
+    """The flags that train a tiny model on the corpus into `folder`; `more` flags override them.
+
+    There is one validation, at the end: tests that look at something else are quicker so.
+    """
     return [*data_flags(root), *MODEL_FLAGS, '--id', 'tiny', '--checkpoint_path', folder,
             '--batch_size', 4, '--max_epochs', 2, '--num_workers', 0, '--device', 'cpu',
-            '--losses_log_every', 1, *more]
+            '--losses_log_every', 1, '--perform_validation_every', 2500, *more]
 
 
 def eval_flags(root: Path, folder: Path, *more: object) -> Flags:

@@ -5,6 +5,7 @@ import torch
 
 from misc.training.losses import word_loss
 from models import recurrent
+from models.base import dropping_words
 from models.packing import Groups
 from tests import naive
 from tests.helpers.models import FAMILIES, RELATIONS, make_batch, make_captions, make_model, name_of, per_image
@@ -31,6 +32,23 @@ def test_a_batch_equals_the_formulas_for_one_caption_at_a_time(changes):
             expected = naive.next_word_log_probs(model, regions, words)
             assert torch.allclose(log_probs[i, s, :len(words) + 1], expected, atol=1e-5)
             assert not log_probs[i, s, len(words) + 1:].any()
+
+
+@pytest.mark.parametrize('changes', [dict(), *FAMILIES], ids=name_of)
+def test_word_dropout_replaces_words_that_are_read_and_none_that_is_predicted(changes):
+    model = make_model(dropout=0, drop_prob_lm=0, **changes).train()
+    memory, captions = model.encode(make_batch()), make_captions()
+    I, S, T = captions.shape
+    torch.manual_seed(4)
+    with dropping_words(model, 0.5, 10):
+        dropped = model(memory, captions)
+        assert torch.equal(model.eval().inputs_of(captions)[:, 1:], captions.view(I * S, T))
+    torch.manual_seed(4)
+    blanks = (torch.rand(I * S, T + 1) < 0.5)[:, 1:].view(I, S, T) & (captions > 0)
+    assert 0.3 < blanks.sum() / (captions > 0).sum() < 0.7
+    # Without dropout, what a position predicts depends only on the words before it.
+    read = model.train()(memory, captions.masked_fill(blanks, 10))
+    assert torch.allclose(dropped, read, atol=1e-5) and not torch.allclose(dropped, model(memory, captions))
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def test_every_saved_step_is_already_in_the_events_and_the_log(corpus, tmp_path,
     logged = []
     plain = filesets.save_set
     monkeypatch.setattr(filesets, 'save_set', lambda folder, made: (
-        logged.append((sorted(event_numbers(folder)['train_loss']), sorted(read_logged(folder).losses))),
+        logged.append((sorted(event_numbers(folder)['cross_entropy/loss']), sorted(read_logged(folder).losses))),
         plain(folder, made)))
     tiny.run(train, tiny.train_flags(corpus, tmp_path, '--save_checkpoint_every', 2))
     assert [events for events, _ in logged] == [steps for _, steps in logged] == [

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import os
 import shutil
 import types
@@ -62,6 +63,8 @@ CHANGES_WEIGHTS = {
     'label_smoothing': (0.2, ()),
     'amp': ('bf16', ()),
     'train_only': (1, ()),
+    'ema': (0.5, ()),
+    'word_dropout': (0.5, ()),
     'seed': (7, ()),
 }
 
@@ -105,11 +108,13 @@ CHANGES_VALIDATION = {
 
 # Flags with a test below.
 SCHEDULES = {'learning_rate', 'learning_rate_decay_start', 'learning_rate_decay_every',
-             'learning_rate_decay_rate', 'noamopt', 'noamopt_warmup', 'noamopt_factor', 'reduce_on_plateau'}
+             'learning_rate_decay_rate', 'noamopt', 'noamopt_warmup', 'noamopt_factor', 'reduce_on_plateau',
+             'cosine', 'cosine_warmup'}
 SCHEDULED_SAMPLING = {'scheduled_sampling_start', 'scheduled_sampling_increase_every',
                       'scheduled_sampling_increase_prob', 'scheduled_sampling_max_prob'}
 RUNNING = {'id', 'checkpoint_path', 'start_from', 'save_checkpoint_every', 'perform_validation_every',
-           'val_images_use', 'language_eval', 'losses_log_every', 'load_best_score', 'max_epochs', 'optim'}
+           'val_images_use', 'language_eval', 'losses_log_every', 'load_best_score', 'max_epochs', 'optim',
+           'patience', 'keep_checkpoints'}
 MACHINE = {'device', 'num_workers'}
 PARTS = {'accumulate'}  # in tests/programs/test_parallel.py
 
@@ -325,6 +330,29 @@ def test_the_learning_rate_halves_on_a_plateau(runs):
     run = runs('--reduce_on_plateau', '--learning_rate', 1e-30, '--perform_validation_every', 1,
                '--max_epochs', 2, '--learning_rate_decay_every', 1)
     assert rates(run) == [1e-30] * 5 + [5e-31]
+
+
+@pytest.mark.parametrize('share, warmup', [(0, 0), (0.34, 2)])
+def test_the_cosine_rate_rises_over_its_share_and_falls_along_half_a_cosine(runs, share, warmup):
+    run = runs('--cosine', '--cosine_warmup', share, '--max_epochs', 2, '--learning_rate', 1e-3,
+               '--learning_rate_decay_every', 1)
+    expected = [(step + 1) / warmup for step in range(warmup)]
+    falling = 6 - warmup
+    expected += [(1 + math.cos(math.pi * step / (falling + 1))) / 2 for step in range(1, falling + 1)]
+    assert rates(run) == pytest.approx([1e-3 * one for one in expected])
+
+
+def test_a_cosine_rate_is_refused_beside_another_schedule_and_without_an_end(runs):
+    for flags, message in ((('--noamopt',), '--noamopt 1'), (('--reduce_on_plateau',), '--reduce_on_plateau 1'),
+                           (('--max_epochs', -1), '--max_epochs')):
+        with pytest.raises(UsageError, match=f'--cosine 1 .*{message}'):
+            runs('--cosine', *flags)
+
+
+def test_validations_come_at_the_end_of_each_epoch_unless_told_otherwise(runs):
+    assert list(runs('--max_epochs', 3, '--perform_validation_every', 'epoch').val_result_history) == [3, 6, 9]
+    assert opts.train_options([])[0].perform_validation_every == 'epoch'
+    assert list(runs('--max_epochs', 3, '--perform_validation_every', 4).val_result_history) == [4, 8, 9]
 
 
 def test_each_flag_of_the_course_of_a_run_has_its_effect(runs, corpus, tmp_path, monkeypatch):

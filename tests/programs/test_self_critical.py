@@ -1,6 +1,7 @@
 """The self-critical phase: its gradient, its rate, its guards, its resumption."""
 
 import json
+import math
 import os
 import signal
 from unittest import mock
@@ -118,6 +119,21 @@ def test_the_second_phase_has_its_own_rate_from_its_first_step(corpus, tmp_path,
     shown = capsys.readouterr().out
     assert 'self-critical training from epoch 4: learning rate 0.0008' in shown
     assert 'end_token_in_reward 1' in shown
+
+
+def test_a_cosine_rate_goes_over_each_phase_once(corpus, tmp_path):
+    every = ['--self_critical_after', 1, '--max_epochs', 3, '--cosine', '--cosine_warmup', 0.2, '--learning_rate', 1]
+    tiny.run(train, self_critical_flags(corpus, tmp_path / 'run', *every, '--grad_clip', 1e-9))
+    rates = pickles.load(str(tmp_path / 'run' / 'histories_tiny.pkl'))['lr_history']
+    falls = {length: [(1 + math.cos(math.pi * step / (length + 1))) / 2 for step in range(1, length + 1)]
+             for length in (2, 5)}
+    assert [rates[step] for step in range(1, 10)] == pytest.approx([1.0, *falls[2], 1.0, *falls[5]])
+
+
+def test_word_dropout_leaves_the_phase_alone(corpus, tmp_path):
+    for rate in (0, 0.9):
+        tiny.run(train, self_critical_flags(corpus, tmp_path / str(rate), '--max_epochs', 1, '--word_dropout', rate))
+    assert same_weights(weights_of(tmp_path / '0'), weights_of(tmp_path / '0.9'))
 
 
 def test_every_process_of_the_phase_says_its_rate_and_one_that_left_it_is_warned(corpus, tmp_path, capsys):

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+import eval as evaluation
 import train
 from misc.cli import DataError, UsageError
 from misc.disk import filesets, pickles
 from misc.evaluation import validation
 from misc.run import folder as run_folder
 from misc.run.histories import read_histories
-from misc.training.schedule import noam_rate
+from misc.training.schedule import Best, noam_rate
 from tests.helpers import tiny
 from tests.helpers.damage import complaint, expect, resplit
 from tests.helpers.runs import Interrupt, infos_of, interrupt_after, same_weights, weights_of
@@ -24,7 +25,7 @@ from tests.helpers.runs import Interrupt, infos_of, interrupt_after, same_weight
 
 @pytest.mark.parametrize('flags', [
     (), ('--noamopt', '--noamopt_warmup', 5), ('--reduce_on_plateau', 1, '--optim', 'sgdmom'),
-    ('--optim', 'rmsprop'),
+    ('--optim', 'rmsprop'), ('--ema', 0.9, '--cosine', 1, '--word_dropout', 0.3),
     ('--caption_model', 'topdown', *tiny.RECURRENT_FLAGS, '--scheduled_sampling_start', 0,
      '--scheduled_sampling_increase_every', 1, '--scheduled_sampling_increase_prob', 0.3)],
     ids=lambda flags: '-'.join(map(str, flags[:4])))
@@ -42,6 +43,9 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one_bit_for_bit(
     tiny.run(train, tiny.train_flags(corpus, parts, *every, '--num_workers', 2, *resume))
     for name in ('model.pth', 'model-best.pth'):
         assert same_weights(weights_of(whole, name), weights_of(parts, name))
+    for moments in [[run_folder.read_tensors(str(run / 'optimizer.pth')) for run in (whole, parts)]]:
+        assert ('trained' in moments[0]) == ('--ema' in flags)
+        assert same_weights(*(one.get('trained', {}) for one in moments))
     one, other = infos_of(whole), infos_of(parts)
     assert one['histories'] == other['histories'] and one['best_val_score'] == other['best_val_score']
     assert one['iter'] == other['iter'] == 12 and one['epoch'] == other['epoch'] == 4
@@ -98,7 +102,7 @@ def test_data_without_a_val_split_is_refused_with_both_ways_out(root):
            '--val_images_use 0')
     tiny.run(train, tiny.train_flags(root, root / 'made', '--max_epochs', 1, '--val_images_use', 0))
     assert infos_of(root / 'made')['iter'] == 4
-    for flag in ('--language_eval', '--reduce_on_plateau'):
+    for flag in ('--language_eval', '--reduce_on_plateau', '--patience'):
         with pytest.raises(UsageError, match=f'{flag} 1 needs validation'):
             tiny.run(train, tiny.train_flags(root, root / 'other', '--val_images_use', 0, flag, 1))
 
@@ -182,6 +186,75 @@ def test_the_plateau_halves_the_rate_of_its_own_flag_alone(corpus, tmp_path, mon
     tiny.run(train, tiny.train_flags(corpus, tmp_path, '--noamopt', '--max_epochs', 4, '--start_from', tmp_path))
     rates = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['lr_history']
     assert rates[10] == noam_rate(10, 16, 2000)
+
+
+def losses_in_turn(monkeypatch, *losses):
+    """Make validations find these losses, one after the other."""
+    following = iter(losses)
+    monkeypatch.setattr(validation, 'mean_loss', lambda *_: next(following))
+
+
+def test_training_stops_early_when_validations_find_no_new_best_and_goes_on_with_more_patience(
+        corpus, tmp_path, monkeypatch, capsys):
+    every = ['--perform_validation_every', 'epoch', '--max_epochs', 9]
+    losses_in_turn(monkeypatch, 4.0, 3.0, 3.5, 3.25, 2.0, 2.5, 2.5)
+    assert tiny.run(train, tiny.train_flags(corpus, tmp_path, *every, '--patience', 2)) == 0
+    assert 'stopped early: no new best in the last 2 validations (--patience 2)' in capsys.readouterr().out
+    assert infos_of(tmp_path)['iter'] == 12 and len(infos_of(tmp_path)['validations']) == 4
+    onwards = [*every, '--start_from', tmp_path]
+    assert tiny.run(train, tiny.train_flags(corpus, tmp_path, *onwards, '--patience', 2)) == 0
+    assert 'nothing to do: no new best in the last 2 validations' in capsys.readouterr().out
+    # The two that were not better count: a third would end the run, and a new best comes.
+    tiny.run(train, tiny.train_flags(corpus, tmp_path, *onwards, '--patience', 3, '--max_epochs', 7))
+    assert infos_of(tmp_path)['iter'] == 21 and 'stopped early' not in capsys.readouterr().out
+
+
+def test_only_validations_of_the_phase_count_towards_patience():
+    validations = [{'iteration': step, 'best': step == 2} for step in (1, 2, 3, 4)]
+
+    def counted(**state):
+        return run_folder.TrainingState(validations=validations, **state).validations_without_best
+    kept = Best(score=1.0, measure='loss')
+    assert counted(best=kept) == 2 and counted(best=kept, self_critical_from=3) == 1
+    assert counted() == 0  # the best starts again: in another folder, or with --load_best_score 0
+
+
+def test_the_last_checkpoints_are_kept_and_each_can_be_resumed_from(corpus, tmp_path):
+    run, kept = tmp_path / 'run', tmp_path / 'run' / 'iteration_4'
+    every = ['--save_checkpoint_every', 2, '--perform_validation_every', 2500, '--max_epochs', 3]
+    tiny.run(train, tiny.train_flags(corpus, run, *every, '--keep_checkpoints', 3))
+    assert sorted(path.name for path in run.glob('iteration_*')) == ['iteration_6', 'iteration_8', 'iteration_9']
+    (run / 'iteration_5.part').mkdir()   # as a kill leaves it
+    tiny.run(train, tiny.train_flags(corpus, run, *every, '--keep_checkpoints', 2, '--max_epochs', 4, '--start_from',
+                                     run))
+    assert sorted(path.name for path in run.glob('iteration_*')) == ['iteration_10', 'iteration_12']
+    assert same_weights(weights_of(run), weights_of(run / 'iteration_12'))
+    assert not same_weights(weights_of(run), weights_of(run / 'iteration_10'))
+    other = tmp_path / 'other'
+    tiny.run(train, tiny.train_flags(corpus, other, *every, '--max_epochs', 4, '--start_from', run / 'iteration_10'))
+    assert same_weights(weights_of(run), weights_of(other))
+    assert not kept.exists() and not list(other.glob('iteration_*'))
+
+
+def test_the_average_is_validated_saved_and_evaluated_and_a_run_without_it_goes_on_from_it(
+        corpus, tmp_path, monkeypatch, capsys):
+    run = tmp_path / 'run'
+    tiny.run(train, tiny.train_flags(corpus, run, '--ema', 0.6, '--learning_rate', 1e-2))
+    trained = run_folder.read_tensors(str(run / 'optimizer.pth'))['trained']
+    assert not same_weights(trained, weights_of(run))
+    assert same_weights(weights_of(run), weights_of(run, 'model-best.pth'))
+    monkeypatch.chdir(tmp_path)
+    tiny.run(evaluation, tiny.eval_flags(corpus, run, '--split', 'val', '--verbose_loss', 1))
+    loss = json.loads((tmp_path / 'eval_results' / 'tiny_val.json').read_text())['loss']
+    assert loss == pytest.approx(infos_of(run)['validations'][-1]['loss'], rel=1e-5)
+    still = ['--learning_rate', 0, '--max_epochs', 3, '--start_from', run]
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'without', *still))
+    assert 'holds averaged weights, with which training goes on; to average further, give --ema 0.6' in \
+        capsys.readouterr().err
+    assert same_weights(weights_of(run), weights_of(tmp_path / 'without'))
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'with', *still, '--ema', 0.6))
+    assert same_weights(trained, run_folder.read_tensors(str(tmp_path / 'with' / 'optimizer.pth'))['trained'])
+    assert not same_weights(weights_of(run), weights_of(tmp_path / 'with'))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(corpus, tmp_path, monkeypatch):

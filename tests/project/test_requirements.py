@@ -39,7 +39,8 @@ def imported(*patterns):
 
 
 def test_each_import_is_pinned_and_each_pin_is_imported_or_explained():
-    packages = {**pinned('requirements.txt'), **pinned('requirements-features.txt')}
+    packages = {**pinned('requirements.txt'), **pinned('requirements-features.txt'),
+                **pinned('requirements-tensorboard.txt')}
     used = imported('*.py', 'models/**/*.py', 'misc/**/*.py', 'scripts/**/*.py')
     assert used <= set(packages)
     assert {package for package, comment in packages.items() if not comment} <= used

@@ -5,14 +5,16 @@ import os
 import time
 import types
 
+import pytest
+
 from misc.run import log as run_log
 from misc.run.log import LOSSES, RATES, REWARDS, SCORES, STEPS, RunLog
-from tests.helpers.events import events_in
+from tests.helpers.events import event_numbers, events_in
 
 
 def opened(folder, histories, iteration=0):
     batches = types.SimpleNamespace(images=20, images_read=10, position=5, waited=0.0)
-    log = RunLog(str(folder), histories, batches, max_epochs=2)
+    log = RunLog(str(folder), histories, batches, max_epochs=2, hyperparameters={'batch_size': 4})
     log.open(iteration)
     return log
 
@@ -53,6 +55,26 @@ def test_what_a_killed_run_logged_after_its_checkpoint_is_not_there_twice(tmp_pa
     assert [line['iteration'] for line in lines_of(tmp_path)] == [1, 2]
 
 
+def test_the_two_phases_have_tags_of_their_own_and_tensorboard_gets_the_hyperparameters(tmp_path):
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+    log = opened(tmp_path, histories())
+    log.step(1, 0, 2.5, 1e-3, 0.0, {})
+    log.step(2, 0, 0.25, 1e-4, 0.0, {'reward': 0.5})
+    log.validation(2, {'loss': 2.0, 'CIDEr': 0.75}, is_best=True)
+    log.close()
+    numbers = event_numbers(tmp_path)
+    assert {tag: steps for tag, steps in numbers.items() if '_hparams_' not in tag} == {
+        'cross_entropy/loss': {1: 2.5}, 'self_critical/loss': {2: 0.25}, 'self_critical/reward': {2: 0.5},
+        'training/learning_rate': {1: pytest.approx(1e-3), 2: pytest.approx(1e-4)},
+        'validation/loss': {2: 2.0}, 'validation/CIDEr': {2: 0.75}}
+    name, = tmp_path.glob(run_log.EVENTS + '*')
+    shown = {value.tag: HParamsPluginData.FromString(value.metadata.plugin_data.content)
+             for event in events_in(str(name)) for value in event.summary.value if '_hparams_' in value.tag}
+    assert shown['_hparams_/session_start_info'].session_start_info.hparams['batch_size'].number_value == 4
+    assert [metric.name.tag for metric in shown['_hparams_/experiment'].experiment.metric_infos] == list(
+        run_log.COMPARED)
+
+
 def test_a_full_disk_ends_the_lines_with_one_warning_and_not_the_training(tmp_path, capsys):
     log = opened(tmp_path, histories())
     log.files[1].file.close()
@@ -76,5 +98,5 @@ def test_a_clock_that_was_set_back_changes_neither_the_order_of_event_files_nor_
     events = [event for name in names for event in events_in(str(tmp_path / name)) if event.step]
     times = [event.wall_time for event in events]
     assert times == sorted(times) and times[0] >= 2_000_000_000
-    assert [event.step for event in events if event.summary.value and event.summary.value[0].tag == 'train_loss'] == [
-        1, 2, 3]
+    tagged = [(event.step, value.tag) for event in events for value in event.summary.value]
+    assert [step for step, tag in tagged if tag == 'cross_entropy/loss'] == [1, 2, 3]

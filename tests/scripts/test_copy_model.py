@@ -19,6 +19,7 @@ def copy(tmp_path):
     for name in ('model.pth', 'model-best.pth', 'infos_first.pkl', 'infos_first-best.pkl', 'optimizer.pth',
                  'histories_first.pkl', 'validations.jsonl'):
         (run / name).write_text(name)
+    (run / 'iteration_5').mkdir()  # as --keep_checkpoints keeps it
 
     def call(*arguments):
         return subprocess.run(['bash', 'scripts/copy_model.sh', *arguments], cwd=tmp_path,
