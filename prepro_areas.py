@@ -1,6 +1,7 @@
 """Boxes -> grid vectors, the fraction of each grid cell that each box covers."""
 
 import math
+import os
 from collections.abc import Mapping
 from functools import partial
 
@@ -109,7 +110,8 @@ def main() -> int:
         convert_images(work, todo, options.num_workers, broken, 'grid vectors', len(ids))
     done = ids & finished(options.output_dir, SUFFIX['grid'])
     note(f'{len(done)} of {len(ids)} images, {options.num_grids} cells -> {options.output_dir}')
-    return broken.finish('correct them and run the command again; it makes only what is missing')
+    return broken.finish('correct them and run the command again; it makes only what is missing',
+                         f'{os.path.normpath(options.output_dir)}_broken.txt')
 
 
 if __name__ == '__main__':

@@ -113,7 +113,8 @@ def main() -> int:
     extraction = Extraction(base, recipe, broken)
     found = extraction.run(pictures, device, options.batch_size, options.num_workers, options.cnn_weight_dir)
     note(f'{len(found)} of {len(pictures.paths)} images -> {", ".join(extraction.folders.values())}')
-    return broken.finish('replace these files and run the command again; it finds only the missing regions')
+    return broken.finish('replace these files and run the command again; it finds only the missing regions',
+                         f'{base}_broken.txt')
 
 
 if __name__ == '__main__':

@@ -200,7 +200,7 @@ def main() -> int:
         done = Converter(folders, f'{folders["box"]}_sizes.json', broken, workers, display, lines).run(paths)
     note(f'{len(done)} images -> {", ".join(folders.values())}')
     return broken.finish(f'download those files of {options.downloaded_feats} again and run the command again; '
-                         'it converts only what is missing')
+                         'it converts only what is missing', f'{base}_broken.txt')
 
 
 if __name__ == '__main__':

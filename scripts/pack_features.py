@@ -376,7 +376,8 @@ def main() -> int:
     if recipe is not None:
         write_json(recipe_path(output), recipe, indent=1)
     summary(output, sources, boxes)
-    return broken.finish('correct them and run the command again; it packs only what is missing')
+    return broken.finish('correct them and run the command again; it packs only what is missing',
+                         f'{output}_broken.txt')
 
 
 if __name__ == '__main__':

@@ -116,7 +116,8 @@ def main() -> int:
         convert_images(work, todo, options.num_workers, broken, 'relative boxes', len(ids))
     done = ids & finished(options.output_dir, SUFFIX['rel'])
     note(f'{len(done)} of {len(ids)} images -> {options.output_dir}')
-    return broken.finish('correct them and run the command again; it makes only what is missing')
+    return broken.finish('correct them and run the command again; it makes only what is missing',
+                         f'{os.path.normpath(options.output_dir)}_broken.txt')
 
 
 if __name__ == '__main__':

@@ -155,7 +155,8 @@ def main() -> int:
                 convert_all(partial(extract, network=network, att_size=options.att_size), todo, folders,
                             options.num_workers, broken, display)
     note(f'{len(extracted(folders) & set(paths))} of {len(paths)} images -> {", ".join(folders.values())}')
-    return broken.finish('replace these files and run the command again; it extracts only what is missing')
+    return broken.finish('replace these files and run the command again; it extracts only what is missing',
+                         f'{base}_broken.txt')
 
 
 if __name__ == '__main__':

@@ -135,7 +135,8 @@ def main() -> int:
     write(options.output_json, h5_path, content, arrays)
     note(f'{len(images)} images, {len(arrays["labels"])} captions, {len(words)} words '
          f'-> {options.output_json}, {h5_path}')
-    return broken.finish(f'correct {options.input_json} (or the images) and run the command again')
+    return broken.finish(f'correct {options.input_json} (or the images) and run the command again',
+                         f'{os.path.splitext(options.output_json)[0]}_broken.txt')
 
 
 if __name__ == '__main__':

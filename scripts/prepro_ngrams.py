@@ -118,7 +118,8 @@ def main() -> int:
         with replacing(f'{options.output_pkl}-{name}.p') as file:
             pickle.dump({'document_frequency': table, 'ref_len': len(images)}, file, protocol=2)
     note(f'{len(images)} images, {len(words)} n-grams -> {options.output_pkl}-words.p, {options.output_pkl}-idxs.p')
-    return broken.finish(f'correct {options.input_json} and run the command again')
+    return broken.finish(f'correct {options.input_json} and run the command again',
+                         f'{options.output_pkl}_broken.txt')
 
 
 if __name__ == '__main__':
