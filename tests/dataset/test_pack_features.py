@@ -20,6 +20,7 @@ from misc.dataset.packed import PackedReader, packed_sizes
 from misc.dataset.packing import PackedWriter
 from misc.disk import locks
 from misc.disk.known import ChangedError
+from misc.prepare import packing as packer
 from misc.prepare.made import claimed
 from misc.run import folder as run_folder
 from scripts import pack_features, prepro_bbox_relative_coords
@@ -34,7 +35,7 @@ WRITES = 1 + 16 * 5 + 4 + 4   # sizes, arrays, and the records of 4 batches writ
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A corpus of 16 images, one of which has a map; a batch has 4."""
-    monkeypatch.setattr(pack_features, 'BATCH', 4)
+    monkeypatch.setattr(packer, 'BATCH', 4)
     tiny.write_corpus(tmp_path)
     features(tmp_path, 108, np.random.default_rng(0).random((2, 3, tiny.SIZE)))
     return tmp_path
@@ -138,8 +139,8 @@ def test_a_killed_packing_resumes_and_ends_in_the_same_bytes(run_script, root, m
     stored, compared = [], []
 
     def count(name, images):
-        plain = getattr(pack_features, name)
-        monkeypatch.setattr(pack_features, name, lambda image_id, *args, **more: (
+        plain = getattr(packer, name)
+        monkeypatch.setattr(packer, name, lambda image_id, *args, **more: (
             images.append(image_id), plain(image_id, *args, **more))[1])
     count('store', stored)
     count('compare', compared)
@@ -232,7 +233,7 @@ def test_images_added_to_the_folders_are_packed_without_reading_the_others_again
     assert status == 1 and 'came after packing had begun: 114\n' in said and len(ids_in(root)) == 14
     assert 'the size of 13 of 14 images is not known' in said
     arrive(115)
-    read, plain, describe = [], FolderReader.read, pack_features.describe
+    read, plain, describe = [], FolderReader.read, packer.describe
 
     def reading(folder, image_id):
         read.append(image_id)
@@ -243,7 +244,7 @@ def test_images_added_to_the_folders_are_packed_without_reading_the_others_again
         read.clear()
         return found
     monkeypatch.setattr(FolderReader, 'read', reading)
-    monkeypatch.setattr(pack_features, 'describe', describing)
+    monkeypatch.setattr(packer, 'describe', describing)
     status, said = pack(run_script, root)
     assert status == 0 and 'the size of 15 of 16' in said and set(read) == {'114', '115'}
     labels = [{'id': int(image_id), 'width': size[0], 'height': size[1]} for image_id, size in sizes.items()]

@@ -19,7 +19,7 @@ MISC = {
     'misc.machine': {'misc.parallel'},
     'misc.disk': set(),
     'misc.dataset': {'misc.disk'},
-    'misc.prepare': {'misc.disk'},
+    'misc.prepare': {'misc.disk', 'misc.dataset'},
     'misc.scoring': {'misc.disk'},
     'misc.training': {'misc.disk', 'misc.scoring', 'misc.parallel'},
     'misc.run': {'misc.disk', 'misc.training', 'misc.parallel'},
