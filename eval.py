@@ -88,7 +88,7 @@ class Evaluation:
 def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     """Check the command line and the files that it names.  `at_end` removes temporary files when it closes."""
     options, given, folder = read_options(at_end)
-    device = pick_device(options.device)
+    device = pick_device(options.device, options.matmul_precision)
     runs = read_runs(options.model, options.infos_path, caption_width(options.input_label_h5))
     members = opts.member_options(options, given, [(run.infos_path, run.infos['opt']) for run in runs])
     model = build_model(members, runs, device)

@@ -42,8 +42,8 @@ INPUT_OPTIONS = ('img_feat_size', 'norm_img_feat', 'num_grids', 'norm_box_feat')
 # how long to train, and what is recorded without being a flag.
 NEUTRAL = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_dir', 'input_grid_vec_dir',
          'input_box_dir', 'input_rel_box_dir', 'cached_tokens', 'start_from', 'checkpoint_path', 'id', 'device',
-         'num_workers', 'losses_log_every', 'save_checkpoint_every', 'max_epochs', 'load_best_score',
-         'patience', 'keep_checkpoints', 'keeps_rates', 'vocab_size', 'seq_length')
+         'matmul_precision', 'num_workers', 'losses_log_every', 'save_checkpoint_every', 'max_epochs',
+         'load_best_score', 'patience', 'keep_checkpoints', 'keeps_rates', 'vocab_size', 'seq_length')
 # How eval.py decodes captions.
 DECODING_OPTIONS = ('beam_size', 'sample_max', 'temperature', 'top_k', 'top_p', 'max_ppl', 'length_penalty',
                     'decoding_constraint', 'block_trigrams', 'suppress_UNK', 'group_size', 'diversity_lambda',
@@ -297,6 +297,11 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('machine')
     group.add_argument('--device', type=device_name, default='auto', metavar='NAME',
                        help='auto (CUDA where there is one), cpu, cuda or cuda:N')
+    group.add_argument('--matmul_precision', type=one_of('highest', 'high', 'medium'), default='high',
+                       metavar='NAME',
+                       help='of float32 matrix products on CUDA: high (TF32: ten bits of mantissa, several times '
+                            'as fast), highest (float32; where results are compared with those of a CPU), or '
+                            'medium (as high, or less where PyTorch offers it). Nothing changes on a CPU')
     group.add_argument('--seed', type=number_in(int, 0, 2 ** 32 - 1), default=123, metavar='N',
                        help='seed of everything random')
     group.add_argument('--num_workers', type=number_in(int, 0), default=2, metavar='N',

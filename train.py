@@ -297,7 +297,7 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
     options = opts.completed(options, given, resumed.infos['opt'] if resumed else None, infos_path, in_place,
                              parallel.count())
     options = opts.with_feature_size(options, feature_width(*opts.feature_source(options)), infos_path)
-    device = pick_device(options.device)
+    device = pick_device(options.device, options.matmul_precision)
     torch.manual_seed(options.seed)
     corpus = Corpus(opts.sources(options))
     vocabulary, longest = corpus.vocabulary, corpus.longest

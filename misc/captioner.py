@@ -24,7 +24,8 @@ from misc.run.folder import Run, best_or_last_files, check_size, load_run_weight
 from models.ensemble import Ensemble
 
 # The options of eval.py that `load` takes.
-OPTIONS = (*opts.DECODING_OPTIONS, 'device', 'batch_size', 'detector', 'cnn_model', 'cnn_layout', 'cnn_weight_dir')
+OPTIONS = (*opts.DECODING_OPTIONS, 'device', 'matmul_precision', 'batch_size', 'detector', 'cnn_model', 'cnn_layout',
+           'cnn_weight_dir')
 Path = str | os.PathLike[str]
 
 
@@ -74,7 +75,8 @@ class Captioner:
         """Load the models that `options` name; `given` are the names of the options that the user chose."""
         # Whether a model gets the boxes it needs is not known before something is captioned.
         options = opts.replaced(options, input_box_dir='boxes')
-        self.device, self.batch_size, self.seed = pick_device(options.device), options.batch_size, options.seed
+        self.device = pick_device(options.device, options.matmul_precision)
+        self.batch_size, self.seed = options.batch_size, options.seed
         runs = read_runs(options.model, options.infos_path)
         members = opts.member_options(options, given, [(run.infos_path, run.infos['opt']) for run in runs])
         self.model = build_model(members, runs, self.device)

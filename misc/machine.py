@@ -10,10 +10,12 @@ from misc import parallel
 from misc.cli import DataError, UsageError
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, matmul_precision: str = 'highest') -> torch.device:
     """The device for `auto`, `cpu`, `cuda` or `cuda:N`; each of several processes gets a CUDA device of its own.
 
-    Raises `UsageError` where it does not exist.
+    `matmul_precision`, of products of float32 matrices on a CUDA device: 'highest' (float32), 'high' or 'medium'
+    (TF32, ten bits of mantissa, on tensor cores); on the CPU they are always of float32.  Raises `UsageError` where the
+    device does not exist.
     """
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -25,6 +27,9 @@ def pick_device(name: str) -> torch.device:
                              'allowed are auto and cpu' + ''.join(f', cuda:{i}' for i in range(existing)))
         if parallel.count() > 1:
             device = device_of_process(device, existing)
+        # Kernels of the project's own and NCCL run on the current device, whatever that of their tensors.
+        torch.cuda.set_device(device.index or 0)
+        torch.set_float32_matmul_precision(matmul_precision)
     return device
 
 
@@ -34,7 +39,6 @@ def device_of_process(device: torch.device, existing: int) -> torch.device:
     if device.index is not None or processes > existing:
         raise UsageError(f'--device {device}: {processes} processes on this machine need a CUDA device each, '
                          f'and it has {existing}; start at most as many, with --device auto, or give --device cpu')
-    torch.cuda.set_device(number)  # the device NCCL sends gradients from
     return torch.device('cuda', number)
 
 

@@ -128,11 +128,12 @@ def draw(log_probs: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: flo
     if top_p < 1:
         ordered, words = scaled.softmax(1).sort(1, descending=True)
         # A word is dropped when those before it already reach top_p; the first one never is.
-        dropped = ordered.cumsum(1) - ordered >= top_p
+        dropped = ordered.cumsum(1, dtype=torch.float64) - ordered >= top_p
         scaled = scaled.masked_fill(dropped.gather(1, words.argsort(1)), -torch.inf)
     if uniform is None:
         uniform = torch.rand(len(scaled), generator=generator, device=scaled.device)
-    cumulative = scaled.softmax(1).cumsum(1)
+    # A GPU sums as a tree, in which single precision would make sums fall, and words of probability 0 be found.
+    cumulative = scaled.softmax(1).cumsum(1, dtype=torch.float64)
     found = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)[:, 0]
     # Sums that are not finite are never exceeded: take any word, its loss will not be finite either.
     return found.clamp(max=scaled.shape[1] - 1)

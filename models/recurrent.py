@@ -131,11 +131,12 @@ class RecurrentCaptioner(CaptionModel[RecurrentMemory]):
         if hidden is None:
             return words
         replaced = torch.rand(len(words), device=words.device) < self.scheduled_sampling_prob
-        if not replaced.any():
-            return words
         with torch.no_grad():
-            drawn = draw(self.log_probs(hidden[replaced]))
-        return words.masked_scatter(replaced, drawn)
+            if words.device.type != 'cpu':  # which rows they are, only the device knows
+                return torch.where(replaced, draw(self.log_probs(hidden)), words)
+            if not replaced.any():
+                return words
+            return words.masked_scatter(replaced, draw(self.log_probs(hidden[replaced])))
 
 
 class ShowTell(RecurrentCaptioner):

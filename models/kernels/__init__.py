@@ -1,7 +1,7 @@
 """Operations with hand-written gradients: the numbers of plain PyTorch in less time or memory.  Read this last.
 
-Networks call the functions below, which choose an implementation by device; each docstring gives the plain
-formula.  tests/models/test_kernels.py checks every gradient numerically.  `dropout` is always a probability,
+Networks call the functions below, which choose an implementation by device: what saves memory traffic on the CPU
+would launch too many kernels on a GPU, where PyTorch's own are used.  Each docstring gives the plain formula.  tests/models/test_kernels.py checks every gradient numerically.  `dropout` is always a probability,
 0 for none.
 """
 
@@ -27,18 +27,22 @@ def dropout(rows: Tensor, probability: float) -> Tensor:
 
 def add_dropout(rows: Tensor, update: Tensor, probability: float) -> Tensor:
     """rows + dropout(update)."""
-    return AddDropout.apply(rows, update, probability) if probability else rows + update
+    if not probability or rows.device.type != 'cpu':
+        return rows + dropout(update, probability)
+    return AddDropout.apply(rows, update, probability)
 
 
 def relu_dropout_(rows: Tensor, probability: float) -> Tensor:
-    """dropout(ReLU(rows)), in place.  Only the result is kept for the gradient, which the next Linear keeps
-    anyway."""
+    """dropout(ReLU(rows)), in place of `rows`.  On the CPU only the result is kept for the gradient, which the next
+    Linear keeps anyway."""
+    if rows.device.type != 'cpu':
+        return dropout(rows.relu_(), probability)
     return ReLUDropout.apply(rows, probability)
 
 
 def celu(rows: Tensor) -> Tensor:
     """max(x, 0) + min(exp(x) - 1, 0)."""
-    return CELU.apply(rows)
+    return CELU.apply(rows) if rows.device.type == 'cpu' else F.celu(rows)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False,

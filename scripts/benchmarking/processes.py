@@ -37,7 +37,7 @@ class Setup:
         if self.quick:
             torch.set_num_threads(1)  # work this small gains nothing from threads
         torch.manual_seed(0)
-        return pick_device(self.device)
+        return pick_device(self.device, 'high')  # as train.py and eval.py do by default
 
 
 class Side:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -91,7 +92,12 @@ def pretend_device() -> Iterator[Counts]:
     """The block in which tensors can be on `DEVICE`; what they do there is counted."""
     counts = Counts()
     pinned: dict[int, Any] = {}
-    with _Functions(counts, pinned), _Operations(counts, pinned):
+    lists: Any = torch.utils._foreach_utils
+    devices = [*lists._get_foreach_kernels_supported_devices(), DEVICE.type]
+    # Optimisers and norms work through lists of tensors by few kernels on devices where PyTorch has these.
+    with (_Functions(counts, pinned), _Operations(counts, pinned),
+          mock.patch.object(lists, '_get_foreach_kernels_supported_devices', lambda: devices),
+          mock.patch.object(lists, '_foreach_supported_types', [*lists._foreach_supported_types, Pretend])):
         yield counts
 
 

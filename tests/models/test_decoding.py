@@ -168,3 +168,38 @@ def test_an_ensemble_of_all_families_has_the_mean_probability_of_every_word():
                                        for t in range(sum(map(bool, words)) + 1)]
     parts = [model(model.encode(batch), captions).view(84, 11)[places].exp() for model in members]
     assert torch.allclose(log_probs, (sum(parts) / len(parts)).log(), atol=1e-5)
+
+
+def tree_sums(rows, dim, dtype=None, block=1024):
+    """`rows.cumsum(1)` in the order of PyTorch's CUDA kernel: in each block pairs, then pairs of these, and so on."""
+    sums, before = [], 0.0
+    for part in rows.to(dtype or rows.dtype).split(block, dim):
+        padded = torch.nn.functional.pad(part, (0, block - part.shape[1])).clone()
+        padded[:, 0] += before
+        step = 1
+        while step < block:
+            padded[:, 2 * step - 1::2 * step] += padded[:, step - 1::2 * step]
+            step *= 2
+        while step > 1:
+            step //= 2
+            later = padded[:, 3 * step - 1::2 * step]
+            later += padded[:, 2 * step - 1::2 * step][:, :later.shape[1]]
+        sums.append(padded[:, :part.shape[1]])
+        before = sums[-1][:, -1]
+    return torch.cat(sums, 1)
+
+
+def test_a_forbidden_word_is_not_drawn_where_sums_are_computed_as_a_tree(monkeypatch):
+    torch.manual_seed(1)
+    log_probs = (torch.randn(4, 9488) * 4).masked_fill(torch.rand(4, 9488) < 0.5, -torch.inf)
+    sums = tree_sums(log_probs.softmax(1), 1)
+    assert torch.allclose(sums, log_probs.softmax(1).cumsum(1), atol=1e-6)
+    # Where the sum up to a forbidden word is larger than the one before it, a number between the two finds the word.
+    rows, words = ((sums[:, 1:] > sums[:, :-1]) & (log_probs[:, 1:] == -torch.inf)).nonzero(as_tuple=True)
+    assert len(rows) > 40
+    rows, words = rows[:40], words[:40]
+    uniforms = sums[rows, words] / sums[rows, -1]
+    monkeypatch.setattr(torch.Tensor, 'cumsum', tree_sums)
+    for top_p in (1.0, 0.999999):
+        drawn = draw(log_probs[rows], top_p=top_p, uniform=uniforms)
+        assert log_probs[rows, drawn].isfinite().all()

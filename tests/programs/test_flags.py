@@ -115,7 +115,7 @@ SCHEDULED_SAMPLING = {'scheduled_sampling_start', 'scheduled_sampling_increase_e
 RUNNING = {'id', 'checkpoint_path', 'start_from', 'save_checkpoint_every', 'perform_validation_every',
            'val_images_use', 'language_eval', 'losses_log_every', 'load_best_score', 'max_epochs', 'optim',
            'patience', 'keep_checkpoints'}
-MACHINE = {'device', 'num_workers'}
+MACHINE = {'device', 'num_workers', 'matmul_precision'}
 PARTS = {'accumulate'}  # in tests/programs/test_parallel.py
 
 # Flag of eval.py: (a value, the flags to compare with).  The log-probabilities of captions differ.
@@ -423,10 +423,35 @@ def test_the_device_is_that_of_the_flag(runs, monkeypatch):
     with pytest.raises(UsageError, match='--device cuda:63.*allowed are'):
         runs('--device', 'cuda:63')
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.cuda, 'set_device', lambda number: None)
     for there, found in ((True, 'cuda'), (False, 'cpu')):
         monkeypatch.setattr(torch.cuda, 'is_available', lambda there=there: there)
         assert machine.pick_device('auto').type == found
     assert str(machine.pick_device('cuda:1')) == 'cuda:1' and machine.pick_device('cpu').type == 'cpu'
+
+
+def test_a_cuda_device_is_made_the_current_one_and_gets_the_precision_of_the_flag(corpus, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.cuda, 'set_device', lambda number: asked.append(number))
+    monkeypatch.setattr(torch, 'set_float32_matmul_precision', asked.append)
+    for name, precision in (('cuda', 'highest'), ('cuda:1', 'high'), ('cpu', 'medium')):
+        machine.pick_device(name, precision)
+    assert asked == [0, 'highest', 1, 'high']
+
+    class Picked(Exception):
+        pass
+
+    def pick(name, matmul_precision):
+        asked.append(matmul_precision)
+        raise Picked
+
+    for program, flags in ((train, tiny.train_flags), (evaluation, tiny.eval_flags)):
+        monkeypatch.setattr(program, 'pick_device', pick)
+        for given in ((), ('--matmul_precision', 'highest')):
+            with pytest.raises(Picked):
+                tiny.run(program, flags(corpus, tmp_path, *given))
+    assert asked[4:] == ['high', 'highest'] * 2
 
 
 @pytest.fixture
