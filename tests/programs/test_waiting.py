@@ -36,7 +36,7 @@ def step_on_a_device(counts, options, smoothing=0.1, accumulate=1):
     run = types.SimpleNamespace(
         updater=types.SimpleNamespace(parameters=parameters), device=DEVICE,
         plan=types.SimpleNamespace(accumulate=accumulate), batches=types.SimpleNamespace(next=lambda: batch))
-    phase = functools.partial(train.cross_entropy, model, smoothing=smoothing, amp='off')
+    phase = functools.partial(train.cross_entropy, model, smoothing=smoothing, word_dropout=0.1, blank=0, amp='off')
     batch, loss, _ = train.gradients(run, phase)
     finite = all_finite(loss, parameters)
     torch.nn.utils.clip_grad_value_(parameters, 0.1)
@@ -147,7 +147,7 @@ def test_nothing_is_saved_before_the_last_finite_flag_was_read(end):
     step = Step(7, 2, 0.1, [5])
     updater.flags = types.SimpleNamespace(settle=lambda: step)
     with pytest.raises(DataError, match='iteration 7 .*the loss or a gradient is not finite'):
-        end(types.SimpleNamespace(updater=updater))
+        end(types.SimpleNamespace(updater=updater, validation=True))
 
 
 def test_a_dead_loader_worker_is_reported_even_if_its_death_caused_another_error():
