@@ -14,8 +14,8 @@ def pick_device(name: str, matmul_precision: str = 'highest') -> torch.device:
     """The device for `auto`, `cpu`, `cuda` or `cuda:N`; each of several processes gets a CUDA device of its own.
 
     `matmul_precision`, of products of float32 matrices on a CUDA device: 'highest' (float32), 'high' or 'medium'
-    (TF32, ten bits of mantissa, on tensor cores); on the CPU they are always of float32.  Raises `UsageError` where the
-    device does not exist.
+    (TF32, ten bits of mantissa, on tensor cores); on the CPU they are always of float32.  Raises `UsageError` where
+    the device does not exist.
     """
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'

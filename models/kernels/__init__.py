@@ -1,8 +1,8 @@
 """Operations with hand-written gradients: the numbers of plain PyTorch in less time or memory.  Read this last.
 
 Networks call the functions below, which choose an implementation by device: what saves memory traffic on the CPU
-would launch too many kernels on a GPU, where PyTorch's own are used.  Each docstring gives the plain formula.  tests/models/test_kernels.py checks every gradient numerically.  `dropout` is always a probability,
-0 for none.
+would launch too many kernels on a GPU, where PyTorch's own are used.  Each docstring gives the plain formula.
+tests/models/test_kernels.py checks every gradient numerically.  `dropout` is always a probability, 0 for none.
 """
 
 import torch
