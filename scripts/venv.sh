@@ -1,9 +1,10 @@
 # Sourced by the other scripts, from the project's root: creates .venv if it does not exist, installs
 # requirements.txt if it changed, and puts .venv/bin first on the PATH.  PYTHON names another interpreter.
-install_changed() {  # requirements, copy of those installed last, note: installs them if they changed
+# WITHOUT_JAVA=1 is set by scripts that score nothing.
+install_changed() {  # requirements, copy of those installed last, note, pip's flags...: installs them if they changed
     if ! cmp -s "$1" "$2"; then
         echo "installing $1 into .venv${3:-}" >&2
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check "${@:4}" -r "$1"
         cp "$1" "$2"
     fi
 }
@@ -18,4 +19,4 @@ if [ ! -x .venv/bin/python ]; then
 fi
 install_changed requirements.txt .venv/requirements.txt " (torch alone is several gigabytes)"
 export PATH="$PWD/.venv/bin:$PATH"
-command -v java >/dev/null || echo "note: there is no Java, so METEOR is left out; install a Java runtime to get it" >&2
+[ -n "${WITHOUT_JAVA:-}" ] || command -v java >/dev/null || echo "note: there is no Java, so METEOR is left out; install a Java runtime to get it" >&2

@@ -42,6 +42,8 @@ from misc.training.schedule import Best, CollapseWatch, Plateau
 
 INFOS = re.compile(r'infos(?:_(.+))?\.pkl')
 TRAINED = 'trained'  # in optimizer.pth: the weights that train, where model.pth holds their average
+# In infos: the type of the weights of a run that scripts/convert_checkpoint.py --publish wrote, without moments.
+PUBLISHED = 'published'
 # Files of a checkpoint whose names do not say whose they are.
 OF_ANY_RUN = ('model.pth', 'model.pt', 'model-best.pth', 'infos.pkl', 'optimizer.pth', VALIDATIONS)
 
@@ -154,6 +156,9 @@ class RunFolder:
         Raises `UsageError` where files of another run would be replaced.
         """
         if resumed is not None and stays:
+            if resumed.infos.get(PUBLISHED):
+                raise UsageError(f'--checkpoint_path {self.path} holds a published model, which training would '
+                                 'replace; go on with it as another run: --checkpoint_path ANOTHER_FOLDER')
             self._check_only_run(resumed)
             is_renamed = resumed.infos['opt'].get('id') != self.run_id  # by scripts/copy_model.sh
             self.identity = resumed.identity if resumed.identity and not is_renamed else self.identity
@@ -321,12 +326,15 @@ def find_run(folder: str, run_id: str = '', longest: int | None = None, flag: st
                             f'back, or the infos file of {run.model_path}')
         note(f'note: {infos_path} belongs to a best model that is missing; {run.model_path} is used instead, and '
              'may be of a later iteration')
-    if run.names is not None:
+    published = run.infos.get(PUBLISHED)
+    if published:
+        note(f'note: {run.model_path} is a published model with weights in {published}; training goes on in float32')
+    if run.names is not None or published:
         note(f'note: epoch {run.infos["epoch"]} starts from its beginning: {infos_path} does not say where in it '
              'the run stopped')
-        if not has_best:
-            run.infos['best_val_score'] = None  # of a model that is not here
-    if (is_mixed or not is_best) and (run.names is None or filesets.exists(moments)):
+    if run.names is not None and not has_best:
+        run.infos['best_val_score'] = None  # of a model that is not here
+    if not published and (is_mixed or not is_best) and (run.names is None or filesets.exists(moments)):
         run.optimiser_path, run.stamp = moments, stamp
     return run
 

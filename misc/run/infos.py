@@ -139,5 +139,5 @@ RULES: dict[str, Callable[[Any], bool]] = {
     'histories': is_histories, 'validations': is_validations,
     'first_cider': is_score, 'self_critical_from': lambda value: value is None or is_count(value), 'reward': is_named,
     'regions': is_named, 'run': lambda value: value is None or is_identity(value),
-    'account': lambda value: is_named(value) and is_plain(value)}
+    'published': is_text, 'account': lambda value: is_named(value) and is_plain(value)}
 SIZES = {'input_encoding_size', 'ff_size', 'hidden_size', 'att_hid_size', 'img_feat_size', 'num_grids', 'heads'}
