@@ -7,11 +7,10 @@ import numpy as np
 
 from misc import commands
 from misc.cli import DataError
-from misc.dataset.labels import Labels, labels_file_problem
+from misc.dataset.labels import Labels, labels_file_problem, read_labels_file
 from misc.dataset.pairing import check_pair
 from misc.dataset.regions import Regions, report_missing
 from misc.dataset.sources import Sources
-from misc.disk.files import read_json
 from misc.disk.known import KnownFile
 
 
@@ -33,7 +32,7 @@ class Corpus:
         """
         self.sources = sources
         self.file = KnownFile(sources.input_json) if info is None else None
-        info = read_json(sources.input_json, commands.LABELS) if info is None else info
+        info = read_labels_file(sources.input_json, commands.LABELS) if info is None else info
         problem = labels_file_problem(info)
         if problem:
             raise DataError(f'--input_json: {sources.input_json} is not the output of prepro_labels.py, '

@@ -13,6 +13,7 @@ from misc import commands
 from misc.cli import DataError
 from misc.dataset.packed import packed_sizes
 from misc.disk.files import read_json
+from misc.disk.numbers import whole_number
 
 
 def grid_vectors(boxes: np.ndarray, width: float, height: float, side: int) -> np.ndarray:
@@ -112,7 +113,9 @@ def _sizes_in_records(input_json: str | os.PathLike | dict[str, Any]) -> dict[st
     for image in images:
         if isinstance(image, dict) and None not in (image.get('width'), image.get('height')):
             # The labels file has `id`; Karpathy's split files have `cocoid` or `imgid`.
-            image_id = next((image[key] for key in ('id', 'cocoid', 'imgid') if key in image), None)
+            given = next((image[key] for key in ('id', 'cocoid', 'imgid') if key in image), None)
+            number = whole_number(given)
+            image_id = given if number is None else number
             sizes[str(image_id)] = _checked_size((image['width'], image['height']), image_id, '--input_json')
     return sizes
 

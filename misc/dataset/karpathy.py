@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from misc.cli import DataError
 from misc.disk.files import read_json
+from misc.disk.numbers import whole_number
 
 SOURCE = "unpacking Karpathy's caption_datasets.zip"
 
@@ -35,7 +36,7 @@ def read_images(path: str, report: Callable[[str], None], captions: bool = True)
     A record that is broken, or whose id occurred before, is left out, and `report` is called with a message about it.
     Raises `DataError` where the file is not a split file.
     """
-    content = read_json(path, SOURCE)
+    content = read_json(path, SOURCE, exact=True)
     records = content.get('images') if isinstance(content, dict) else None
     if not isinstance(records, list) or not records:
         raise DataError(f"{path} is not a split file of Karpathy's: it has no list of images; "
@@ -81,11 +82,9 @@ def _image(record: Any, key: str, captions: bool, report: Callable[[str], None])
     left out and reported."""
     if not isinstance(record, dict):
         raise ValueError('not an object')
-    image_id = record.get(key)
-    if isinstance(image_id, str) and image_id.isascii() and image_id.isdigit():
-        image_id = int(image_id)
-    if not isinstance(image_id, int) or isinstance(image_id, bool) or not 0 <= image_id < 2 ** 63:
-        raise ValueError(f'{key} is {image_id!r}, not an image id')
+    image_id = whole_number(record.get(key))
+    if image_id is None or not 0 <= image_id < 2 ** 63:
+        raise ValueError(f'{key} is {record.get(key)!r}, not an image id')
     split: Any = record.get('split')
     if captions and (not isinstance(split, str) or not split):
         raise ValueError(f'image {image_id} has no split')

@@ -8,7 +8,8 @@ import numpy as np
 from misc import commands
 from misc.cli import DataError
 from misc.disk import hdf5
-from misc.disk.files import path_under
+from misc.disk.files import path_under, read_json
+from misc.disk.numbers import whole_number
 
 UNKNOWN = 'UNK'   # stands for every word outside the vocabulary
 
@@ -79,6 +80,19 @@ def caption_width(path: str) -> int | None:
         return None
 
 
+def read_labels_file(path: str, made_by: str) -> Any:
+    """The content of `--input_json`, a JSON value of any kind; where the ids of all images stand for whole numbers
+    ('100', 100.0), they are that.  Raises `DataError`."""
+    info = read_json(path, made_by, exact=True)
+    images = info.get('images') if isinstance(info, dict) else None
+    if isinstance(images, list) and all(isinstance(image, dict) for image in images):
+        ids = [whole_number(image.get('id')) for image in images]
+        if None not in ids:
+            for image, image_id in zip(images, ids):
+                image['id'] = image_id
+    return info
+
+
 def labels_file_problem(info: Any) -> str:
     """What is wrong with the content of `--input_json` (any JSON value), or ''."""
     images, words = (info.get('images'), info.get('ix_to_word')) if isinstance(info, dict) else (None, None)
@@ -95,6 +109,9 @@ def labels_file_problem(info: Any) -> str:
             return f'images[{number}] has the id {image["id"]} of images[{seen[image["id"]]}]'
         if not _are_captions(image.get('captions')):
             return f'the captions of images[{number}] are not a list of texts'
+        if 'tokens' in image and (not isinstance(image['tokens'], list) or not _are_captions(image['tokens'])
+                                  or len(image['tokens']) != len(image.get('captions') or ())):
+            return f'the tokens of images[{number}] are not a list of texts, one for each caption'
     return ''
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from misc.cli import DataError
+from misc.disk.numbers import exact_number
 
 TEMPORARY = '.part'  # suffix of files that are being written; readers and listings skip them
 WRITER = re.compile(rf'.+\.([0-9]+){re.escape(TEMPORARY)}', re.DOTALL)  # the process, in the name of such a file
@@ -171,15 +172,16 @@ def write_json(path: StrPath, value: Any, **kwargs: Any) -> None:
         json.dump(value, file, **kwargs)
 
 
-def read_json(path: StrPath, made_by: str) -> Any:
+def read_json(path: StrPath, made_by: str, exact: bool = False) -> Any:
     """The JSON value in `path`.
 
     `made_by`, the command that makes the file (or its source), ends the message about a missing or damaged file.
-    Raises `DataError`.
+    `exact` reads whole numbers that are written with a point (100.0) as integers, for files that hold ids.  Raises
+    `DataError`.
     """
     try:
         with open_regular(path, 'r', encoding='utf-8') as file:
-            return json.load(file)
+            return json.load(file, parse_float=exact_number if exact else None)
     except FileNotFoundError:
         raise DataError(f'there is no file {path}; make it with: {made_by}') from None
     except IsADirectoryError:

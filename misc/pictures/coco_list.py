@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from misc.cli import DataError, note
 from misc.disk.files import read_json
+from misc.disk.numbers import whole_number
 from misc.prepare.broken import Broken
 
 SPLIT_NAME = re.compile(r'(?:test|val|train)20\d\d')
@@ -35,10 +36,11 @@ def select_listed(coco_json: str, names: Sequence[str], folder: str, broken: Bro
 
 def read_list(coco_json: str) -> dict[str, int]:
     """{file name: id} of the images of a list.  Raises `DataError`."""
-    content = read_json(coco_json, 'the lists of COCO\'s images, https://cocodataset.org/#download')
+    content = read_json(coco_json, 'the lists of COCO\'s images, https://cocodataset.org/#download', exact=True)
     try:
-        wanted = {image['file_name']: image['id'] for image in content['images']}
-        if not wanted or not all(type(image_id) is int for image_id in wanted.values()):
+        numbers = {image['file_name']: whole_number(image['id']) for image in content['images']}
+        wanted = {name: number for name, number in numbers.items() if number is not None}
+        if not wanted or len(wanted) < len(numbers):
             raise TypeError('no images with whole numbers as ids')
         if not all(isinstance(name, str) for name in wanted):
             raise TypeError('a file name that is not a string')

@@ -12,10 +12,9 @@ from misc.dataset.archive import find_archive
 from misc.dataset.array_files import FolderReader
 from misc.dataset.grids import image_sizes
 from misc.dataset.karpathy import SOURCE
-from misc.dataset.labels import Labels, labels_file_problem
+from misc.dataset.labels import Labels, labels_file_problem, read_labels_file
 from misc.dataset.packed import PackedReader, kinds_in
 from misc.dataset.pairing import check_pair
-from misc.disk.files import read_json
 from misc.setup.findings import MISSING, PARTLY, THERE, Finding, lacking
 
 
@@ -81,7 +80,7 @@ class DataFiles:
         if not os.path.exists(self._path(name)):
             return Finding(MISSING, name, 'vocabulary and images', command, needed=True)
         try:
-            info = read_json(self._path(name), command)
+            info = read_labels_file(self._path(name), command)
             problem = labels_file_problem(info)
         except DataError:
             problem = 'it is not a whole JSON file'

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -100,6 +101,17 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding='utf-8'))
 
 
+def whole_number(value: Any) -> int | None:
+    """The whole number that an id stands for, or None."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2 ** 53:
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r'\s*-?[0-9]{1,40}(\.0*)?\s*', value):
+        return int(value.split('.')[0])
+    return value if isinstance(value, int) else None
+
+
 def split_images(path: Path) -> list[tuple[int, str, list]]:
     """The complete records of a split file: [(id, split, [tokens])]."""
     images, seen = [], set()
@@ -107,13 +119,11 @@ def split_images(path: Path) -> list[tuple[int, str, list]]:
     key = 'cocoid' if any(isinstance(one, dict) and one.get('cocoid') is not None for one in records) else 'imgid'
     for record in records:
         try:
-            image_id = record[key]
-            if isinstance(image_id, str) and image_id.isascii() and image_id.isdigit():
-                image_id = int(image_id)
+            image_id = whole_number(record[key])
             sentences = [one['tokens'] for one in record['sentences']
                          if isinstance(one, dict) and isinstance(one.get('tokens'), list) and one['tokens']
                          and all(isinstance(word, str) and word for word in one['tokens'])]
-            whole = (type(image_id) is int and 0 <= image_id < 2 ** 63 and isinstance(record['split'], str)
+            whole = (image_id is not None and 0 <= image_id < 2 ** 63 and isinstance(record['split'], str)
                      and record['split'] and isinstance(record['sentences'], list) and sentences)
             if whole and image_id not in seen:
                 images.append((image_id, record['split'], sentences))

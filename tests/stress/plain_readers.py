@@ -38,32 +38,32 @@ def boxes(path: Path) -> Any:
 def talk(path: Path) -> Any:
     content = formats.read_json(path)
     return {'words': content['ix_to_word'],
-            'images': [(image['id'], image['split']) for image in content['images']],
+            'images': [(formats.whole_number(image['id']), image['split']) for image in content['images']],
             'captions': [image.get('captions') for image in content['images']]}
 
 
-def id_of(value: Any) -> int | str:
-    """An image id: an integer if it stands for one, else a string."""
-    try:
-        return int(value) if int(value) == float(value) else str(value)
-    except (TypeError, ValueError, OverflowError):
-        return str(value)
+def ids_of(values: list[Any]) -> list[Any]:
+    """The ids of the images of a file: numbers if all stand for one, else texts."""
+    numbers = list(map(formats.whole_number, values))
+    return list(map(str, values)) if None in numbers else numbers
 
 
 def references(path: Path) -> Any:
-    return {id_of(image['id']): image['captions'] for image in formats.read_json(path)['images']
+    images = formats.read_json(path)['images']
+    return {image_id: image['captions'] for image_id, image in zip(ids_of([one['id'] for one in images]), images)
             if image.get('captions')}
 
 
 def annotations(path: Path) -> Any:
-    found = {}
-    for annotation in formats.read_json(path)['annotations']:
-        found.setdefault(id_of(annotation['image_id']), []).append(annotation['caption'])
+    found, notes = {}, formats.read_json(path)['annotations']
+    for image_id, annotation in zip(ids_of([one['image_id'] for one in notes]), notes):
+        found.setdefault(image_id, []).append(annotation['caption'])
     return found
 
 
 def predictions(path: Path) -> Any:
-    return [(id_of(entry['image_id']), entry['caption']) for entry in formats.read_json(path)]
+    entries = formats.read_json(path)
+    return list(zip(ids_of([entry['image_id'] for entry in entries]), [entry['caption'] for entry in entries]))
 
 
 def printable(text: str) -> str:
@@ -74,7 +74,7 @@ def printable(text: str) -> str:
 def results_file(path: Path) -> Any:
     content = formats.read_json(path)
     overall = {**content['overall'], **({'loss': content['loss']} if 'loss' in content else {})}
-    rows = {id_of(row['image_id']): row for row in content['images']}
+    rows = dict(zip(ids_of([row['image_id'] for row in content['images']]), content['images']))
     scores = {image: float(row['CIDEr']) for image, row in rows.items() if is_number(row.get('CIDEr'))}
     return {'overall': {printable(name): float(value) for name, value in overall.items() if is_number(value)},
             'captions': {image: printable(row['caption']) if isinstance(row.get('caption'), str) else None
@@ -87,12 +87,14 @@ def is_number(value: Any) -> bool:
 
 
 def picture_names(path: Path) -> Any:
-    return {id_of(image['id']): image['file_name'] for image in formats.read_json(path).get('images', [])
-            if isinstance(image, dict) and isinstance(image.get('file_name'), str) and 'id' in image}
+    images = [image for image in formats.read_json(path).get('images', [])
+              if isinstance(image, dict) and 'id' in image]
+    return {image_id: image['file_name'] for image_id, image in zip(ids_of([one['id'] for one in images]), images)
+            if isinstance(image.get('file_name'), str)}
 
 
 def listed_pictures(path: Path) -> Any:
-    return {image['id']: image['file_name'] for image in formats.read_json(path)['images']
+    return {formats.whole_number(image['id']): image['file_name'] for image in formats.read_json(path)['images']
             if image['file_name'] in ('100.jpg', '101.jpg')}
 
 

@@ -1,30 +1,21 @@
 """Image ids: whole numbers are kept, anything else gives way to numbers by order."""
 
-import re
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
 from misc.cli import DataError
+from misc.disk import numbers
 from misc.prepare.captions.pictures import Picture, some
 
 LIMIT = 2 ** 63
-NUMBER = re.compile(r'([0-9]{1,40})(?:\.0*)?')
 KEPT = 'whole numbers from 0 below 2^63'
 
 
 def whole_number(value: Any) -> int | None:
-    """The id that `value` stands for, or None where it stands for none.
-
-    391895, '391895', '000000391895', '391895.0' and Decimal('391895.0') are all 391895.  Nothing passes through a
-    float, which would change large numbers: JSON is to be read with `parse_float=Decimal`.
-    """
-    if isinstance(value, (str, Decimal)):
-        match = NUMBER.fullmatch(str(value).strip())
-        value = int(match[1]) if match else None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LIMIT:
-        return None
-    return value
+    """The id that `value` stands for (see `misc.disk.numbers`), or None where it stands for none that features can
+    have.  JSON is to be read with `parse_float=Decimal`."""
+    number = numbers.whole_number(value)
+    return number if number is not None and 0 <= number < LIMIT else None
 
 
 def given_ids(pictures: Sequence[Picture]) -> tuple[list[int] | None, str]:
