@@ -36,7 +36,7 @@ from misc.pictures.images import read_rgb
 from misc.pictures.recipes import RecipeFlags, warn_of_other_recipe
 from misc.run.folder import Run
 from misc.run.record import note_other_features
-from misc.scoring.references import ImageId
+from misc.scoring.references import ImageId, References
 from misc.scoring.results import image_rows, write_results, write_vis
 from misc.scoring.scores import score_table
 
@@ -65,7 +65,7 @@ class Evaluation:
     name          ID in the names of the files that are written
     decode        the decoding method, see `models.build_decoder`
     rows          the images of the corpus that are captioned
-    references    {image id: reference captions}, or None without --language_eval
+    references    the reference captions, or None without --language_eval
     folder        the pictures of --image_folder, or None
     page_files    the image files that the page shows, one for each row; [] without --dump_images
     page_reader   how the page reads them
@@ -79,7 +79,7 @@ class Evaluation:
     device: torch.device
     corpus: Corpus
     rows: list[int]
-    references: dict[ImageId, list[str]] | None
+    references: References | None
     folder: ImageFolder | None
     page_files: list[str]
     page_reader: Callable[[str], np.ndarray]
@@ -93,7 +93,7 @@ def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     members = opts.member_options(options, given, [(run.infos_path, run.infos['opt']) for run in runs])
     model = build_model(members, runs, device)
     if folder and options.language_eval:   # checked before regions are extracted, which may take a day
-        references_of(folder.pictures.files, options.input_json, options.coco_json)
+        references_of(folder.pictures.files, options.input_json, options.coco_json, options.score_tokens)
     info = find_regions(folder, options, runs, device) if folder else None
     corpus = open_corpus(options, members, runs, model.needs, info)
     if not folder:
@@ -103,8 +103,8 @@ def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     rows = corpus.rows('all' if folder else options.split, train_only=True)
     rows = rows[:options.num_images] if options.num_images >= 0 else rows
     corpus.check_files(rows)
-    references = references_of([corpus.ids[row] for row in rows], options.input_json, options.coco_json) \
-        if options.language_eval else None
+    references = references_of([corpus.ids[row] for row in rows], options.input_json, options.coco_json,
+                               options.score_tokens, corpus.vocabulary.values()) if options.language_eval else None
     if corpus.file is not None:   # references were read from it a second time
         corpus.file.check()
     shown = options.beam_size if options.verbose_beam and options.sample_max else options.sample_n
@@ -246,10 +246,12 @@ def write_scores(evaluation: Evaluation, results: list[ImageCaptions], scores: S
     """Write eval_results/ID_SPLIT.json: scores, captions, and the options that led to them."""
     options, folder = evaluation.options, evaluation.folder
     used = [{name: getattr(member, name) for name in opts.MODEL_OPTIONS} for member in evaluation.members]
-    recorded = {**vars(options), 'id': evaluation.name, **(used[0] if len(used) == 1 else {'models': used})}
+    recorded = {**vars(options), 'id': evaluation.name, **(used[0] if len(used) == 1 else {'models': used}),
+                **scores.scored_by}
     for name in folder.temporary if folder else ():
         del recorded[name]
-    captions: dict[ImageId, str] = {image.image_id: image.first.text for image in results}
+    captions: dict[ImageId, str] = {image.image_id: image.first.text for image in results
+                                    if not scores.overall or image.image_id in scores.per_image}
     path = write_results(results_file(evaluation), {**scores.overall, **scores.several},
                          image_rows(captions, scores.per_image), recorded, loss)
     note(f'wrote {path}')
@@ -258,7 +260,7 @@ def write_scores(evaluation: Evaluation, results: list[ImageCaptions], scores: S
 def write_captions_page(evaluation: Evaluation, results: list[ImageCaptions], scores: Scores) -> None:
     """Write vis/index.html, with the scores if there are any."""
     options, corpus, rows = evaluation.options, evaluation.corpus, evaluation.rows
-    references, problems = evaluation.references or {}, []
+    references, problems = evaluation.references.captions if evaluation.references else {}, []
     entries = [Entry(
         image.image_id, image.first.words, file, image.file_path or os.path.basename(file),
         references=references.get(image.image_id) or corpus.images[row].get('captions') or [],

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, perfect_square
 from misc.dataset.networks import LAYOUTS, names_in
 from misc.dataset.sources import FLAGS, Sources
+from misc.scoring.references import SCORE_TOKENS
 from misc.training.schedule import Plan, Schedule
 
 Options = argparse.Namespace  # of train.py or eval.py; never changed after it is made, see `replaced`
@@ -285,6 +286,7 @@ def add_running_flags(parser: argparse.ArgumentParser) -> None:
                             'model-best.pth')
     flag(group, 'language_eval', 'score validation captions (BLEU, METEOR, ROUGE-L, CIDEr); the best '
                                  'checkpoint is then that of the highest CIDEr, not of the lowest loss')
+    add_score_tokens_flag(group)
     group.add_argument('--losses_log_every', type=number_in(int, 1), default=25, metavar='STEPS',
                        help='steps between lines of the log')
     flag(group, 'load_best_score', 'with --start_from: keep the best validation score so far, so that '
@@ -366,6 +368,15 @@ def add_decoding_flags(parser: argparse.ArgumentParser, beam_size: int) -> None:
     flag(group, 'suppress_UNK', 'never output UNK', True)
 
 
+def add_score_tokens_flag(group: Any) -> None:
+    """Add the flag of what captions are scored against."""
+    group.add_argument('--score_tokens', type=one_of(*SCORE_TOKENS), default='auto', metavar='NAME',
+                       help='score captions against the texts of the references (raw), or against their tokens, as '
+                            'words separated by spaces (tokens); auto: tokens where scripts/prepro_labels.py kept '
+                            'them, as it does for Chinese and other texts without spaces. Give raw or tokens to '
+                            'compare with scores that were computed so')
+
+
 def add_diversity_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of diverse beam search, which only matters for several captions of an image."""
     group = parser.add_argument_group('diverse beam search, for --sample_n or --verbose_beam')
@@ -392,6 +403,7 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
                        help='captions per image: N samples, or the N best beams')
     flag(group, 'language_eval', 'score the captions (BLEU, METEOR, ROUGE-L, CIDEr, SPICE where it is '
                                  'installed)')
+    add_score_tokens_flag(group)
     group.add_argument('--coco_json', metavar='FILE',
                        help='COCO caption annotations to take references from, in place of --input_json; with '
                             "--image_folder COCO's list of images")

@@ -34,6 +34,7 @@ from misc.run import record
 from misc.run.folder import RunFolder, TrainingState, check_size, find_run, random_state, resume
 from misc.run.log import RunLog
 from misc.run.signals import StopSignals
+from misc.scoring.references import kind_of
 from misc.training.averaging import WeightAverage
 from misc.training.draws import uniform_numbers
 from misc.training.losses import caption_loss, self_critical_loss
@@ -373,14 +374,15 @@ def build_phases(options: opts.Options, model: CaptionModel, corpus: Corpus, row
 def build_validation(options: opts.Options, corpus: Corpus, rows: list[int], device: torch.device,
                      has_rewards: bool) -> Validation:
     """The validation on the images `rows`."""
-    references = reference_captions(corpus.images, rows, corpus.captions, corpus.vocabulary, options.input_json) \
-        if options.language_eval or has_rewards else None
+    kind = kind_of([corpus.images[row] for row in rows], options.score_tokens, options.input_json)
+    references = reference_captions(corpus.images, rows, corpus.captions, corpus.vocabulary, options.input_json,
+                                    kind) if options.language_eval or has_rewards else None
     return Validation(
         lambda captions: image_batches(corpus, rows, options.batch_size, options.num_workers, captions,
                                        options.seed, pin=device.type == 'cuda'),
         corpus.images, len(rows), corpus.vocabulary,
         models.build_decoder(options, corpus.longest, corpus.vocabulary), references, device, options.seed,
-        options.seq_per_img, options.checkpoint_path)
+        options.seq_per_img, options.checkpoint_path, kind)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -20,8 +20,8 @@ from misc.disk.files import check_writable, path_under, replacing
 from misc.pictures.images import read_upright
 from misc.run.histories import read_logged
 from misc.scoring.metrics import meteor_counts
-from misc.scoring.references import ImageId, image_files, load_references
-from misc.scoring.results import Results, read_all, shared_images
+from misc.scoring.references import ImageId, References, image_files, read_references
+from misc.scoring.results import Results, check_comparable, read_all, shared_images
 from misc.scoring.scores import score_table
 
 SIDE = 224    # pixels of a picture's longer side: twice the size at which it is shown
@@ -82,13 +82,15 @@ def main() -> None:
         raise UsageError('--image_root needs --input_json or --coco_json, which say which file an image is')
     check_writable(options.output)
     runs = read_all(options.results)
+    check_comparable(runs)
     baseline = chosen_baseline(runs, options.baseline)
     images, notes = shared_images(runs, options.common)
-    references = read_references(options, runs)
+    references = references_of(options, runs)
     histories = [read_logged(folder) for folder in options.runs]
     for history, name in zip(histories, distinct_names(histories)):
         history.name = name
-    counted = count_statistics(runs, references, options.use_java, options.java_timeout) if references else []
+    counted = count_statistics(runs, references, options.use_java, options.java_timeout) \
+        if references.captions else []
     settings = Settings(options.draws, options.seed, options.confidence)
     comparison = compare(runs, images, baseline, counted, settings)
     notes += [f'{run.name} {line}' for run in runs for line in run.notes]
@@ -96,7 +98,7 @@ def main() -> None:
     if options.image_root:
         pictures, missing = small_pictures(options, shown_images(comparison, runs, options.examples))
         notes += missing
-    report = Report(comparison, runs, histories, references, pictures, options.examples, settings, notes)
+    report = Report(comparison, runs, histories, references.captions, pictures, options.examples, settings, notes)
     write(options.output, page(report))
     print_summary(report)
     note(f'wrote {options.output}')
@@ -110,14 +112,15 @@ def chosen_baseline(runs: Sequence[Results], name: str | None) -> str:
     return name or names[0]
 
 
-def read_references(options: argparse.Namespace, runs: Sequence[Results]) -> dict[ImageId, list[str]]:
-    """{image: captions}, empty where no file was named.  Raises `DataError` where an image has none."""
+def references_of(options: argparse.Namespace, runs: Sequence[Results]) -> References:
+    """The references of the kind that `runs` were scored against, none where no file was named.  Raises `DataError`
+    where an image has none."""
     source = options.coco_json or options.input_json
     if not source:
-        return {}
-    references = load_references(None if options.coco_json else source, options.coco_json)
+        return References({})
+    references = read_references(None if options.coco_json else source, options.coco_json, runs[0].kind)
     for run in runs:
-        missing = [image for image in run.captions if image not in references]
+        missing = [image for image in run.captions if image not in references.captions]
         if missing:
             raise DataError(f'{len(missing)} of {len(run.captions)} images of {run.path} have no reference '
                             f'captions in {source}, such as {plain_text(missing[0])}; name the file of their own '
@@ -125,14 +128,15 @@ def read_references(options: argparse.Namespace, runs: Sequence[Results]) -> dic
     return references
 
 
-def count_statistics(runs: Sequence[Results], references: Mapping[ImageId, Sequence[str]], use_java: bool,
+def count_statistics(runs: Sequence[Results], references: References, use_java: bool,
                      java_seconds: float) -> list[image_statistics.Counts]:
     """The counts that BLEU and METEOR of any set of images are computed from."""
-    counted = [image_statistics.bleu_counts(runs, references)]
+    counted = [image_statistics.bleu_counts(runs, references.captions, references.kind)]
     if use_java and any('METEOR' in run.overall for run in runs):
         note('counting the matches of METEOR, which takes about a minute (--use_java 0 skips it)')
         counted.append(image_statistics.meteor_counts(
-            runs, references, lambda captions, known: meteor_counts(captions, known, java_seconds)))
+            runs, references.captions,
+            lambda captions, known: meteor_counts(captions, known, java_seconds, references.kind)))
     return counted
 
 

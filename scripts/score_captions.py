@@ -6,9 +6,13 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from misc.cli import Parser, UsageError, boolean, note, number_in, run_command
-from misc.scoring.metrics import score
-from misc.scoring.references import load_references
+from misc import commands
+from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, run_command
+from misc.disk.files import read_json
+from misc.scoring.checks import vocabulary_warning
+from misc.scoring.frequencies import read_frequencies
+from misc.scoring.metrics import scored
+from misc.scoring.references import SCORE_TOKENS, ImageId, References, read_references
 from misc.scoring.results import image_rows, load_predictions, write_results
 from misc.scoring.scores import score_table
 
@@ -28,9 +32,22 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--predictions', required=True, metavar='FILE',
                         help="captions in COCO's results form")
     result.add_argument('--input_json', metavar='FILE',
-                        help='references: the "captions" of a file written by prepro_labels.py')
+                        help='references: those of a file written by prepro_labels.py')
     result.add_argument('--coco_json', metavar='FILE',
-                        help='references: a COCO caption-annotation file, used in place of --input_json')
+                        help='references: a COCO caption-annotation file, used in place of --input_json; captions '
+                             'that VizWiz marks as rejected or pre-canned are left out')
+    result.add_argument('--score_tokens', choices=SCORE_TOKENS, default='auto',
+                        help='score against the texts of the references (raw), split by the PTB tokenizer, or '
+                             'against their tokens (tokens): words separated by spaces, in captions and annotations '
+                             'too. auto: tokens where --input_json has them, as it does for Chinese. Give raw or '
+                             'tokens to compare with scores that were computed so')
+    result.add_argument('--cached_tokens', metavar='FILE',
+                        help='document frequencies for CIDEr from a table of prepro_ngrams.py (NAME-words.p, or '
+                             'NAME-idxs.p with --input_json) in place of those of the references: for one image or '
+                             'a few, whose own frequencies say nothing. Published scores use those of the references')
+    result.add_argument('--common', type=boolean, nargs='?', const=True, default=False, metavar='0|1',
+                        help='1 scores the images that have both a caption and references, where the captions are of '
+                             'more images than the references; 0 refuses them (default: 0)')
     result.add_argument('--output_json', metavar='FILE',
                         help='also write the scores, those of each image included, to this file')
     result.add_argument('--use_java', type=boolean, nargs='?', const=True, default=True, metavar='0|1',
@@ -48,16 +65,53 @@ def main() -> None:
     if not options.input_json and not options.coco_json:
         raise UsageError('references are missing: give --input_json data/cocotalk.json, '
                          'or --coco_json with a COCO annotation file')
-    captions = load_predictions(options.predictions)
-    references = load_references(options.input_json, options.coco_json)
-    overall, per_image, notes = score(captions, references, use_java=options.use_java,
-                                      java_seconds=options.java_timeout, show_progress=True)
-    note(f'scored {len(captions)} of the {len(references)} images that have references')
-    for line in notes:
+    references = read_references(options.input_json, options.coco_json, options.score_tokens)
+    are_texts = any(isinstance(image_id, str) for image_id in references.captions)
+    captions = with_references(load_predictions(options.predictions, are_texts), references, options)
+    word_of = read_words(options.input_json) if options.input_json else None
+    warning = vocabulary_warning(references.captions, references.kind, word_of.values(), options.coco_json
+                                 or options.input_json) if word_of else ''
+    if warning:
+        note(warning)
+    frequencies = read_frequencies(options.cached_tokens, word_of) if options.cached_tokens else None
+    found = scored(captions, references.captions, use_java=options.use_java, java_seconds=options.java_timeout,
+                   show_progress=True, kind=references.kind, frequencies=frequencies)
+    note(f'scored {len(captions)} of the {len(references.captions)} images that have references')
+    for line in found.notes:
         note(line)
-    print(score_table({os.path.basename(options.predictions): overall}))
+    print(score_table({os.path.basename(options.predictions): found.overall}))
     if options.output_json:
-        write_results(options.output_json, overall, image_rows(captions, per_image), vars(options))
+        write_results(options.output_json, found.overall, image_rows(captions, found.per_image),
+                      {**vars(options), 'score_tokens': references.kind, 'tokenizer': found.tokenizer})
+
+
+def with_references(captions: dict[ImageId, str], references: References,
+                    options: argparse.Namespace) -> dict[ImageId, str]:
+    """The captions of images with references.  Raises `DataError` where there are others, unless --common leaves
+    them out or all of their references were rejected, and where none is left."""
+    found = {image_id: caption for image_id, caption in captions.items() if image_id in references.captions}
+    missing = [image_id for image_id in captions if image_id not in references.captions.keys() | references.left_out]
+    source = options.coco_json or options.input_json
+    examples = f'{", ".join(map(str, missing[:5]))}{" ..." if len(missing) > 5 else ""}'
+    if not found:
+        raise DataError(f'{source} has references of none of the {len(captions)} images of {options.predictions}: '
+                        f'its images are {", ".join(map(str, list(references.captions)[:3]))} ..., those of the '
+                        f'captions {", ".join(map(str, list(captions)[:3]))} ...; give the annotations of their own '
+                        'data set')
+    if missing and not options.common:
+        raise DataError(f'{len(missing)} of {len(captions)} captioned images have no reference captions in {source}: '
+                        f'{examples}; score them against the annotations of their own data set, or only the '
+                        f'{len(found)} others with --common 1')
+    if missing:
+        note(f'note: {len(missing)} captioned images without references are left out: {examples}')
+    return found
+
+
+def read_words(input_json: str) -> dict[str, str]:
+    """The vocabulary {index as text: word} of the file, {} where it has none.  Raises `DataError`."""
+    content = read_json(input_json, commands.LABELS)
+    words = content.get('ix_to_word') if isinstance(content, dict) else None
+    return {index: word for index, word in words.items() if isinstance(word, str)} if isinstance(words, dict) else {}
 
 
 if __name__ == '__main__':

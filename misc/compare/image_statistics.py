@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from misc.scoring import bleu, meteor
-from misc.scoring.references import ImageId
+from misc.scoring.checks import TOKENIZERS
+from misc.scoring.references import RAW, ImageId
 from misc.scoring.results import Results
-from misc.scoring.tokenizer import tokenize
 
 Scores = Callable[[np.ndarray], np.ndarray]    # sums of statistics (..., C) -> scores (..., M)
 BLEU_TOLERANCE = 5e-4    # between BLEU from counts and the file's: tokenizers differ in rare cases
@@ -99,15 +99,17 @@ def is_mean(run: Results, metric: str) -> bool:
     return metric in run.overall and math.isclose(np.mean(values), run.overall[metric], **MEAN_TOLERANCE)
 
 
-def bleu_counts(runs: Sequence[Results], references: Mapping[ImageId, Sequence[str]]) -> Counts:
-    """The counts behind BLEU, of the runs that have a BLEU score."""
+def bleu_counts(runs: Sequence[Results], references: Mapping[ImageId, Sequence[str]], kind: str = RAW) -> Counts:
+    """The counts behind BLEU, of the runs that have a BLEU score; `kind` of the references as in
+    `misc.scoring.references`."""
+    split = TOKENIZERS[kind]
     limits: dict[ImageId, tuple] = {}
     by_run = {}
     for run in with_captions(runs, bleu.BLEU_NAMES):
         for image in run.captions:
             if image not in limits:
-                limits[image] = bleu.reference_limits(map(tokenize, references[image]))
-        by_run[run.name] = {image: np.array(bleu.caption_counts(tokenize(caption), *limits[image]), np.float64)
+                limits[image] = bleu.reference_limits(map(split, references[image]))
+        by_run[run.name] = {image: np.array(bleu.caption_counts(split(caption), *limits[image]), np.float64)
                             for image, caption in run.captions.items() if caption is not None}
     return Counts(bleu.BLEU_NAMES, by_run, bleu.bleu_scores)
 

@@ -10,6 +10,8 @@ import torch
 from misc import parallel
 from misc.cli import note
 from misc.evaluation.captioning import ImageCaptions, caption_images, mean_loss, words_of
+from misc.scoring.checks import vocabulary_warning
+from misc.scoring.references import RAW, ImageId, captions_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Validation:
     seed                of captions that are sampled
     captions_per_image  reference captions of each image that the loss is computed on
     folder              the run's folder, named in the error if the loss is not finite
+    kind                of the references, see `misc.scoring.references`
     """
 
     batches: Callable[[int], Iterable[Any]]
@@ -34,11 +37,12 @@ class Validation:
     total: int
     vocabulary: Mapping[str, str]
     decode: Callable[..., Any]
-    references: Mapping[int, Sequence[str]] | None
+    references: Mapping[ImageId, Sequence[str]] | None
     device: torch.device
     seed: int
     captions_per_image: int
     folder: str | None = None
+    kind: str = RAW
 
     def run(self, model: Any, with_language: bool, context: str = '') -> dict[str, float]:
         """The scores of `model`: 'loss', and with `with_language` the metrics by name ('CIDEr', ...).
@@ -60,7 +64,7 @@ class Validation:
     def _score(self, results: list[ImageCaptions]) -> dict[str, float]:
         from misc.scoring.metrics import score
         overall, _, notes = score({image.image_id: image.first.text for image in results},
-                                  self.references or {})
+                                  self.references or {}, kind=self.kind)
         for line in notes:
             note(f'note: {line}')
         return overall
@@ -68,15 +72,23 @@ class Validation:
 
 def reference_captions(corpus_images: Sequence[Mapping[str, Any]], rows: Sequence[int],
                        label_captions: Callable[[int], np.ndarray], vocabulary: Mapping[str, str],
-                       source: str) -> dict[int, list[str]]:
-    """{image id: reference captions} of the images `rows`.
+                       source: str, kind: str = RAW) -> dict[ImageId, list[str]]:
+    """{image id: reference captions} of the images `rows`, of a `kind` as in `misc.scoring.references`.
 
     For images whose entry has no captions, as in files made elsewhere, the words of the labels stand in:
-    `label_captions(row)` (captions, T), zero padded.  A note says how many, and that `source` lacks them.
+    `label_captions(row)` (captions, T), zero padded.  A note says how many, and that `source` lacks them; a warning
+    where few words of the references are in the vocabulary.
     """
     bare = sum(not corpus_images[row].get('captions') for row in rows)
     if bare:
         note(f'note: {bare} of {len(rows)} validation images have no captions in {source}; their labels, in which '
              'rare words are UNK, are used as references')
-    return {corpus_images[row]['id']: corpus_images[row].get('captions') or [
-        ' '.join(words_of(words, vocabulary)) for words in label_captions(row).tolist()] for row in rows}
+    captions: dict[ImageId, list[str]] = {}
+    for row in rows:
+        image = corpus_images[row]
+        captions[image['id']] = captions_of(image, kind) if image.get('captions') else [
+            ' '.join(words_of(words, vocabulary)) for words in label_captions(row).tolist()]
+    warning = vocabulary_warning(captions, kind, vocabulary.values(), source)
+    if warning:
+        note(warning)
+    return captions

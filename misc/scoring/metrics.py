@@ -7,6 +7,8 @@ hangs or has died.
 
 import contextlib
 import io
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +16,9 @@ import numpy as np
 
 from misc.cli import DataError, Progress, note
 from misc.scoring import java, meteor, spice, tokenizer
+from misc.scoring.checks import TOKENIZERS, words_warning
+from misc.scoring.frequencies import DocumentFrequencies
+from misc.scoring.references import RAW, TOKENS
 from misc.scoring.scores import METRICS
 
 PTB_JAR = 'stanford-corenlp-3.4.1.jar'
@@ -22,20 +27,42 @@ PTB_JAR = 'stanford-corenlp-3.4.1.jar'
 Predictions = Mapping[Any, str]            # {id: caption}
 References = Mapping[Any, Sequence[str]]   # {id: [caption, ...]}
 Tokens = dict[Any, list[str]]              # {id: [tokens joined by spaces, ...]}
-Scored = dict[str, tuple[float, Sequence[float]]]  # {metric: (score of the set, scores of the captions)}
+ByMetric = dict[str, tuple[float, Sequence[float]]]  # {metric: (score of the set, scores of the captions)}
+
+
+class Scored(NamedTuple):
+    """The scores of captions.
+
+    overall    {metric: score}: those of `METRICS` that could be computed, in that order; fractions, CIDEr up to 10
+    per_image  {id: {metric: score}}
+    notes      lines for the user: which tokenizer ran, which score is missing and why
+    tokenizer  'PTB (Java)', 'PTB (Python)' or 'spaces'
+    """
+
+    overall: dict[str, float]
+    per_image: dict[Any, dict[str, float]]
+    notes: list[str]
+    tokenizer: str
 
 
 def score(predictions: Predictions, references: References, use_java: bool = True, java_seconds: float = 180.0,
-          show_progress: bool = False) -> tuple[dict[str, float], dict[Any, dict[str, float]], list[str]]:
+          show_progress: bool = False, kind: str = RAW
+          ) -> tuple[dict[str, float], dict[Any, dict[str, float]], list[str]]:
+    """The scores of captions in all, of each, and notes: see `scored`."""
+    return scored(predictions, references, use_java, java_seconds, show_progress, kind)[:3]
+
+
+def scored(predictions: Predictions, references: References, use_java: bool = True, java_seconds: float = 180.0,
+           show_progress: bool = False, kind: str = RAW, frequencies: DocumentFrequencies | None = None) -> Scored:
     """Score captions against references, which are there for at least the same ids.
 
-    Returns `overall` {metric: score}, `per_image` {id: {metric: score}} and `notes`, lines for the user: which
-    tokenizer ran, which score is missing and why.  Metrics are those of `METRICS` that could be computed, in that
-    order; scores are fractions, CIDEr up to 10.
+    References of the `kind` `RAW` are texts.  With Java, tokens come from the PTB tokenizer, and scores equal
+    coco-caption's to the last digit; without, from `misc.scoring.tokenizer`.  References of the kind `TOKENS`, and
+    captions with them, consist of words that are separated by spaces.
 
-    With Java, tokens come from the PTB tokenizer, and scores equal coco-caption's to the last digit; without, from
-    `misc.scoring.tokenizer`.  `use_java` False does without Java even where it is installed; a Java program that
-    is silent for `java_seconds` is stopped.  Raises `DataError` for images without references.
+    `use_java` False does without Java even where it is installed; a Java program that is silent for `java_seconds` is
+    stopped.  CIDEr weighs n-grams by their `frequencies`, by default those of these references.  Raises `DataError`
+    for images without references.
     """
     _check(predictions, references)
     notes: list[str] = []
@@ -44,30 +71,35 @@ def score(predictions: Predictions, references: References, use_java: bool = Tru
             if display is not None:
                 display.update()
 
-        tokens = _tokens(predictions, references, use_java, java_seconds, notes)
+        tokens = _tokens(predictions, references, use_java, java_seconds, notes, kind)
         advance()
-        scored = _python_scores(tokens.hypotheses, tokens.references)
+        found = _python_scores(tokens.hypotheses, tokens.references, frequencies)
         advance()
         if tokens.by_java:
-            scored.update(_java_score('METEOR', meteor.meteor, tokens, java_seconds, notes))
+            found.update(_java_score('METEOR', meteor.meteor, tokens, java_seconds, notes))
         advance()
         if tokens.by_java:
             missing = spice.missing_models()
             if missing:
                 notes.append(missing)
             else:
-                scored.update(_java_score('SPICE', spice.spice, tokens, java_seconds, notes))
+                found.update(_java_score('SPICE', spice.spice, tokens, java_seconds, notes))
         advance()
-    if len(predictions) == 1:
-        notes.append('CIDEr of a single image is 0: it weighs words by how few images have them')
-    names = [name for name in METRICS if name in scored]
-    per_image = {image_id: {name: float(scored[name][1][place]) for name in names}
+    notes += filter(None, [words_warning(
+        *([text for texts in side.values() for text in texts] for side in (tokens.hypotheses, tokens.references)))])
+    if frequencies:
+        notes.append(frequencies.describe(tokens.references))
+    elif len(predictions) == 1:
+        notes.append('CIDEr of a single image is 0: it weighs words by how few images have them (score_captions.py '
+                     '--cached_tokens takes that from a larger set)')
+    names = [name for name in METRICS if name in found]
+    per_image = {image_id: {name: float(found[name][1][place]) for name in names}
                  for place, image_id in enumerate(predictions)}
-    return {name: float(scored[name][0]) for name in names}, per_image, notes
+    return Scored({name: float(found[name][0]) for name in names}, per_image, notes, tokens.tokenizer)
 
 
 def oracle_cider(captions: References, references: References, use_java: bool = True,
-                 java_seconds: float = 180.0) -> float:
+                 java_seconds: float = 180.0, kind: str = RAW) -> float:
     """The mean over images of the CIDEr of the best of each image's `captions` (at least one each).
 
     The k-th captions of all images are scored together, as `score` does; an image with fewer captions takes part with
@@ -76,7 +108,7 @@ def oracle_cider(captions: References, references: References, use_java: bool = 
     most = max(map(len, captions.values()))
     keyed = {(image_id, place): several[min(place, len(several) - 1)]
              for image_id, several in captions.items() for place in range(most)}
-    tokens = _tokens(keyed, {key: references[key[0]] for key in keyed}, use_java, java_seconds, [])
+    tokens = _tokens(keyed, {key: references[key[0]] for key in keyed}, use_java, java_seconds, [], kind)
     best = dict.fromkeys(captions, 0.0)
     for place in range(most):
         scored = _python_scores({image_id: tokens.hypotheses[image_id, place] for image_id in captions},
@@ -86,8 +118,8 @@ def oracle_cider(captions: References, references: References, use_java: bool = 
     return sum(best.values()) / len(best)
 
 
-def meteor_counts(predictions: Predictions, references: References,
-                  java_seconds: float = 180.0) -> np.ndarray | None:
+def meteor_counts(predictions: Predictions, references: References, java_seconds: float = 180.0,
+                  kind: str = RAW) -> np.ndarray | None:
     """METEOR's counts of captions, float64 (N, METEOR_COUNTS) (see `meteor.parse_counts`); arguments as for `score`.
 
     None where there is no Java, and where Java fails, which is then noted.
@@ -96,7 +128,7 @@ def meteor_counts(predictions: Predictions, references: References,
         return None
     try:
         notes: list[str] = []
-        tokens = _tokens(predictions, references, True, java_seconds, notes)
+        tokens = _tokens(predictions, references, True, java_seconds, notes, kind)
         if not tokens.by_java:
             note(f'note: no interval of METEOR: {notes[-1]}')
             return None
@@ -137,38 +169,44 @@ class _Tokenized(NamedTuple):
     hypotheses: Tokens  # one caption for each id
     references: Tokens
     by_java: bool       # whether Java works, so that METEOR and SPICE may be tried
+    tokenizer: str
 
 
 def _tokens(predictions: Predictions, references: References, use_java: bool, java_seconds: float,
-            notes: list[str]) -> _Tokenized:
+            notes: list[str], kind: str) -> _Tokenized:
     """The tokens of predictions and references.  What the user should know is appended to `notes`."""
     lines = list(predictions.values())
     for image_id in predictions:
         lines.extend(references[image_id])
-    split = None
+    name, whence = ('spaces', 'are words separated by spaces') if kind == TOKENS else (
+        'PTB (Python)', 'come from the tokenizer in Python')
+    by_java, done = False, None
     if not use_java:
         notes.append('Java is turned off: no METEOR and SPICE, which need it; the tokens of the other scores '
-                     'come from the tokenizer in Python')
+                     f'{whence}')
     elif not java.is_installed():
         notes.append('Java is not installed: METEOR and SPICE need it (install a Java runtime, for instance '
-                     'default-jre); the tokens of the other scores come from the tokenizer in Python')
+                     f'default-jre); the tokens of the other scores {whence}')
+    elif kind == TOKENS:
+        by_java = True
+        notes.append('scored against the tokens of the references: words separated by spaces')
     else:
         try:
-            split = ptb_tokens(lines, java_seconds)
+            done, name, by_java = ptb_tokens(lines, java_seconds), 'PTB (Java)', True
             notes.append('tokens by the Java PTB tokenizer, as coco-caption has them')
         except java.JavaFailed as failure:
             notes.append(f'the Java PTB tokenizer {failure}; METEOR and SPICE are left out, and the tokens of the '
-                         'other scores come from the tokenizer in Python')
-    by_java = split is not None
-    rest = iter([tokenizer.tokenize(line) for line in lines] if split is None else split)
+                         f'other scores {whence}')
+    rest = iter(map(TOKENIZERS[kind], lines) if done is None else done)
     hypotheses = {image_id: [next(rest)] for image_id in predictions}
     truths = {image_id: [next(rest) for _ in references[image_id]] for image_id in predictions}
     if not any(text for texts in truths.values() for text in texts):
         raise DataError('no reference caption has a word in it; give another file of references')
-    return _Tokenized(hypotheses, truths, by_java)
+    return _Tokenized(hypotheses, truths, by_java, name)
 
 
-def _python_scores(hypotheses: Tokens, references: Tokens) -> Scored:
+def _python_scores(hypotheses: Tokens, references: Tokens,
+                   frequencies: DocumentFrequencies | None = None) -> ByMetric:
     """BLEU, ROUGE-L and CIDEr."""
     java.toolkit_folder('bleu')  # which says what to install where pycocoevalcap is missing
     from pycocoevalcap.bleu.bleu import Bleu
@@ -178,11 +216,29 @@ def _python_scores(hypotheses: Tokens, references: Tokens) -> Scored:
         totals, each = Bleu(4).compute_score(references, hypotheses, verbose=0)
         return {**{f'Bleu_{order + 1}': (totals[order], each[order]) for order in range(4)},
                 'ROUGE_L': Rouge().compute_score(references, hypotheses),
-                'CIDEr': Cider().compute_score(references, hypotheses)}
+                'CIDEr': _cider_with(frequencies, references, hypotheses) if frequencies
+                else Cider().compute_score(references, hypotheses)}
+
+
+def _cider_with(frequencies: DocumentFrequencies, references: Tokens,
+                hypotheses: Tokens) -> tuple[float, Sequence[float]]:
+    """CIDEr as pycocoevalcap computes it, with the document frequencies of a table."""
+    from pycocoevalcap.cider.cider_scorer import CiderScorer
+
+    class TableScorer(CiderScorer):
+        # `compute_cider` sets it to the logarithm of the number of images scored.
+        ref_len = property(lambda self: math.log(frequencies.images), lambda self, value: None)
+
+    scorer = TableScorer()
+    for image_id, texts in hypotheses.items():
+        scorer += (texts[0], references[image_id])
+    scorer.document_frequency = defaultdict(float, frequencies.counts)
+    scores = scorer.compute_cider()
+    return float(np.mean(scores)), scores
 
 
 def _java_score(name: str, scorer: Callable[[Tokens, Tokens, float], tuple[float, list[float]]],
-                tokens: _Tokenized, java_seconds: float, notes: list[str]) -> Scored:
+                tokens: _Tokenized, java_seconds: float, notes: list[str]) -> ByMetric:
     """{name: what the scorer returns}, or a note and {} where its Java program fails."""
     try:
         return {name: scorer(tokens.hypotheses, tokens.references, java_seconds)}

@@ -14,7 +14,7 @@ from typing import Any
 
 from misc.cli import DataError, UsageError, note, plain_text
 from misc.disk.files import read_json, write_json
-from misc.scoring.references import ImageId, image_key
+from misc.scoring.references import RAW, TOKENS, ImageId, image_keys
 
 MADE_BY = 'python eval.py ... --language_eval 1'
 RESULTS_FORM = 'COCO\'s results form is [{"image_id": 391895, "caption": "a man ..."}, ...]'
@@ -28,7 +28,7 @@ def write_vis(path: str, entries: Sequence[Mapping[str, Any]]) -> None:
     A file that has all these captions' images and more is kept under a name with their number.
     """
     whole = _images_in(path)
-    if whole > {_image_of(entry) for entry in entries}:
+    if whole > _images_of(entries):
         kept = _numbered(path, len(whole))
         os.replace(path, kept)
         note(f'note: {path} had captions of {len(whole)} images, these {len(entries)} among them; it is kept as '
@@ -47,7 +47,7 @@ def write_results(path: str, overall: Mapping[str, float], images: Sequence[Mapp
     if loss is not None:
         content['loss'] = loss
     whole = _images_in(path)
-    if whole > set(map(_image_of, images)):
+    if whole > _images_of(images):
         part = _numbered(path, len(images))
         note(f'note: {path} has the scores of {len(whole)} images, these {len(images)} among them, and is kept; '
              f'those of this part go to {part}')
@@ -69,17 +69,18 @@ def _write_in_folder(path: str, content: Any, **kwargs: Any) -> None:
 
 
 def _images_in(path: str) -> set[tuple[ImageId, Any]]:
-    """What `_image_of` returns for each image in the file at `path`; empty where there is no valid file."""
+    """What `_images_of` returns for the file at `path`; empty where there is no valid file."""
     try:
-        content = read_json(path, MADE_BY)
-        return set(map(_image_of, content['images'] if isinstance(content, dict) else content))
+        content = read_json(path, MADE_BY, exact=True)
+        return _images_of(content['images'] if isinstance(content, dict) else content)
     except (DataError, LookupError, TypeError, AttributeError, OSError):
         return set()
 
 
-def _image_of(entry: Mapping[str, Any]) -> tuple[ImageId, Any]:
-    """The id and, where it is there, the path of an entry's image."""
-    return image_key(entry['image_id']), entry.get('file_path')
+def _images_of(entries: Sequence[Mapping[str, Any]]) -> set[tuple[ImageId, Any]]:
+    """The id and, where it is there, the path of each entry's image."""
+    ids = image_keys(entry['image_id'] for entry in entries)
+    return {(image_id, entry.get('file_path')) for image_id, entry in zip(ids, entries)}
 
 
 def _numbered(path: str, images: int) -> str:
@@ -90,9 +91,10 @@ def _numbered(path: str, images: int) -> str:
 
 # ---- reading ----
 
-def load_predictions(path: str) -> dict[ImageId, str]:
-    """{image id: caption} of a file in COCO's results form.  Raises `DataError`."""
-    entries = read_json(path, 'python eval.py ... (vis/vis.json), or any captioner')
+def load_predictions(path: str, ids_are_texts: bool = False) -> dict[ImageId, str]:
+    """{image id: caption} of a file in COCO's results form; `ids_are_texts` where those of its data set are (see
+    `image_keys`).  Raises `DataError`."""
+    entries = read_json(path, 'python eval.py ... (vis/vis.json), or any captioner', exact=True)
     if not isinstance(entries, list):
         raise DataError(f'{path} does not hold a list; {RESULTS_FORM}')
     if not entries:
@@ -102,7 +104,7 @@ def load_predictions(path: str) -> dict[ImageId, str]:
     for number, entry in enumerate(entries):
         if not (isinstance(entry, dict) and 'image_id' in entry and isinstance(entry.get('caption'), str)):
             raise DataError(f'{path}: entry {number} ({str(entry)[:60]}) lacks image_id or a caption; {RESULTS_FORM}')
-        key = image_key(entry['image_id'])
+    for key, entry in zip(image_keys((entry['image_id'] for entry in entries), ids_are_texts), entries):
         if key in predictions:
             repeated.append(key)
         predictions[key] = entry['caption']
@@ -134,6 +136,11 @@ class Results:
     options: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def kind(self) -> str:
+        """The kind of the references that the captions were scored against, `RAW` where the file does not say."""
+        return TOKENS if self.options.get('score_tokens') == TOKENS else RAW
+
 
 def read_all(paths: Sequence[str]) -> list[Results]:
     """The `Results` of several files, each with a name of its own.  Raises `DataError`.
@@ -158,13 +165,13 @@ def read_all(paths: Sequence[str]) -> list[Results]:
 
 def read_results(path: str) -> Results:
     """The `Results` of one file.  Raises `DataError`."""
-    content = read_json(path, MADE_BY)
+    content = read_json(path, MADE_BY, exact=True)
     try:
         rows, options = content['images'], content.get('options', {})
         overall = _finite_numbers(content['overall'])
         if 'loss' in content:
             overall.update(_finite_numbers({'loss': content['loss']}))
-        captions = {image_key(row['image_id']): _caption_of(row) for row in rows}
+        captions = dict(zip(image_keys(row['image_id'] for row in rows), map(_caption_of, rows)))
         scored = [_finite_numbers(row) for row in rows]
         split = str(options.get('split') or '')
     except KeyError as error:
@@ -241,6 +248,17 @@ def shared_images(runs: Sequence[Results], common: bool = False) -> tuple[list[I
         f'Only the {len(shared)} images that all files have are compared ({counts}). CIDEr weighs words by the '
         'number of images in a file that contain them, so image scores from files of different images differ '
         'slightly for that reason alone.']
+
+
+def check_comparable(runs: Sequence[Results]) -> None:
+    """Raise `UsageError` where the scores of `runs` mean different things: they are of texts and of tokens, or their
+    CIDEr has the document frequencies of different tables."""
+    for names, what in (([run.kind for run in runs], 'scored against'),
+                        ([run.options.get('cached_tokens') for run in runs], 'scored with document frequencies of')):
+        if len(set(map(str, names))) > 1:
+            listed = ', '.join(f'{run.name} {what} {name or "the references"}' for run, name in zip(runs, names))
+            raise UsageError(f'the files cannot be compared: {plain_text(listed)}.\nScore them in the same way, with '
+                             'python scripts/score_captions.py --score_tokens, --cached_tokens')
 
 
 def _split(results):

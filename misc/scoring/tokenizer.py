@@ -25,6 +25,12 @@ def tokenize(caption: str) -> str:
     return ' '.join(token for token in raw_tokens(one_line(caption)) if token not in PUNCTUATION)
 
 
+def split_at_spaces(caption: str) -> str:
+    """The words of a caption that is split into words already, joined by single spaces: lower case, without the same
+    punctuation.  For languages that `tokenize` does not know."""
+    return ' '.join(word for word in caption.lower().split() if word not in PUNCTUATION)
+
+
 def one_line(caption: str) -> str:
     """`caption` with a space in place of every kind of line break."""
     return BREAKS.sub(' ', caption)

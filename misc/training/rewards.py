@@ -4,7 +4,6 @@ Captions are rows of word indices, as in `misc.training.ngrams`: a row with a 0 
 scored too; one without was cut.  Letters: I images, S samples of each, T words.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from misc import commands
 from misc.cli import DataError, UsageError, note
 from misc.scoring.bleu import closest, sentence_bleu
+from misc.scoring.frequencies import table_path
 from misc.training.cider import CiderD, References, ReferencesOf, padded
 from misc.training.ngrams import MAX_N, lengths_of
 
@@ -135,19 +135,6 @@ def bleu_4(cider: CiderD, captions: np.ndarray, owners: np.ndarray, references: 
 def load_cider(name: str, folder: str = 'data') -> CiderD:
     """The `CiderD` with the table of `--cached_tokens NAME`.  Raises `DataError`."""
     return CiderD.from_pickle(table_path(name, folder), commands.NGRAMS)
-
-
-def table_path(name: str, folder: str = 'data') -> str:
-    """The document-frequency file of `--cached_tokens NAME`: a path, or a bare name in `folder`, with or without
-    `.p`.  Raises `DataError` with the command that makes one."""
-    places = [name, f'{name}.p']
-    if not os.path.dirname(name):
-        places += [os.path.join(folder, name), os.path.join(folder, f'{name}.p')]
-    for place in places:
-        if os.path.isfile(place):
-            return place
-    raise DataError(f'--cached_tokens: there is no document-frequency file {name} (looked for '
-                    f'{", ".join(places)}); make it with:\n{commands.NGRAMS}')
 
 
 def load_rewards(table: str, row_of: Mapping[int, int], captions_of: Callable[[int], np.ndarray], max_length: int,

@@ -56,6 +56,52 @@ def test_captions_are_written_in_coco_form_with_scores_per_image(trained, monkey
     assert f'{results["overall"]["CIDEr"]:.4f}' in shown.out and 'METEOR' in shown.err
 
 
+@pytest.mark.usefixtures('without_java')
+def test_captions_are_scored_against_texts_or_tokens(trained, tmp_path, capsys):
+    corpus = trained[0]
+    content = json.loads((corpus / 'talk.json').read_text())
+    for image in content['images']:
+        image['tokens'] = image['captions']
+        image['captions'] = [caption.replace(' ', '') for caption in image['captions']]
+    (tmp_path / 'unspaced.json').write_text(json.dumps(content))
+
+    def results(*flags):
+        evaluate(trained, '--language_eval', 1, *flags)
+        found = json.loads((tmp_path / 'eval_results' / 'tiny_test.json').read_text())
+        return found['overall'], (found['options']['score_tokens'], found['options']['tokenizer'])
+    plain, how = results()
+    assert how == ('raw', 'PTB (Python)')
+    assert results('--input_json', tmp_path / 'unspaced.json') == (plain, ('tokens', 'spaces'))
+    capsys.readouterr()
+    overall, how = results('--input_json', tmp_path / 'unspaced.json', '--score_tokens', 'raw')
+    assert overall['Bleu_1'] < 0.01 and how == ('raw', 'PTB (Python)')
+    assert 'of the words of the references in' in capsys.readouterr().err
+    with pytest.raises(UsageError, match='--score_tokens tokens: .*talk.json holds no tokens'):
+        results('--score_tokens', 'tokens')
+
+
+@pytest.mark.usefixtures('without_java')
+def test_images_whose_references_are_rejected_are_captioned_and_not_scored(trained, tmp_path, capsys):
+    notes = [{'image_id': image, 'caption': 'a red dog', 'is_rejected': image == 113} for image in range(112, 116)]
+    (tmp_path / 'coco.json').write_text(json.dumps({'annotations': notes}))
+    flags = ('--language_eval', 1, '--coco_json', tmp_path / 'coco.json')
+    assert len(evaluate(trained, *flags)) == 4
+    found = json.loads((tmp_path / 'eval_results' / 'tiny_test.json').read_text())
+    assert [row['image_id'] for row in found['images']] == [112, 114, 115] and 'CIDEr' in found['images'][0]
+    assert '1 images have no others and are not scored' in capsys.readouterr().err
+    (tmp_path / 'coco.json').write_text(json.dumps({'annotations': notes[:3]}))
+    with pytest.raises(DataError, match='(?s)1 of 4 images have no reference captions.*--common 1'):
+        evaluate(trained, *flags)
+    for one in notes:
+        one['is_rejected'] = True
+    notes[0]['image_id'] = 100
+    notes[0]['is_rejected'] = False
+    notes.append({**notes[1], 'image_id': 112})
+    (tmp_path / 'coco.json').write_text(json.dumps({'annotations': notes}))
+    with pytest.raises(DataError, match='the captions of all 4 images are marked'):
+        evaluate(trained, *flags)
+
+
 def test_the_log_prob_of_a_caption_is_that_of_its_words_and_end(trained):
     import models
     import opts

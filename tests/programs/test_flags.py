@@ -113,8 +113,8 @@ SCHEDULES = {'learning_rate', 'learning_rate_decay_start', 'learning_rate_decay_
 SCHEDULED_SAMPLING = {'scheduled_sampling_start', 'scheduled_sampling_increase_every',
                       'scheduled_sampling_increase_prob', 'scheduled_sampling_max_prob'}
 RUNNING = {'id', 'checkpoint_path', 'start_from', 'save_checkpoint_every', 'perform_validation_every',
-           'val_images_use', 'language_eval', 'losses_log_every', 'load_best_score', 'max_epochs', 'optim',
-           'patience', 'keep_checkpoints'}
+           'val_images_use', 'language_eval', 'score_tokens', 'losses_log_every', 'load_best_score', 'max_epochs',
+           'optim', 'patience', 'keep_checkpoints'}
 MACHINE = {'device', 'num_workers', 'matmul_precision'}
 PARTS = {'accumulate'}  # in tests/programs/test_parallel.py
 
@@ -143,6 +143,7 @@ IN_TEST_EVAL = {
     'test_each_output_flag_has_its_effect': {
         'split', 'num_images', 'id', 'coco_json', 'dump_json', 'dump_path', 'dump_images', 'image_root'},
     'test_captions_are_written_in_coco_form_with_scores_per_image': {'language_eval', 'verbose_loss'},
+    'test_captions_are_scored_against_texts_or_tokens': {'score_tokens'},
 }
 # The places of tests in other files.
 ELSEWHERE = {
@@ -394,6 +395,23 @@ def test_language_scores_are_computed_on_request_and_select_the_best_model(runs,
     assert {'loss', 'Bleu_4', 'CIDEr'} <= set(run.val_result_history[3])
     assert run.infos['best_val_score'] == run.val_result_history[3]['CIDEr']
     assert set(runs().val_result_history[3]) == {'loss'}
+
+
+def test_validation_scores_against_texts_or_tokens_and_warns_of_other_words(runs, corpus, monkeypatch, capsys):
+    monkeypatch.setenv('PATH', '')
+    content = json.loads((corpus / 'talk.json').read_text())
+    for image in content['images']:
+        image['tokens'] = image['captions']
+        image['captions'] = [caption.replace(' ', '') for caption in image['captions']]
+    (corpus / 'unspaced.json').write_text(json.dumps(content))
+    flags = ('--language_eval', 1, '--input_json', 'CORPUS/unspaced.json')
+    plain = runs('--language_eval', 1).val_result_history[3]
+    assert runs(*flags).val_result_history[3] == plain   # words separated by spaces, as those of the texts are
+    capsys.readouterr()
+    assert runs(*flags, '--score_tokens', 'raw').val_result_history[3]['Bleu_1'] < 0.01 < plain['Bleu_1']
+    assert 'of the words of the references in' in capsys.readouterr().err
+    with pytest.raises(UsageError, match='--score_tokens tokens: .*talk.json holds no tokens'):
+        runs('--language_eval', 1, '--score_tokens', 'tokens')
 
 
 @pytest.fixture
