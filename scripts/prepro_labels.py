@@ -3,9 +3,10 @@
 import contextlib
 import json
 import os
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -13,13 +14,16 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import h5py
 import numpy as np
 
-from misc.cli import DataError, Parser, UsageError, note, number_in, progress, run_command
+from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, progress, run_command
 from misc.dataset.karpathy import ImageRecord, read_images
 from misc.dataset.labels import UNKNOWN
+from misc.dataset.marks import find_marks, without_marks
 from misc.dataset.pairing import digests
 from misc.disk.files import path_under, replacing
 from misc.pictures.images import read_size
 from misc.prepare.broken import Broken
+from misc.scoring.checks import MOST_LACKING, SOME_LACKING, is_lumped, lacks_words
+from misc.scoring.references import SCORE_TOKENS, TOKENS
 
 
 def build_vocabulary(images: Sequence[ImageRecord], threshold: int) -> list[str]:
@@ -54,16 +58,61 @@ def encode_captions(images: Sequence[ImageRecord], words: Sequence[str], max_len
             'label_length': np.array([min(len(tokens), max_length) for tokens in captions], np.uint32)}
 
 
-def image_records(images: Sequence[ImageRecord], sizes: Mapping[int, tuple[int, int]]) -> list[dict[str, Any]]:
-    """The `images` list of the labels file; sizes: {id: (width, height) in pixels} of those images that have one."""
+def image_records(images: Sequence[ImageRecord], sizes: Mapping[int, tuple[int, int]],
+                  with_tokens: bool = False) -> list[dict[str, Any]]:
+    """The `images` list of the labels file; sizes: {id: (width, height) in pixels} of those images that have one;
+    `with_tokens` adds the tokens of the captions, joined by spaces."""
     records = []
     for image in images:
         record: dict[str, Any] = {'split': image['split'], 'file_path': image['file_path'], 'id': image['id'],
                   'captions': [sentence['raw'] for sentence in image['sentences']]}
+        if with_tokens:
+            record['tokens'] = [' '.join(sentence['tokens']) for sentence in image['sentences']]
         if image['id'] in sizes:
             record['width'], record['height'] = sizes[image['id']]
         records.append(record)
     return records
+
+
+def settle_marks(images: list[ImageRecord], leave_out: bool, broken: Broken) -> tuple[list[ImageRecord], list[str]]:
+    """The images, without the marks of beginnings and ends of sentences if these are to be left out, and the marks
+    that were; otherwise a warning says which there are."""
+    marks = find_marks(images)
+    if not marks:
+        return images, []
+    count = sum(len(image['sentences']) for image in images)
+    listed = ', '.join(f'{mark} in {number}' for mark, number in marks.items())
+    if leave_out:
+        note(f'left out of the tokens of {count} captions: {listed}')
+        return without_marks(images, list(marks), broken.add), list(marks)
+    note(f'WARNING: tokens of the {count} captions that look like marks of beginnings and ends of sentences: '
+         f'{listed}.\nThey count as words: the captioner learns to write them, and against references without them '
+         'that is wrong.\nLeave them out with --leave_out_marks 1; captions need no such marks here')
+    return images, []
+
+
+def keeps_tokens(images: Iterable[ImageRecord], score_tokens: str, input_json: str) -> bool:
+    """Whether the tokens are kept as references for scoring; notes say where the texts lack their words."""
+    sentences = [sentence for image in images for sentence in image['sentences']]
+    lumped = [sentence for sentence in sentences if is_lumped(sentence['tokens'], sentence['raw'])]
+    if len(lumped) > MOST_LACKING * len(sentences):
+        note(f'WARNING: the only token of {len(lumped)} of {len(sentences)} captions is a whole sentence '
+             f'({lumped[0]["tokens"][0][:40]!r}), so there are hardly any words to learn.  Words are made by (for '
+             'Chinese or Japanese with --tokens characters):\npython scripts/make_dataset.py --table '
+             f'{shlex.quote(input_json)} --tokens karpathy --output_json data/dataset_mine.json')
+    if score_tokens != 'auto':
+        return score_tokens == TOKENS
+    lacking = [sentence for sentence in sentences if not is_lumped(sentence['tokens'], sentence['raw'])
+               and lacks_words(sentence['tokens'], sentence['raw'])]
+    if len(lacking) < SOME_LACKING * len(sentences):
+        return False
+    said = (f'note: the texts of {len(lacking)} of {len(sentences)} captions lack the words of their tokens, such as '
+            f'{lacking[0]["raw"][:40]!r} of {" ".join(lacking[0]["tokens"])[:40]!r}')
+    if len(lacking) > MOST_LACKING * len(sentences):
+        note(f'{said}; so the tokens are kept as references, and captions are scored against them')
+        return True
+    note(f'{said}; no captioner can score well against these. --score_tokens tokens scores all against the tokens')
+    return False
 
 
 def measure(images: Sequence[ImageRecord], images_root: str, broken: Broken) -> dict[int, tuple[int, int]]:
@@ -116,6 +165,13 @@ def arguments() -> Parser:
         'of each image too, which boxes without a sizes file need'))
     parser.add_argument('--word_count_threshold', type=number_in(int, low=0), default=5, help=(
         'words that occur this often or less often become UNK; lower it for small data sets'))
+    parser.add_argument('--leave_out_marks', type=boolean, nargs='?', const=True, default=False, metavar='0|1', help=(
+        'leave out tokens that mark the beginning or the end of a sentence (<start>, </s>, [SEP], startseq); give it '
+        'when a warning names some (default: 0)'))
+    parser.add_argument('--score_tokens', choices=SCORE_TOKENS, default='auto', help=(
+        'what captions will be scored against: raw, the texts; tokens, which are then kept for it; auto, the tokens '
+        f'where the texts of more than {100 * MOST_LACKING:g} in a hundred captions lack their words, as those of '
+        'Chinese do'))
     parser.add_argument('--max_length', type=number_in(int, low=1), default=16, help=(
         'captions are cut to this many words; raise it for data sets with longer captions'))
     return parser
@@ -125,12 +181,17 @@ def main() -> int:
     """Read, encode, write; returns the exit status."""
     options = arguments().parse_args()
     broken = Broken()
-    images = read_images(options.input_json, broken.add)
+    images, marks = settle_marks(read_images(options.input_json, broken.add), options.leave_out_marks, broken)
+    if not images:
+        raise DataError(f'{options.input_json}: no caption has a word')
     sizes = measure(images, options.images_root, broken) if options.images_root else {}
     words = build_vocabulary(images, options.word_count_threshold)
     arrays = encode_captions(images, words, options.max_length)
-    content = {'ix_to_word': {str(number): word for number, word in enumerate(words, 1)},
-               'images': image_records(images, sizes)}
+    content: dict[str, Any] = {'ix_to_word': {str(number): word for number, word in enumerate(words, 1)},
+                               'images': image_records(images, sizes, keeps_tokens(
+                   images, options.score_tokens, options.input_json))}
+    if marks:
+        content['marks_left_out'] = marks   # prepro_ngrams.py leaves them out, too
     h5_path = f'{options.output_h5}_label.h5'
     write(options.output_json, h5_path, content, arrays)
     note(f'{len(images)} images, {len(arrays["labels"])} captions, {len(words)} words '

@@ -5,7 +5,6 @@ import pickle
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -13,10 +12,11 @@ from misc import commands
 from misc.cli import DataError, Parser, note, progress, run_command
 from misc.dataset.karpathy import ImageRecord, Sentence, read_images
 from misc.dataset.labels import UNKNOWN
+from misc.dataset.marks import without_marks
 from misc.disk.files import read_json, replacing
 from misc.prepare.broken import Broken
 
-END = {'words': '<eos>', 'idxs': '0'}
+END = {'words': '<eos>', 'idxs': '0'}   # the end token in the two tables
 SPLITS: dict[str, tuple[str, ...] | None] = {
     'train': ('train', 'restval'), 'val': ('val',), 'test': ('test',), 'all': None}
 
@@ -40,20 +40,32 @@ def document_frequency(documents: Iterable[Sequence[Sequence[str]]]) -> defaultd
     return frequency
 
 
-def known_words(sentences: Iterable[Sentence], vocabulary: Mapping[str, Any]) -> list[list[str]]:
-    """The captions of an image as words, those outside `vocabulary` as `UNK`, each followed by the end token."""
-    return [[token if token in vocabulary else UNKNOWN for token in sentence['tokens']] + [END['words']]
+def known_words(sentences: Iterable[Sentence], index: Mapping[str, str]) -> list[list[str]]:
+    """The captions of an image as word indices (as text), words outside `index` as `UNK`, each followed by the end
+    token, whose index no word has (a word `<eos>` is a word)."""
+    return [[index[token] if token in index else index[UNKNOWN] for token in sentence['tokens']] + [END['idxs']]
             for sentence in sentences]
 
 
-def by_index(frequency: Mapping[Ngram, float], index: Mapping[str, str]) -> defaultdict[Ngram, float]:
-    """`frequency`, of n-grams of words, as a table of n-grams of indices (as text)."""
-    return defaultdict(float, {tuple(index[word] for word in ngram): count
-                               for ngram, count in frequency.items()})
+def by_word(frequency: Mapping[Ngram, float], index: Mapping[str, str]) -> defaultdict[Ngram, float]:
+    """`frequency`, of n-grams of indices (as text), as a table of n-grams of words.  With a word that is written as
+    the end token, the higher of the two counts stands."""
+    word_of = {END['idxs']: END['words'], **{number: word for word, number in index.items()}}
+    table: defaultdict[Ngram, float] = defaultdict(float)
+    for ngram, count in frequency.items():
+        words = tuple(word_of[number] for number in ngram)
+        table[words] = max(count, table.get(words, 0.0))
+    return table
 
 
 def read_vocabulary(path: str) -> dict[str, str]:
     """{word: index as text} of the labels file at `path`.  Raises `DataError`."""
+    return read_labels(path)[0]
+
+
+def read_labels(path: str) -> tuple[dict[str, str], list[str]]:
+    """({word: index as text}, the marks that were left out of the captions) of the labels file at `path`.  Raises
+    `DataError`."""
     content = read_json(path, commands.LABELS)
     ix_to_word = content.get('ix_to_word') if isinstance(content, dict) else None
     if not isinstance(ix_to_word, dict) or not ix_to_word or not all(
@@ -63,7 +75,10 @@ def read_vocabulary(path: str) -> dict[str, str]:
     index = {word: number for number, word in ix_to_word.items()}
     if len(index) < len(ix_to_word):
         raise DataError(f'{path}: a word has two indices; make it with:\n{commands.LABELS}')
-    return index
+    marks = content.get('marks_left_out', [])
+    if not isinstance(marks, list) or not all(isinstance(mark, str) and mark for mark in marks):
+        raise DataError(f'{path}: marks_left_out is not a list of tokens; make it with:\n{commands.LABELS}')
+    return index, marks
 
 
 def read_split(path: str, split: str, broken: Broken) -> list[ImageRecord]:
@@ -107,17 +122,19 @@ def main() -> int:
     """Read, count, write; returns the exit status."""
     options = arguments().parse_args()
     broken = Broken()
-    index = read_vocabulary(options.dict_json)
+    index, marks = read_labels(options.dict_json)
     images = read_split(options.input_json, options.split, broken)
+    if marks:
+        images = without_marks(images, marks, broken.add)
     check_vocabulary(index, images, options.dict_json, options.input_json)
-    words = document_frequency(known_words(image['sentences'], index)
-                               for image in progress(images, 'n-grams'))
-    tables = {'words': words, 'idxs': by_index(words, {**index, END['words']: END['idxs']})}
+    indices = document_frequency(known_words(image['sentences'], index)
+                                 for image in progress(images, 'n-grams'))
+    tables = {'words': by_word(indices, index), 'idxs': indices}
     os.makedirs(os.path.dirname(os.path.abspath(options.output_pkl)), exist_ok=True)
     for name, table in tables.items():
         with replacing(f'{options.output_pkl}-{name}.p') as file:
             pickle.dump({'document_frequency': table, 'ref_len': len(images)}, file, protocol=2)
-    note(f'{len(images)} images, {len(words)} n-grams -> {options.output_pkl}-words.p, {options.output_pkl}-idxs.p')
+    note(f'{len(images)} images, {len(indices)} n-grams -> {options.output_pkl}-words.p, {options.output_pkl}-idxs.p')
     return broken.finish(f'correct {options.input_json} and run the command again',
                          f'{options.output_pkl}_broken.txt')
 
