@@ -102,7 +102,8 @@ def test_each_flag_does_what_it_says(tmp_path, two, capsys, monkeypatch):
         report(tmp_path, *two, '--image_root', tmp_path)
 
     asked = []
-    monkeypatch.setattr(create_report, 'meteor_counts', lambda captions, known, seconds: asked.append(seconds))
+    monkeypatch.setattr(create_report, 'meteor_counts',
+                        lambda captions, known, seconds, kind: asked.append(seconds))
     rows = [{'image_id': image, 'caption': 'a', 'METEOR': image / 100} for image in IMAGES]
     meteor = write_results(tmp_path, 'M', overall={'METEOR': 0.2}, images=rows)
     assert 'mean over images 0.165' in report(tmp_path, meteor, '--input_json', talk, '--java_timeout', 9)
