@@ -21,8 +21,7 @@ SEEDS=${SEEDS:-1 2 3}
 MODELS=${MODELS:-spatial_pe relation_transformer transformer topdown show_attend_tell show_tell}
 LOGS=checkpoints/compare_logs
 RECURRENT="--input_encoding_size 128 --hidden_size 256 --att_hid_size 128 --drop_prob_lm 0.1"
-cores=$(nproc)
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > JOBS ? cores / JOBS : 1))}
+. scripts/jobs.sh
 
 compare() {  # model, seed
     local run=compare_$1_$2 settings=$TRANSFORMER
@@ -30,52 +29,8 @@ compare() {  # model, seed
     both_phases "$run" "$2" 2e-3 --caption_model "$1" $settings
 }
 
-is_scored() {  # run
-    [ -e "eval_results/${1}_test.json" ] && [ -e "eval_results/${1}_rl_test.json" ]
-}
-
-# Each run is a process group of its own (set -m), so that all its processes receive the signal when the script
-# is stopped; the script waits for them, since they save a checkpoint first.
-stop() {  # exit status
-    trap - INT TERM
-    echo "stopping; checkpoints are kept, start the script again to resume" >&2
-    local running group
-    running=$(jobs -rp)
-    for group in $running; do kill -TERM -- "-$group" 2>/dev/null || true; done
-    for group in $running; do
-        while kill -0 -- "-$group" 2>/dev/null; do sleep 0.2; done
-    done
-    exit "$1"
-}
-
 prepare
-mkdir -p $LOGS
-set -m
-trap 'stop 130' INT
-trap 'stop 143' TERM
-for seed in $SEEDS; do
-    for model in $MODELS; do
-        run=compare_${model}_$seed
-        if is_scored "$run"; then continue; fi
-        while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait -n || true; done
-        say "$run, see $LOGS/$run.log"
-        compare "$model" "$seed" >>"$LOGS/$run.log" 2>&1 </dev/null &
-    done
-done
-while [ "$(jobs -rp | wc -l)" -gt 0 ]; do wait -n || true; done
-trap - INT TERM
-
-results=()
-for seed in $SEEDS; do
-    for model in $MODELS; do
-        run=compare_${model}_$seed
-        if ! is_scored "$run"; then
-            echo "compare_models.sh: $run did not finish; see $LOGS/$run.log, then start the script again to resume" >&2
-            exit 1
-        fi
-        results+=("eval_results/${run}_test.json" "eval_results/${run}_rl_test.json")
-    done
-done
+all_runs compare compare
 python scripts/compare_table.py --input_json $DATA/cocotalk.json --logs $LOGS \
     --plot eval_results/compare_models.png "${results[@]}" >eval_results/compare_models.md.part
 mv eval_results/compare_models.md.part eval_results/compare_models.md

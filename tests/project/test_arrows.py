@@ -37,7 +37,7 @@ ARROWS = {
     'opts': ALL,
     'dataloader': {'misc.dataset', 'misc.disk', 'misc.parallel'},
     'prepro_areas': ALL,
-    'scripts': ALL | {'models', 'dataloader', 'opts'},
+    'scripts': ALL | {'models', 'dataloader', 'opts', 'misc.captioner'},
     'train': ALL | {'opts', 'dataloader', 'models'},
     'eval': ALL | {'opts', 'dataloader', 'models', 'misc.captioner'},
     # The Python interface is a program without a command line; no room of misc may import it.

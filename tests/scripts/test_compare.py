@@ -1,4 +1,4 @@
-"""The comparison of all models: the trainings it starts, its table and its plot."""
+"""Series of trainings: those that compare_models.sh and flickr8k.sh start, and the table and plot of the first."""
 
 import json
 import os
@@ -19,7 +19,8 @@ MODELS = ['spatial_pe', 'relation_transformer', 'transformer', 'topdown', 'show_
 # Replaces Python: train.py and eval.py write empty files of the usual names; a run named in `stuck` never ends.
 PYTHON = r'''#!/usr/bin/env bash
 echo "$*" >>calls
-while [ $# -gt 0 ]; do case $1 in --id) id=$2 ;; --model) model=$2 ;; *.py) program=$1 ;; esac; shift; done
+while [ $# -gt 0 ]; do case $1 in
+    --id) id=$2 ;; --model) model=$2 ;; --output_*) made=$2 ;; *.py) program=$1 ;; esac; shift; done
 case $program in
 train.py)
     mkdir -p checkpoints/$id
@@ -29,6 +30,8 @@ train.py)
 eval.py)
     run=$(basename "$(dirname "$model")")
     mkdir -p eval_results && touch eval_results/${run}_test.json ;;
+scripts/make_dataset.py | scripts/pack_features.py | scripts/prepro_*.py)
+    mkdir -p "$(dirname $made)" && touch $made ${made}_label.h5 $made-idxs.p ;;
 esac
 '''
 
@@ -40,15 +43,17 @@ def project(tmp_path):
     (tmp_path / '.venv' / 'bin').mkdir(parents=True)
     for folder in ('.', '.venv'):
         shutil.copy(ROOT / 'requirements.txt', tmp_path / folder)
+    shutil.copy(ROOT / 'requirements-features.txt', tmp_path)
     (tmp_path / '.venv' / 'bin' / 'python').write_text(PYTHON)
     (tmp_path / '.venv' / 'bin' / 'python').chmod(0o755)
     return tmp_path
 
 
-def start(project, **variables):
-    """Start the comparison."""
-    return subprocess.Popen(['bash', 'scripts/compare_models.sh'], cwd=project, text=True, stderr=subprocess.PIPE,
-                            stdout=subprocess.PIPE, env={**os.environ, 'JOBS': '3', **variables})
+def start(project, *command, **variables):
+    """Start a series of trainings, by default that of compare_models.sh."""
+    return subprocess.Popen(['bash', *(command or ['scripts/compare_models.sh'])], cwd=project, text=True,
+                            stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                            env={**os.environ, 'JOBS': '3', **variables})
 
 
 def calls(project, program):
@@ -94,6 +99,35 @@ def test_when_stopped_it_stops_its_trainings_and_resumes_them_later(project):
     first, second = calls(project, 'train.py')
     assert '--id compare_topdown_1 ' in first and '--start_from checkpoints/compare_topdown_1' in first
     assert '--id compare_topdown_1_rl ' in second
+
+
+def test_flickr8k_is_prepared_once_and_every_run_resumes_by_itself(project):
+    command = ('scripts/flickr8k.sh', 'flickr8k')
+    process = start(project, *command)
+    assert 'has no folder images/' in process.communicate()[1] and process.returncode == 1
+    for folder in ('Flicker8k_Dataset', 'text'):
+        (project / 'flickr8k' / folder).mkdir(parents=True)
+    (project / 'stuck').write_text('flickr8k_transformer_2_rl')
+    (project / 'calls').write_text('')
+    process = start(project, *command, SEEDS='2', MODELS='spatial_pe transformer', JOBS='1')
+    while '--id flickr8k_transformer_2_rl' not in (project / 'calls').read_text():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    first = calls(project, '')
+    assert any('flickr8k/Flicker8k_Dataset' in line and line.startswith('scripts/extract_regions') for line in first)
+    assert len({re.search(r'--num_layers.*--val_images_use', line)[0] for line in first if 'train.py' in line}) == 1
+
+    (project / 'stuck').unlink()
+    (project / 'calls').write_text('')
+    process = start(project, *command, SEEDS='2', MODELS='spatial_pe transformer', JOBS='1')
+    assert process.wait() == 0
+    again = calls(project, '')
+    assert not any(line.startswith(('scripts/make', 'scripts/prepro', 'scripts/extract', '-m pip')) for line in again)
+    assert ids(calls(project, 'train.py')) == ['flickr8k_transformer_2', 'flickr8k_transformer_2_rl']
+    assert all('--start_from' in line for line in calls(project, 'train.py'))
+    assert ids(calls(project, 'eval.py')) == ['flickr8k_transformer_2_rl']
+    assert calls(project, 'scripts/create_report.py')[0].count('_test.json') == 4
 
 
 def write_results(folder, name, cider, caption):

