@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from models import kernels
 from models.packing import Groups, index_tensor
+from models.precision import autocast_dtype
 
 
 class SelfAttention(nn.Module):
@@ -42,18 +43,49 @@ class SelfAttention(nn.Module):
         mixed = groups.pack(join_heads(mixed))  # (N, d)
         return self.output(mixed + rows if self.extra_skip else mixed)
 
-    def step(self, rows: Tensor, cache: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One more word for each of R rows: (R, d), cache -> (R, d), cache.
+    def step(self, rows: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """One more word for each of R rows: (R, d) -> (R, d).
 
-        `cache` is None before the first word, else (keys, values) of the words so far, each (R, h, t, d / h).
+        keys and values (R, t, d): those of the words so far; the last ones are written here, without a graph.
         """
         R, d = rows.shape
-        query, key, value = (project(rows).view(R, self.heads, 1, d // self.heads)
-                             for project in (self.query, self.key, self.value))
-        if cache is not None:
-            key, value = torch.cat((cache[0], key), 2), torch.cat((cache[1], value), 2)
+        keys[:, -1], values[:, -1] = self.key(rows).detach(), self.value(rows).detach()
+        query, key, value = (split_heads(one, self.heads) for one in (self.query(rows)[:, None], keys, values))
         mixed = kernels.attention(query, key, value, dropout=self.dropout if self.training else 0.0)
-        return self.output(mixed.reshape(R, d)), (key, value)
+        return self.output(mixed.reshape(R, d))
+
+
+class WordCache:
+    """Keys and values of the words so far in every layer, in memory that is allocated once for all words.
+
+    `keys_values` (layers, 2, R, T, d), of which the first `length` words are filled.
+    """
+
+    def __init__(self, keys_values: Tensor, length: int) -> None:
+        self.keys_values, self.length = keys_values, length
+
+    @classmethod
+    def empty(cls, layers: int, rows: int, words: int, size: int, like: Tensor) -> WordCache:
+        """A cache for captions of up to so many words, on the device of `like`, in the type of its products."""
+        dtype = autocast_dtype(like.device) or like.dtype
+        return cls(like.new_empty(layers, 2, rows, words, size, dtype=dtype), 0)
+
+    def with_word(self) -> WordCache:
+        """The cache with room for one more word, which each layer must fill."""
+        return WordCache(self.keys_values, self.length + 1)
+
+    def layer(self, number: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, (R, length, d) each."""
+        keys, values = (self.keys_values[number, part, :, :self.length] for part in (0, 1))
+        return keys, values
+
+    def select(self, rows: Tensor) -> WordCache:
+        """The cache of the chosen rows, (R',) long, which may repeat."""
+        layers, _, _, T, d = self.keys_values.shape
+        chosen = self.keys_values.new_empty(layers, 2, len(rows), T, d)
+        filled = self.keys_values[:, :, :, :self.length]
+        torch.index_select(filled, 2, rows, out=chosen[:, :, :, :self.length])
+        return WordCache(chosen, self.length)
 
 
 class DotProductCross(nn.Module):
@@ -95,6 +127,10 @@ class PaddedKeyValue:
         """Those of the chosen images; `rows` and `groups` as for `PackedKeyValue.select`, not needed here."""
         index = index_tensor(images, self.key.device)
         return PaddedKeyValue(self.key[index], self.value[index], self.mask[index])
+
+    def padded(self) -> PaddedKeyValue:
+        """The same."""
+        return self
 
 
 class AdditiveAttention(nn.Module):

@@ -43,40 +43,69 @@ class Memory(Protocol):
     def select(self, images: list[int]) -> Memory:
         """The memory of the chosen images."""
 
+    def padded(self) -> Memory:
+        """The same memory, for decoding: the regions of all images padded to the same number."""
+
 
 MemoryT = TypeVar('MemoryT', bound=Memory)
+
+
+class Caches(Protocol):
+    """What a model keeps for each of R captions being written."""
+
+    def select(self, rows: Tensor) -> Any:
+        """That of the chosen rows, (R',) long, which may repeat."""
+
+
+class Cells(list[Cache]):
+    """The states of recurrent cells: for each a tuple of tensors with R rows."""
+
+    def select(self, rows: Tensor) -> Cells:
+        """Those of the chosen rows, (R',) long, which may repeat."""
+        return Cells(tuple(part.index_select(0, rows) for part in cell) for cell in self)
 
 
 class State(Generic[MemoryT]):
     """R captions being written: their images' memory, what the model keeps for each row, words so far.
 
-    `images` are the rows' `Groups` by image: rows of one image lie side by side.  `caches` holds, for each
-    layer or cell, a tuple of tensors with R rows (keys and values of the words so far; the hidden state of a
-    recurrent cell), or None before the first word.  `length` counts the words so far.
+    `images` are the rows' `Groups` by image: rows of one image lie side by side.  `length` counts the words so
+    far.  `compacts` says whether decoding drops the rows of captions that have ended: on the CPU, where that saves
+    work.  The host would have to wait for any other device to learn how many are left.
     """
 
-    def __init__(self, memory: MemoryT, images: Groups, caches: Sequence[Any], length: int) -> None:
+    def __init__(self, memory: MemoryT, images: Groups, caches: Any, length: int, compacts: bool) -> None:
         self.memory, self.images, self.caches, self.length = memory, images, caches, length
+        self.compacts = compacts
 
     @property
     def device(self) -> torch.device | str:
         """The device of the state's tensors."""
         return self.images.device
 
-    def select(self, rows: Tensor) -> State[MemoryT]:
+    def after_word(self, caches: Any) -> State[MemoryT]:
+        """The state one word later, with these caches."""
+        return State(self.memory, self.images, caches, self.length + 1, self.compacts)
+
+    def select(self, rows: Tensor, copies: int | None = None) -> State[MemoryT]:
         """The state of the chosen rows, (R',) long.
 
         Rows may repeat or be left out; those of an earlier image must stand before those of a later one.
-        Images without rows are dropped.
+        `copies`: the rows of each image, if all have as many.  Otherwise the host counts them, and images without
+        rows are dropped.
         """
-        caches = [cache and tuple(part.index_select(0, rows) for part in cache)
-                  for cache in self.caches]
-        counts = torch.bincount(self.images.group_ids[rows], minlength=len(self.images)).tolist()
         memory: Any = self.memory
-        if 0 in counts:
-            live = [image for image, count in enumerate(counts) if count]
-            memory, counts = memory.select(live), [counts[image] for image in live]
-        return State(memory, Groups(counts, rows.device), caches, self.length)
+        counts = [copies or 0] * len(self.images)
+        if copies is None:
+            counts = torch.bincount(self.images.group_ids[rows], minlength=len(self.images)).tolist()
+            if 0 in counts:
+                live = [image for image, count in enumerate(counts) if count]
+                memory, counts = memory.select(live), [counts[image] for image in live]
+        return State(memory, Groups(counts, rows.device), self.caches.select(rows), self.length, self.compacts)
+
+
+def drops_rows(device: torch.device | str) -> bool:
+    """Whether states on `device` compact; see `State`."""
+    return torch.device(device).type == 'cpu'
 
 
 class CaptionModel(nn.Module, Generic[MemoryT]):
@@ -118,7 +147,7 @@ class CaptionModel(nn.Module, Generic[MemoryT]):
         dropped = torch.rand(inputs.shape, device=inputs.device) < probability
         return inputs.masked_fill(dropped & (inputs > 0), blank)
 
-    def first_caches(self, memory: MemoryT, images: Groups) -> Sequence[Cache | None]:
+    def first_caches(self, memory: MemoryT, images: Groups) -> Caches:
         """The `caches` of a `State` of empty captions, the `Groups` of which are `images`."""
         raise NotImplementedError
 
@@ -140,7 +169,10 @@ class CaptionModel(nn.Module, Generic[MemoryT]):
     def start(self, memory: MemoryT, copies: int = 1) -> State[MemoryT]:
         """A `State` of `copies` empty captions for each image of the memory."""
         images = Groups([copies] * len(memory), memory.groups.device)
-        return State(memory, images, self.first_caches(memory, images), 0)
+        compacts = drops_rows(images.device)
+        if not compacts:
+            memory = memory.padded()  # type: ignore[assignment]
+        return State(memory, images, self.first_caches(memory, images), 0, compacts)
 
     def forward(self, memory: MemoryT, captions: Tensor) -> Tensor:
         """Teacher forcing: log-probabilities (I, S, T + 1, V) of each caption's words and its end.

@@ -1,8 +1,11 @@
 """Decoding methods: greedy, sampling, beam search and diverse beam search, for a whole batch at a time.
 
 They work on any model with `start(memory, copies)` and `step(words, state)`, and a state with `select(rows)`.
-Rows that have ended are dropped, so a batch costs what its live captions cost.  The results are those of one
-image at a time without a cache (`tests/naive.py`).
+A state that `compacts`, as on the CPU, drops the rows of captions that have ended, so a batch costs what its live
+captions cost.  Elsewhere shapes and operations do not depend on the captions, so the host never waits for a word.
+The results are those of one image at a time without a cache (`tests/naive.py`).
+
+In comments, K is the number of words that a beam offers, W that of the beams of a group before a step (1 at first).
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ from torch import Tensor
 class DecoderState(Protocol):
     """Captions being written, one row each."""
 
+    compacts: bool  # whether to drop the rows of captions that have ended
+
     @property
     def device(self) -> torch.device | str:
         """The device of the state's tensors."""
 
-    def select(self, rows: Tensor) -> DecoderState:
-        """The state of the chosen rows."""
+    def select(self, rows: Tensor, copies: int | None = None) -> DecoderState:
+        """The state of the chosen rows; `copies` of each image, if every image has as many."""
 
 
 class WordByWord(Protocol):
@@ -60,7 +65,7 @@ class Constraints:
 
     def apply(self, log_probs: Tensor, captions: Tensor, length: int) -> Tensor:
         """log_probs (R, V) of the next word of captions (R, T), `length` words long so far -> the same with -inf
-        for every forbidden word.  The end token is never forbidden."""
+        for every forbidden word.  The end token of a caption that has not ended is never forbidden."""
         if self.unknown is not None:
             log_probs = log_probs.clone()
             log_probs[:, self.unknown] = -torch.inf
@@ -70,9 +75,9 @@ class Constraints:
             # A word is forbidden if it once followed the same two words that stand last now.
             last = captions[:, length - 2:length]  # (R, 2)
             trigrams = captions[:, :length].unfold(1, 3, 1)  # (R, length - 2, 3)
-            rows, starts = (trigrams[:, :, :2] == last[:, None]).all(2).nonzero(as_tuple=True)
-            log_probs = log_probs.clone()
-            log_probs[rows, trigrams[rows, starts, 2]] = -torch.inf
+            seen = (trigrams[:, :, :2] == last[:, None]).all(2)
+            penalty = torch.zeros_like(seen, dtype=log_probs.dtype).masked_fill(seen, -torch.inf)
+            log_probs = log_probs.scatter_add(1, trigrams[:, :, 2], penalty)
         return log_probs
 
 
@@ -92,23 +97,27 @@ def sample(model: WordByWord, memory: Sized, longest: int, copies: int = 1, gree
     rows, device = images * copies, state.device
     captions = torch.zeros(rows, longest, dtype=torch.long, device=device)
     totals = torch.zeros(rows, device=device)
-    live = torch.arange(rows, device=device)
     words = torch.zeros(rows, dtype=torch.long, device=device)
+    ended = torch.zeros(rows, dtype=torch.bool, device=device)
+    live: Any = torch.arange(rows, device=device) if state.compacts else slice(None)  # the state's rows
     for length in range(longest):
         log_probs, state = model.step(words, state)
         allowed = constraints.apply(log_probs, captions[live], length)
         if greedy:
             words = allowed.argmax(1)
         else:
-            uniform = None if uniforms is None else uniforms[live, length]
-            words = draw(allowed, temperature, top_k, top_p, uniform)
-        totals[live] += log_probs.gather(1, words[:, None])[:, 0]
+            words = draw(allowed, temperature, top_k, top_p, None if uniforms is None else uniforms[live, length])
+        words = words.masked_fill(ended, 0)
+        totals[live] = totals[live] + log_probs.gather(1, words[:, None])[:, 0].masked_fill(ended, 0)
         captions[live, length] = words
-        unfinished = words.nonzero()[:, 0]
-        if not len(unfinished):
-            break
-        if len(unfinished) < len(words):
-            live, words, state = live[unfinished], words[unfinished], state.select(unfinished)
+        ended = words == 0
+        if state.compacts:
+            unfinished = words.nonzero()[:, 0]
+            if not len(unfinished):
+                break
+            if len(unfinished) < len(words):
+                live, words, ended = live[unfinished], words[unfinished], ended[unfinished]
+                state = state.select(unfinished)
     return Decoded(captions.view(images, copies, longest), totals.view(images, copies))
 
 
@@ -160,120 +169,121 @@ def beam_search(model: WordByWord, memory: Sized, longest: int, beam_size: int, 
 
 
 class BeamSearch:
-    """The state of one batched beam search: I images, G groups, B beams of each group.
+    """The state of one batched beam search: I images, G groups, W beams of each group: one at first, then B.
 
-    Live beams are packed rows, sorted by (image, group, rank); `slots` (R,) holds each row's place in that
-    order, (image * G + group) * B + rank.
+    Beams that ended or lost keep their place in the arrays (I, G, W), with the sum -inf.  `places` says which of
+    the I * G * W beams the rows of the model's state are; None: all of them, in order.
     """
 
     def __init__(self, model: WordByWord, memory: Sized, longest: int, beam_size: int, groups: int,
                  penalty: float, exponent: float, constraints: Constraints) -> None:
         self.model, self.longest, self.constraints = model, longest, constraints
-        self.images, self.groups, self.width = len(memory), groups, beam_size // groups
+        self.beam_size, self.width = beam_size, beam_size // groups
         self.penalty, self.exponent = penalty, exponent
         self.state: DecoderState = model.start(memory, groups)
-        self.device = device = self.state.device
-        rows = self.images * groups
-        # At the first step there is one live beam in each group.
-        self.slots = torch.arange(rows, device=device) * self.width
-        self.captions = torch.zeros(rows, longest, dtype=torch.long, device=device)
-        self.words = torch.zeros(rows, dtype=torch.long, device=device)
-        self.sums = torch.zeros(rows, device=device)  # penalised; they rank the beams
-        self.totals = torch.zeros(rows, device=device)  # log-probabilities alone
-        shape = (self.images, groups, self.width)
-        self.best = torch.full(shape, -torch.inf, device=device)  # what ranks the finished beams
-        self.best_captions = torch.zeros(shape + (longest,), dtype=torch.long, device=device)
-        self.best_totals = torch.full(shape, -torch.inf, device=device)
+        images, device = len(memory), self.state.device
+        self.places: Tensor | None = None
+        self.rows = torch.arange(images * groups, device=device).view(images, groups, 1)
+        self.words = torch.zeros_like(self.rows)
+        self.captions = torch.zeros(images, groups, 1, longest, dtype=torch.long, device=device)
+        self.sums = torch.zeros(images, groups, 1, device=device)  # penalised; they rank the beams
+        self.totals = torch.zeros(images, groups, 1, device=device)  # log-probabilities alone
+        # The best finished beams: what ranks them, their captions and totals.
+        self.best = torch.full((images, groups, self.width), -torch.inf, device=device)
+        self.best_captions = self.captions.expand(-1, -1, self.width, -1)
+        self.best_totals = self.best
 
     def run(self, results: int) -> Decoded:
         """Search to the end -> `Decoded` with n = results."""
         for length in range(self.longest):
-            log_probs, self.state = self.model.step(self.words, self.state)
-            allowed = self.constraints.apply(log_probs, self.captions, length)
-            self._advance(log_probs, allowed, length)
-            if not len(self.slots):
+            log_probs, self.state = self.model.step(self._of_rows(self.words), self.state)
+            allowed = self.constraints.apply(log_probs, self._of_rows(self.captions), length)
+            parents = self._advance(allowed, length)
+            self._finish(length + 1)
+            if length + 1 == self.longest or not self._select(parents):
                 break
-        shape = (self.images, self.groups * self.width)
-        return Decoded(self.best_captions.view(shape + (self.longest,))[:, :results],
-                       self.best_totals.view(shape)[:, :results])
+        found = self.best > -torch.inf
+        totals = torch.where(found, self.best_totals, -torch.inf).flatten(1)
+        captions = (self.best_captions * found[..., None]).flatten(1, 2)
+        return Decoded(captions[:, :results], totals[:, :results])
 
-    def _advance(self, log_probs: Tensor, allowed: Tensor, length: int) -> None:
-        """Choose the survivors of this step, move the ended ones to the finished, keep the others."""
-        slots, parents, words, sums = self._survivors(allowed)
-        self.totals = self.totals[parents] + log_probs[parents, words]
-        self.captions = self.captions[parents]
-        self.captions[:, length] = words
-        ended = (words == 0) | (length + 1 == self.longest)
-        if ended.any():
-            self._finish(ended, slots, sums, length + 1)
-        keep = (~ended & self._can_still_win(slots, sums)).nonzero()[:, 0]
-        self.slots, self.sums, self.words = slots[keep], sums[keep], words[keep]
-        self.totals, self.captions = self.totals[keep], self.captions[keep]
-        if len(keep):
-            self.state = self.state.select(parents[keep])
+    def _of_rows(self, values: Tensor) -> Tensor:
+        """(I, G, W, ...) -> (R, ...), those of the state's rows."""
+        values = values.flatten(0, 2)
+        return values if self.places is None else values[self.places]
 
-    def _survivors(self, allowed: Tensor) -> tuple[Tensor, ...]:
-        """The survivors of all groups, sorted by slot: their slots, parents (row numbers), words and sums."""
-        I, G, B = self.images, self.groups, self.width
-        R, V = allowed.shape
-        if G == 1:
-            return self._survivors_of(0, torch.arange(R, device=self.device), allowed)
-        image, group = self.slots // (G * B), self.slots // B % G
-        taken = allowed.new_zeros(I, V)  # how many beams of earlier groups took a word at this step
-        chosen = []
+    def _of_beams(self, values: Tensor, filler: float) -> Tensor:
+        """(R, K), of the state's rows -> (I, G, W, K), with `filler` for beams without a row."""
+        shape = (*self.sums.shape, values.shape[1])
+        if self.places is not None:
+            values = values.new_full((self.sums.numel(), shape[3]), filler).index_copy_(0, self.places, values)
+        return values.view(shape)
+
+    def _advance(self, allowed: Tensor, length: int) -> Tensor:
+        """Replace the beams by the B best continuations of each group -> whose each continues, (I, G, B): numbers
+        of beams before.  `allowed` (R, V): the log-probabilities of their next words."""
+        # The B best words of a beam are among these, whichever up to B * (G - 1) words are penalised.
+        offered = allowed.topk(min(self.beam_size, allowed.shape[1]), 1)
+        log_probs = self._of_beams(offered.values.nan_to_num(-torch.inf, torch.inf, -torch.inf), -torch.inf)
+        words = self._of_beams(offered.indices, 0)  # (I, G, W, K)
+        self.sums, chosen = self._survivors(log_probs, words)
+        totals = self.totals[..., None] + log_probs
+        self.totals, self.words = totals.flatten(2).gather(2, chosen), words.flatten(2).gather(2, chosen)
+        parents = chosen // words.shape[3]  # within the group
+        self.captions = self.captions.gather(2, parents[..., None].expand(-1, -1, -1, self.longest))
+        self.captions[..., length] = self.words
+        return self.rows * words.shape[2] + parents
+
+    def _survivors(self, log_probs: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """The B best of the words (I, G, W, K) that the beams of each group offer: sums and places in W * K,
+        (I, G, B) each; the sum is -inf where there is none."""
+        _, G, W, K = words.shape
+        sums, places = [], []
+        taken: list[Tensor] = []
         for g in range(G):
-            rows = (group == g).nonzero()[:, 0]
-            scores = allowed[rows]
+            scores = log_probs[:, g]
             if g:
-                scores = scores - self.penalty * taken[image[rows]]
-            chosen.append(self._survivors_of(g, rows, scores))
-            slots, _, words, _ = chosen[-1]
-            taken.index_put_((slots // (G * B), words), taken.new_ones(()), accumulate=True)
-        order = torch.cat([slots for slots, *_ in chosen]).argsort()
-        return tuple(torch.cat(parts)[order] for parts in zip(*chosen))
+                # How many beams of earlier groups took each word.
+                count = (words[:, g, :, :, None] == torch.cat(taken, 1)[:, None, None]).sum(3)
+                scores = scores - self.penalty * count
+            scores = (self.sums[:, g, :, None] + scores).flatten(1)
+            best = scores.topk(min(self.width, W * K), 1)
+            sums.append(best.values)
+            places.append(best.indices)
+            if g + 1 < G:
+                word = words[:, g].flatten(1).gather(1, best.indices)
+                taken.append(word.masked_fill(best.values == -torch.inf, -1))
+        return torch.stack(sums, 1), torch.stack(places, 1)
 
-    def _survivors_of(self, group: int, rows: Tensor, scores: Tensor) -> tuple[Tensor, ...]:
-        """As `_survivors`, of one group, whose live beams are `rows`; scores (rows, V) of their next words."""
-        I, G, B = self.images, self.groups, self.width
-        offered = scores.topk(min(B, scores.shape[1]), 1)  # (rows, K)
-        K = offered.values.shape[1]
-        sums = torch.full((I * B, K), -torch.inf, device=self.device)
-        words = torch.zeros(I * B, K, dtype=torch.long, device=self.device)
-        source = torch.zeros(I * B, dtype=torch.long, device=self.device)
-        places = self.slots[rows] // (G * B) * B + self.slots[rows] % B  # image * B + rank
-        sums[places] = self.sums[rows, None] + offered.values
-        words[places] = offered.indices
-        source[places] = rows
-        top = sums.view(I, B * K).topk(min(B, B * K), 1)  # (I, up to B)
-        rank = torch.arange(top.values.shape[1], device=self.device)
-        slots = (torch.arange(I, device=self.device)[:, None] * G + group) * B + rank
-        alive = top.values > -torch.inf
-        word = words.view(I, B * K).gather(1, top.indices)
-        parent = source.view(I, B).gather(1, top.indices // K)
-        return slots[alive], parent[alive], word[alive], top.values[alive]
-
-    def _finish(self, ended: Tensor, slots: Tensor, sums: Tensor, length: int) -> None:
+    def _finish(self, length: int) -> None:
         """Merge the beams that ended with this word, `length` log-probabilities long, into the best finished
         ones of their group."""
-        shape = (self.images * self.groups, self.width)
-        unit, rank = slots[ended] // self.width, slots[ended] % self.width
-        ranks = torch.full(shape, -torch.inf, device=self.device)
-        totals = ranks.clone()
-        captions = torch.zeros(shape + (self.longest,), dtype=torch.long, device=self.device)
-        ranks[unit, rank] = sums[ended] / length ** self.exponent
-        totals[unit, rank] = self.totals[ended]
-        captions[unit, rank] = self.captions[ended]
-        ranks = torch.cat((self.best.view(shape), ranks), 1)
-        top = ranks.topk(self.width, 1)
-        index = top.indices
-        totals = torch.cat((self.best_totals.view(shape), totals), 1).gather(1, index)
-        captions = torch.cat((self.best_captions.view(captions.shape), captions), 1)
-        captions = captions.gather(1, index[..., None].expand(-1, -1, self.longest))
-        self.best, self.best_totals = top.values.view_as(self.best), totals.view_as(self.best)
-        self.best_captions = captions.view_as(self.best_captions)
+        ended = (self.words == 0) | (length == self.longest)
+        ranks = torch.where(ended, self.sums / length ** self.exponent, -torch.inf)
+        top = torch.cat((self.best, ranks), 2).topk(self.width, 2)
+        self.best, index = top.values, top.indices
+        self.best_totals = torch.cat((self.best_totals, self.totals), 2).gather(2, index)
+        captions = torch.cat((self.best_captions, self.captions), 2)
+        self.best_captions = captions.gather(2, index[..., None].expand(-1, -1, -1, self.longest))
+        self.sums = self.sums.masked_fill(ended, -torch.inf)
 
-    def _can_still_win(self, slots: Tensor, sums: Tensor) -> Tensor:
-        """(R,) bool: whether this beam's search must go on.
+    def _select(self, parents: Tensor) -> bool:
+        """Give the state the rows of the beams that go on, which continue the beams `parents` (I, G, B); returns
+        whether there are any."""
+        if not self.state.compacts:
+            self.state = self.state.select(parents.flatten(), parents.shape[1] * parents.shape[2])
+            return True
+        places = ((self.sums > -torch.inf) & self._can_still_win()).flatten().nonzero()[:, 0]
+        if not len(places):
+            return False
+        rows = parents.flatten()[places]
+        if self.places is not None:  # numbers of beams -> numbers of rows
+            rows = torch.searchsorted(self.places, rows)
+        self.places, self.state = places, self.state.select(rows)
+        return True
+
+    def _can_still_win(self) -> Tensor:
+        """Whether the search of each group must go on, bool (I, G, 1).
 
         Sums only fall, so a beam whose most favourable end (no further loss, at the length that ranks it best)
         is below the last of a full list has lost.  A lost beam can neither enter the list nor have a descendant
@@ -281,13 +291,6 @@ class BeamSearch:
         against later groups.  So lost beams are dropped only when all beams of their image (with several
         groups: in all groups) have lost, which leaves the result the same.
         """
-        limit = sums / float(self.longest) ** self.exponent
-        worst = self.best.view(-1, self.width)[:, -1]  # -inf while the list is not full
-        unit = slots // self.width
-        hopeful = limit > worst[unit]
-        units = torch.zeros(self.images * self.groups, dtype=torch.bool, device=self.device)
-        units[unit[hopeful]] = True
-        if self.groups > 1:
-            units = units.view(self.images, self.groups).any(1, keepdim=True) \
-                .expand(-1, self.groups).reshape(-1)
-        return units[unit]
+        limit = self.sums / float(self.longest) ** self.exponent
+        hopeful = (limit > self.best[..., -1:]).any(2, keepdim=True)  # -inf while the list is not full
+        return hopeful.any(1, keepdim=True)

@@ -66,16 +66,16 @@ class EnsembleState:
     """The members' states of the same rows."""
 
     def __init__(self, parts: Sequence[State[Any]]) -> None:
-        self.parts = parts
+        self.parts, self.compacts = parts, parts[0].compacts
 
     @property
     def device(self) -> torch.device | str:
         """The device of the states' tensors."""
         return self.parts[0].device
 
-    def select(self, rows: Tensor) -> EnsembleState:
-        """The states of the chosen rows, in every member."""
-        return EnsembleState([part.select(rows) for part in self.parts])
+    def select(self, rows: Tensor, copies: int | None = None) -> EnsembleState:
+        """The states of the chosen rows, in every member; `copies` as for `State.select`."""
+        return EnsembleState([part.select(rows, copies) for part in self.parts])
 
 
 def mean_probability(log_probs: Sequence[Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention import AdditiveAttention
-from models.base import Batch, Cache, CaptionModel, State, caption_lengths
+from models.base import Batch, Cache, CaptionModel, Cells, State, caption_lengths
 from models.cells import CELLS, LSTMCell
 from models.decoding import draw
 from models.dropout import Dropout
@@ -38,8 +38,12 @@ class RecurrentMemory:
     def select(self, images: list[int]) -> RecurrentMemory:
         """The memory of the chosen images."""
         index = index_tensor(images, self.groups.device)
-        return RecurrentMemory([tuple(part[index] for part in cell) for cell in self.cells],
-                               [part[index] for part in self.parts], self.groups.select(images)[1])
+        return RecurrentMemory(Cells(self.cells).select(index), [part[index] for part in self.parts],
+                               self.groups.select(images)[1])
+
+    def padded(self) -> RecurrentMemory:
+        """As `Memory.padded`: parts are padded from the start."""
+        return self
 
 
 class RecurrentCaptioner(CaptionModel[RecurrentMemory]):
@@ -69,8 +73,8 @@ class RecurrentCaptioner(CaptionModel[RecurrentMemory]):
         """Words (R,) long -> what they add to the gates of the cell, (R, gates * r)."""
         return F.linear(self.word_embed(words), weights[0])
 
-    def advance(self, inputs: Tensor, cells: Sequence[Cache], images: Groups, memory: RecurrentMemory,
-                weights: Sequence[Tensor]) -> tuple[Tensor, list[Cache]]:
+    def advance(self, inputs: Tensor, cells: Cells, images: Groups, memory: RecurrentMemory,
+                weights: Sequence[Tensor]) -> tuple[Tensor, Cells]:
         """One word further: its `word_inputs` (R, gates * r), the cells before it, the rows' `Groups` by image
         -> hidden (R, r), before dropout, and the cells."""
         raise NotImplementedError
@@ -97,7 +101,7 @@ class RecurrentCaptioner(CaptionModel[RecurrentMemory]):
         for t, live in enumerate(steps):
             if len(live) < len(before):
                 kept = index_tensor(indices_in(before, live), captions.device)
-                cells = [tuple(part.index_select(0, kept) for part in cell) for cell in cells]
+                cells = cells.select(kept)
                 hidden = hidden.index_select(0, kept)
             now = inputs[t] if inputs else self.word_inputs(self._with_sampled(words_of_step[t], hidden), weights)
             images = Groups(counts_by_image(live, I, S), captions.device)
@@ -111,16 +115,16 @@ class RecurrentCaptioner(CaptionModel[RecurrentMemory]):
         """As `CaptionModel.recorded_order`: the first words of all captions, then the second ones."""
         return positions[(positions % length * captions + positions // length).argsort()]
 
-    def first_caches(self, memory: RecurrentMemory, images: Groups) -> list[Cache]:
+    def first_caches(self, memory: RecurrentMemory, images: Groups) -> Cells:
         """The states in which the images' captions start."""
-        return [tuple(part.index_select(0, images.group_ids) for part in cell) for cell in memory.cells]
+        return Cells(memory.cells).select(images.group_ids)
 
     def step(self, words: Tensor, state: State[RecurrentMemory]) -> tuple[Tensor, State[RecurrentMemory]]:
         """As `CaptionModel.step`."""
         weights = self.input_weights()
         inputs = self.word_inputs(words, weights)
         hidden, cells = self.advance(inputs, state.caches, state.images, state.memory, weights)
-        return self.log_probs(self.dropout(hidden)), State(state.memory, state.images, cells, state.length + 1)
+        return self.log_probs(self.dropout(hidden)), state.after_word(cells)
 
     def _is_sampling(self) -> bool:
         return self.training and self.scheduled_sampling_prob > 0
@@ -160,11 +164,11 @@ class ShowTell(RecurrentCaptioner):
         cell = self.cell(image, (blank,) * self.cell.parts)
         return RecurrentMemory([cell], [], Groups([1] * I, batch.fc.device))
 
-    def advance(self, inputs: Tensor, cells: Sequence[Cache], images: Groups, memory: RecurrentMemory,
-                weights: Sequence[Tensor]) -> tuple[Tensor, list[Cache]]:
+    def advance(self, inputs: Tensor, cells: Cells, images: Groups, memory: RecurrentMemory,
+                weights: Sequence[Tensor]) -> tuple[Tensor, Cells]:
         """As `RecurrentCaptioner.advance`."""
         cell = self.cell(inputs, cells[0])
-        return cell[0], [cell]
+        return cell[0], Cells([cell])
 
 
 class ShowAttendTell(RecurrentCaptioner):
@@ -192,12 +196,12 @@ class ShowAttendTell(RecurrentCaptioner):
         cell = tuple(torch.tanh(layer(batch.fc)).to(batch.fc.dtype) for layer in self.initial)
         return RecurrentMemory([cell], self.attention.precompute(regions, groups), groups)
 
-    def advance(self, inputs: Tensor, cells: Sequence[Cache], images: Groups, memory: RecurrentMemory,
-                weights: Sequence[Tensor]) -> tuple[Tensor, list[Cache]]:
+    def advance(self, inputs: Tensor, cells: Cells, images: Groups, memory: RecurrentMemory,
+                weights: Sequence[Tensor]) -> tuple[Tensor, Cells]:
         """As `RecurrentCaptioner.advance`."""
         attended = self.attention(cells[0][0], images, *memory.parts)
         cell = self.cell(inputs + F.linear(attended, weights[1]), cells[0])
-        return cell[0], [cell]
+        return cell[0], Cells([cell])
 
 
 class TopDown(RecurrentCaptioner):
@@ -237,8 +241,8 @@ class TopDown(RecurrentCaptioner):
         blank = batch.fc.new_zeros(len(groups), self.size)  # in float32 under autocast too
         return RecurrentMemory([(blank, blank)] * 2, [mean, *self.attention.precompute(regions, groups)], groups)
 
-    def advance(self, inputs: Tensor, cells: Sequence[Cache], images: Groups, memory: RecurrentMemory,
-                weights: Sequence[Tensor]) -> tuple[Tensor, list[Cache]]:
+    def advance(self, inputs: Tensor, cells: Cells, images: Groups, memory: RecurrentMemory,
+                weights: Sequence[Tensor]) -> tuple[Tensor, Cells]:
         """As `RecurrentCaptioner.advance`."""
         mean, *regions = memory.parts
         inputs = inputs + mean.index_select(0, images.group_ids) + F.linear(cells[1][0], weights[0])
@@ -246,7 +250,7 @@ class TopDown(RecurrentCaptioner):
         attended = self.attention(first[0], images, *regions)  # (R, r)
         inputs = F.linear(torch.cat((attended, first[0]), 1), self.language_cell.weight_ih)
         second = self.language_cell(inputs, cells[1])
-        return second[0], [first, second]
+        return second[0], Cells([first, second])
 
 
 def indices_in(before: Sequence[int], chosen: Sequence[int]) -> list[int]:

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attention import DotProductCross, PaddedKeyValue, SelfAttention
-from models.base import Batch, Cache, CaptionModel, State, caption_lengths
+from models.attention import DotProductCross, PaddedKeyValue, SelfAttention, WordCache
+from models.base import Batch, CaptionModel, State, caption_lengths
 from models.dropout import Dropout
 from models.geometry import RelationBias
 from models.norms import NORMS, feature_norms
 from models.packing import Groups
 from models.position import PositionEncoding, sinusoid
-from models.xlinear import PackedKeyValue, XLinearCross
+from models.xlinear import PackedKeyValue, PaddedPairs, XLinearCross
 
-KeyValue = PaddedKeyValue | PackedKeyValue
+KeyValue = PaddedKeyValue | PackedKeyValue | PaddedPairs
 
 
 class TransformerMemory:
@@ -41,7 +42,12 @@ class TransformerMemory:
     def select(self, images: list[int]) -> TransformerMemory:
         """The memory of the chosen images."""
         rows, groups = self.groups.select(images)
-        return TransformerMemory([layer.select(images, rows, groups) for layer in self.layers], groups)
+        layers: Any = self.layers  # not padded ones, of which no image is dropped
+        return TransformerMemory([layer.select(images, rows, groups) for layer in layers], groups)
+
+    def padded(self) -> TransformerMemory:
+        """As `Memory.padded`."""
+        return TransformerMemory([layer.padded() for layer in self.layers], self.groups)
 
 
 class TransformerCaptioner(CaptionModel[TransformerMemory]):
@@ -116,19 +122,17 @@ class TransformerCaptioner(CaptionModel[TransformerMemory]):
             words = layer(words, by_caption, by_image, remembered)
         return self.decoder_norm(words), positions
 
-    def first_caches(self, memory: TransformerMemory, images: Groups) -> Sequence[Cache | None]:
+    def first_caches(self, memory: TransformerMemory, images: Groups) -> WordCache:
         """No words yet in any layer."""
-        return [None] * len(self.decoder)
+        return WordCache.empty(len(self.decoder), images.rows, self.longest, self.size, self.output.weight)
 
     def step(self, words: Tensor, state: State[TransformerMemory]) -> tuple[Tensor, State[TransformerMemory]]:
         """As `CaptionModel.step`, with the keys and values of earlier words cached."""
         rows = self._embed(words, self.word_positions[state.length])  # (R, d)
-        caches = []
-        for layer, cache, remembered in zip(self.decoder, state.caches, state.memory.layers):
-            rows, cache = layer.step(rows, cache, state.images, remembered)
-            caches.append(cache)
-        log_probs = self.log_probs(self.decoder_norm(rows))
-        return log_probs, State(state.memory, state.images, caches, state.length + 1)
+        cache: WordCache = state.caches.with_word()
+        for number, (layer, remembered) in enumerate(zip(self.decoder, state.memory.layers)):
+            rows = layer.step(rows, *cache.layer(number), state.images, remembered)
+        return self.log_probs(self.decoder_norm(rows)), state.after_word(cache)
 
     def attention_modules(self) -> list[nn.Module]:
         """The cross-attention of each layer."""
@@ -174,10 +178,10 @@ class DecoderLayer(nn.Module):
         attended = self.attention(self.norms[0](words), captions, causal=True)
         return self._attend_to_regions(self.dropout.add(words, attended), images, memory)
 
-    def step(self, words: Tensor, cache: Cache | None, images: Groups, memory: KeyValue) -> tuple[Tensor, Cache]:
-        """One word of each row: (R, d), cache -> (R, d), cache."""
-        attended, cache = self.attention.step(self.norms[0](words), cache)
-        return self._attend_to_regions(self.dropout.add(words, attended), images, memory), cache
+    def step(self, words: Tensor, keys: Tensor, values: Tensor, images: Groups, memory: KeyValue) -> Tensor:
+        """One word of each row: (R, d) -> (R, d); `keys` and `values` as for `SelfAttention.step`."""
+        attended = self.attention.step(self.norms[0](words), keys, values)
+        return self._attend_to_regions(self.dropout.add(words, attended), images, memory)
 
     def _attend_to_regions(self, words: Tensor, images: Groups, memory: KeyValue) -> Tensor:
         words = self.dropout.add(words, self.cross(self.norms[1](words), images, memory))

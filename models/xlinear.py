@@ -42,17 +42,21 @@ class XLinearCross(nn.Module):
         """Keys and values of all images: (M, d) -> `PackedKeyValue`."""
         return PackedKeyValue(self.key(regions), self.value(regions), groups)
 
-    def forward(self, words: Tensor, word_groups: Groups, memory: PackedKeyValue) -> Tensor:
-        """(N, d) words, grouped by image -> (N, d)."""
+    def forward(self, words: Tensor, word_groups: Groups, memory: PackedKeyValue | PaddedPairs) -> Tensor:
+        """(N, d) words, grouped by image -> (N, d).  With `PaddedPairs`, images have as many words each."""
         query, key, value = self.query1(words), memory.key, memory.value
         dtype = autocast_dtype(words.device)
         if dtype is not None:
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+        weights, dropout = (self.embed.weight, self.embed.bias, self.spatial.weight[0]), self.dropout * self.training
         # The hand-written backward pass assumes one dtype; autocast would choose one for each operation.
         with without_autocast(words.device):
-            mixed, mean_e = kernels.xlinear_mix(
-                query, key, value, self.embed.weight, self.embed.bias, self.spatial.weight[0], word_groups,
-                memory.groups, self.dropout if self.training else 0.0, self.attention_record)
+            if isinstance(memory, PaddedPairs):
+                mixed, mean_e = kernels.xlinear_mix_padded(query, key, value, *weights, memory.padding, memory.shares,
+                                                           dropout)
+            else:
+                mixed, mean_e = kernels.xlinear_mix(query, key, value, *weights, word_groups, memory.groups, dropout,
+                                                    self.attention_record)
         return torch.sigmoid(self.squeeze(mean_e)) * self.query2(words) * mixed
 
 
@@ -80,3 +84,22 @@ class PackedKeyValue:
     def select(self, images: Sequence[int], rows: Tensor, groups: Groups) -> PackedKeyValue:
         """Those of the chosen images, whose regions are the packed `rows`, in `groups`."""
         return PackedKeyValue(self.key[rows], self.value[rows], groups)
+
+    def padded(self) -> PaddedPairs:
+        """The same, for decoding where shapes may not depend on how many regions an image has."""
+        dtype = autocast_dtype(self.key.device) or self.key.dtype
+        shares = self.groups.mask / self.groups.sizes[:, None]
+        return PaddedPairs(self.groups.pad(self.key.to(dtype)), self.groups.pad(self.value.to(dtype)),
+                           ~self.groups.mask, shares.to(dtype))
+
+
+class PaddedPairs:
+    """As `PackedKeyValue`, padded: key and value (I, P, d); padding (I, P), True where there is no region; shares
+    (I, P), 1 / the number of regions where there is one, else 0."""
+
+    def __init__(self, key: Tensor, value: Tensor, padding: Tensor, shares: Tensor) -> None:
+        self.key, self.value, self.padding, self.shares = key, value, padding, shares
+
+    def padded(self) -> PaddedPairs:
+        """The same."""
+        return self

@@ -73,3 +73,21 @@ def xlinear_mix(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias:
     takes the weights a as (N, P).  Returns the sum of a v (N, d) and the mean of e (N, d/2) over the regions.
     """
     return XLinearMix.apply(query, key, value, weight, bias, spatial, words, regions, dropout, record)
+
+
+def xlinear_mix_padded(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias: Tensor, spatial: Tensor,
+                       padding: Tensor, shares: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+    """As `xlinear_mix`, for decoding: as many words of each image, and regions padded, so that shapes depend on
+    neither.
+
+    query (I * L, d), key and value (I, P, d), padding (I, P), True where there is no region; shares (I, P), the
+    weights of a mean over the regions.
+    """
+    I, P, d = key.shape
+    weight, bias, spatial = (part.to(query.dtype) for part in (weight, bias, spatial))
+    products = query.view(I, -1, 1, d) * key[:, None]  # (I, L, P, d)
+    e = relu_dropout_(F.linear(products.view(-1, d), weight, bias), dropout).view(*products.shape[:3], -1)
+    logits = torch.matmul(e, spatial).masked_fill(padding[:, None], -torch.inf)
+    a = logits.softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)  # (I, L, P)
+    mixed, mean_e = torch.bmm(a, value), torch.matmul(shares[:, None, None], e)  # (I, L, d), (I, L, 1, d / 2)
+    return mixed.view(len(query), d), mean_e.view(len(query), -1)
