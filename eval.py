@@ -24,6 +24,7 @@ from misc.dataset.corpus import Corpus
 from misc.dataset.labels import caption_width, image_path
 from misc.disk.files import check_writable
 from misc.evaluation.captioning import ImageCaptions, caption_images, mean_loss
+from misc.evaluation.lengths import LengthCheck
 from misc.evaluation.output import caption_lines, file_name, joined_name, vis_entries
 from misc.evaluation.scoring import Scores, references_of, score_captions
 from misc.machine import memory_errors, pick_device
@@ -36,6 +37,7 @@ from misc.pictures.images import read_rgb
 from misc.pictures.recipes import RecipeFlags, warn_of_other_recipe
 from misc.run.folder import Run
 from misc.run.record import note_other_features
+from misc.scoring.endings import forbidden_endings
 from misc.scoring.references import ImageId, References
 from misc.scoring.results import image_rows, write_results, write_vis
 from misc.scoring.scores import score_table
@@ -108,13 +110,26 @@ def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     if corpus.file is not None:   # references were read from it a second time
         corpus.file.check()
     shown = options.beam_size if options.verbose_beam and options.sample_max else options.sample_n
-    decode = models.build_decoder(options, runs[0].infos['opt']['seq_length'], corpus.vocabulary, shown)
+    decode = decoding_method(options, runs[0].infos['opt']['seq_length'], corpus.vocabulary, shown)
     # This project extracts regions from upright pictures, other extractors from the pixels as stored.
     is_upright = folder or any(run.infos.get('regions') for run in runs)
     name = options.id or joined_name(file_name(run.infos['opt'].get('id')) for run in runs)
     files = page_files(options.image_root, corpus, rows) if options.dump_images else []
     return Evaluation(options, members, name, model, decode, device, corpus, rows, references, folder, files,
                       as_seen if is_upright else read_rgb)
+
+
+def decoding_method(options: opts.Options, longest: int, vocabulary: dict[str, str],
+                    shown: int) -> Callable[..., Any]:
+    """The decoding method, with `shown` captions of each image; beam search that ranks by sums is checked for short
+    captions."""
+    endings = forbidden_endings(vocabulary.values(), options.remove_bad_endings)
+    decode = models.build_decoder(options, longest, vocabulary, shown, endings=endings)
+    if options.sample_max and options.beam_size > 1 and options.group_size == 1 and not options.max_ppl \
+            and not options.length_penalty:
+        greedy = models.build_decoder(opts.replaced(options, beam_size=1), longest, vocabulary, endings=endings)
+        return LengthCheck(decode, greedy, options.beam_size)
+    return decode
 
 
 def check_outputs(evaluation: Evaluation) -> None:
@@ -212,6 +227,8 @@ def write_all(evaluation: Evaluation, results: list[ImageCaptions], loss: float 
 
     if options.dump_json:
         attempt(lambda: write_captions(evaluation, results))
+    if isinstance(evaluation.decode, LengthCheck) and (hint := evaluation.decode.hint()):
+        note(hint)
     if folder and options.coco_json:
         attempt(lambda: folder.write_results({image.image_id: image.first.text for image in results},
                                              evaluation.name))
@@ -253,7 +270,7 @@ def write_scores(evaluation: Evaluation, results: list[ImageCaptions], scores: S
     captions: dict[ImageId, str] = {image.image_id: image.first.text for image in results
                                     if not scores.overall or image.image_id in scores.per_image}
     path = write_results(results_file(evaluation), {**scores.overall, **scores.several},
-                         image_rows(captions, scores.per_image), recorded, loss)
+                         image_rows(captions, scores.per_image), recorded, loss, scores.bad_endings)
     note(f'wrote {path}')
 
 

@@ -47,8 +47,8 @@ NEUTRAL = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_
          'load_best_score', 'patience', 'keep_checkpoints', 'keeps_rates', 'vocab_size', 'seq_length')
 # How eval.py decodes captions.
 DECODING_OPTIONS = ('beam_size', 'sample_max', 'temperature', 'top_k', 'top_p', 'max_ppl', 'length_penalty',
-                    'decoding_constraint', 'block_trigrams', 'suppress_UNK', 'group_size', 'diversity_lambda',
-                    'sample_n', 'seed')
+                    'decoding_constraint', 'block_trigrams', 'remove_bad_endings', 'suppress_UNK', 'group_size',
+                    'diversity_lambda', 'sample_n', 'seed')
 FEATURE_SIZE = 2048   # numbers per region of the bottom-up-attention archive, where nothing else is known
 OPTIMISERS = ('adam', 'adamw', 'rmsprop', 'adagrad', 'sgd', 'sgdm', 'sgdmom')
 
@@ -365,6 +365,8 @@ def add_decoding_flags(parser: argparse.ArgumentParser, beam_size: int) -> None:
                        help='rank finished beams by sum / length^A; above 0 favours longer captions')
     flag(group, 'decoding_constraint', 'never output the same word twice in a row')
     flag(group, 'block_trigrams', 'never output the same three words in a row twice')
+    flag(group, 'remove_bad_endings', 'never end a caption with an English article, preposition or conjunction (a '
+                                      'man on a), for models that do so after self-critical training')
     flag(group, 'suppress_UNK', 'never output UNK', True)
 
 

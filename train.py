@@ -34,6 +34,7 @@ from misc.run import record
 from misc.run.folder import RunFolder, TrainingState, check_size, find_run, random_state, resume
 from misc.run.log import RunLog
 from misc.run.signals import StopSignals
+from misc.scoring.endings import forbidden_endings
 from misc.scoring.references import kind_of
 from misc.training.averaging import WeightAverage
 from misc.training.draws import uniform_numbers
@@ -381,7 +382,8 @@ def build_validation(options: opts.Options, corpus: Corpus, rows: list[int], dev
         lambda captions: image_batches(corpus, rows, options.batch_size, options.num_workers, captions,
                                        options.seed, pin=device.type == 'cuda'),
         corpus.images, len(rows), corpus.vocabulary,
-        models.build_decoder(options, corpus.longest, corpus.vocabulary), references, device, options.seed,
+        models.build_decoder(options, corpus.longest, corpus.vocabulary, endings=forbidden_endings(
+            corpus.vocabulary.values(), options.remove_bad_endings)), references, device, options.seed,
         options.seq_per_img, options.checkpoint_path, kind)
 
 

@@ -21,6 +21,7 @@ from misc.evaluation.captioning import Caption, caption_images
 from misc.machine import memory_errors, pick_device
 from misc.pictures.recipes import RecipeFlags, recipe_for_models
 from misc.run.folder import Run, best_or_last_files, check_size, load_run_weights, read_run
+from misc.scoring.endings import forbidden_endings
 from models.ensemble import Ensemble
 
 # The options of eval.py that `load` takes.
@@ -82,7 +83,9 @@ class Captioner:
         self.model = build_model(members, runs, self.device)
         self.vocabulary: dict[str, str] = runs[0].infos['vocab']
         self.decode = models.build_decoder(options, runs[0].infos['opt']['seq_length'], self.vocabulary,
-                                           options.sample_n)
+                                           options.sample_n,
+                                           endings=forbidden_endings(self.vocabulary.values(),
+                                                                     options.remove_bad_endings))
         self._sources = opts.sources(opts.shared_inputs(members))
         self._infos = [(run.infos_path, run.infos) for run in runs]
         self._recipe_flags = RecipeFlags(options.detector, options.cnn_model, options.cnn_layout,

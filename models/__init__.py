@@ -22,7 +22,7 @@ CONTRIBUTING.md says how to add a model.
 """
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Collection, Mapping, Sized
 from typing import Any
 
 from torch import Tensor
@@ -44,15 +44,17 @@ def build(options: Namespace, vocab_size: int, longest: int) -> CaptionModel:
     return model(vocab_size, longest, **arguments(options))
 
 
-def build_decoder(options: Namespace, longest: int, vocabulary: Mapping[str, str], copies: int = 1) -> Decoder:
+def build_decoder(options: Namespace, longest: int, vocabulary: Mapping[str, str], copies: int = 1, *,
+                  endings: Collection[str]) -> Decoder:
     """The decoding method that `options` (the decoding flags of opts.py) describe: a function (model, memory,
     uniforms) -> `Decoded` with n = `copies` captions per image.
 
     `uniforms(copies, longest)` returns the random numbers of `sample`.  UNK can be suppressed if it is the last
-    word of `vocabulary` {index as text: word}.
+    word of `vocabulary` {index as text: word}.  No caption ends with one of the words `endings`.
     """
     unknown = unknown_word(vocabulary) if options.suppress_UNK else None
-    constraints = Constraints(unknown, options.decoding_constraint, options.block_trigrams)
+    last_words = tuple(int(index) for index, word in vocabulary.items() if word in endings)
+    constraints = Constraints(unknown, options.decoding_constraint, options.block_trigrams, last_words)
 
     def decode(model: WordByWord, memory: Sized, uniforms: Callable[[int, int], Tensor]) -> Decoded:
         if not options.sample_max:

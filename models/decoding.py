@@ -10,12 +10,15 @@ In comments, K is the number of words that a beam offers, W that of the beams of
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from models.packing import index_tensor
 
 
 class DecoderState(Protocol):
@@ -57,15 +60,17 @@ Decoder = Callable[[WordByWord, Any, Callable[[int, int], Tensor]], Decoded]
 @dataclass(frozen=True)
 class Constraints:
     """Words that may not follow.  `unknown`: the index of UNK if it is suppressed, else None; `no_repeat`: never
-    the same word twice in a row; `no_trigram_repeat`: no trigram twice."""
+    the same word twice in a row; `no_trigram_repeat`: no trigram twice; `endings`: words that may not be the last."""
 
     unknown: int | None = None
     no_repeat: bool = False
     no_trigram_repeat: bool = False
+    endings: tuple[int, ...] = ()
 
     def apply(self, log_probs: Tensor, captions: Tensor, length: int) -> Tensor:
         """log_probs (R, V) of the next word of captions (R, T), `length` words long so far -> the same with -inf
-        for every forbidden word.  The end token of a caption that has not ended is never forbidden."""
+        for every forbidden word.  The end token of a caption that has not ended is forbidden only after one of the
+        `endings`."""
         if self.unknown is not None:
             log_probs = log_probs.clone()
             log_probs[:, self.unknown] = -torch.inf
@@ -78,7 +83,20 @@ class Constraints:
             seen = (trigrams[:, :, :2] == last[:, None]).all(2)
             penalty = torch.zeros_like(seen, dtype=log_probs.dtype).masked_fill(seen, -torch.inf)
             log_probs = log_probs.scatter_add(1, trigrams[:, :, 2], penalty)
+        if self.endings:
+            endings = _indices(self.endings, log_probs.device)
+            log_probs = log_probs.clone()
+            if length:
+                log_probs[:, 0].masked_fill_((captions[:, length - 1:length] == endings).any(1), -torch.inf)
+            if length + 1 == captions.shape[1]:   # no end token follows
+                log_probs.index_fill_(1, endings, -torch.inf)
         return log_probs
+
+
+@functools.cache
+def _indices(words: tuple[int, ...], device: torch.device) -> Tensor:
+    """Words as a tensor, made once for a device."""
+    return index_tensor(words, device)
 
 
 UNCONSTRAINED = Constraints()

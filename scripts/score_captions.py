@@ -10,6 +10,7 @@ from misc import commands
 from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, run_command
 from misc.disk.files import read_json
 from misc.scoring.checks import vocabulary_warning
+from misc.scoring.endings import bad_endings, describe
 from misc.scoring.frequencies import read_frequencies
 from misc.scoring.metrics import scored
 from misc.scoring.references import SCORE_TOKENS, ImageId, References, read_references
@@ -79,10 +80,14 @@ def main() -> None:
     note(f'scored {len(captions)} of the {len(references.captions)} images that have references')
     for line in found.notes:
         note(line)
+    share = bad_endings(captions.values(), references.captions.values())
+    if share is not None:
+        note(describe(share))
     print(score_table({os.path.basename(options.predictions): found.overall}))
     if options.output_json:
         write_results(options.output_json, found.overall, image_rows(captions, found.per_image),
-                      {**vars(options), 'score_tokens': references.kind, 'tokenizer': found.tokenizer})
+                      {**vars(options), 'score_tokens': references.kind, 'tokenizer': found.tokenizer},
+                      bad_endings=share)
 
 
 def with_references(captions: dict[ImageId, str], references: References,

@@ -276,9 +276,14 @@ def recurrent_log_probs(model, features, words, record=None, drop=keep_all):
     return torch.stack(out).log_softmax(-1)
 
 
-def allowed_words(log_probs, words, unknown=None, no_repeat=False, no_trigram_repeat=False):
-    """log_probs (V,) of the next word, with -inf for words that the constraints forbid after `words`."""
+def allowed_words(log_probs, words, longest, unknown=None, no_repeat=False, no_trigram_repeat=False, endings=()):
+    """log_probs (V,) of the next word, with -inf for words that the constraints forbid after `words` in captions of
+    up to `longest` words."""
     log_probs = log_probs.clone()
+    if words and words[-1] in endings:
+        log_probs[0] = -torch.inf
+    if len(words) + 1 == longest:
+        log_probs[list(endings)] = -torch.inf
     if unknown is not None:
         log_probs[unknown] = -torch.inf
     if no_repeat and words:
@@ -329,7 +334,7 @@ def greedy(next_log_probs, longest, **constraints):
     words, total = [], 0.0
     while len(words) < longest:
         log_probs = next_log_probs(words)
-        word = int(allowed_words(log_probs, words, **constraints).argmax())
+        word = int(allowed_words(log_probs, words, longest, **constraints).argmax())
         total += float(log_probs[word])
         if word == 0:
             break
@@ -350,7 +355,7 @@ def beam_search(next_log_probs, longest, beam_size, groups=1, diversity_lambda=0
             offers = []
             for words, score, total in live[group]:
                 log_probs = next_log_probs(words)
-                scores = allowed_words(log_probs, words, **constraints).tolist()
+                scores = allowed_words(log_probs, words, longest, **constraints).tolist()
                 for word in taken:
                     scores[word] -= diversity_lambda
                 best = sorted(range(len(scores)), key=lambda w: -scores[w])[:width]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from misc.cli import DataError, note
 from misc.evaluation.captioning import ImageCaptions
 from misc.scoring.checks import vocabulary_warning
+from misc.scoring.endings import bad_endings, describe
 from misc.scoring.references import ImageId, References, read_references
 
 
@@ -13,16 +14,18 @@ from misc.scoring.references import ImageId, References, read_references
 class Scores:
     """The scores of a split's captions.
 
-    overall    {metric: score of the whole set}
-    per_image  {image id: {metric: score}}, of the images that have references
-    several    scores of all captions of the images together (diversity, CIDEr of the best); {} if each has one
-    scored_by  how they were scored: {'score_tokens': the kind of the references, 'tokenizer': its name}
+    overall      {metric: score of the whole set}
+    per_image    {image id: {metric: score}}, of the images that have references
+    several      scores of all captions of the images together (diversity, CIDEr of the best); {} if each has one
+    scored_by    how they were scored: {'score_tokens': the kind of the references, 'tokenizer': its name}
+    bad_endings  the share of captions that break off, see `misc.scoring.endings`; None where that is not known
     """
 
     overall: dict[str, float] = field(default_factory=dict)
     per_image: dict[ImageId, dict[str, float]] = field(default_factory=dict)
     several: dict[str, float] = field(default_factory=dict)
     scored_by: dict[str, str] = field(default_factory=dict)
+    bad_endings: float | None = None
 
 
 def references_of(ids: Collection[ImageId], input_json: str, coco_json: str | None = None, score_tokens: str = 'auto',
@@ -61,8 +64,11 @@ def score_captions(results: Sequence[ImageCaptions], references: References, sev
                    kind=references.kind)
     for line in found.notes:
         note(f'note: {line}')
+    share = bad_endings((image.first.text for image in results), references.captions.values())
+    if share is not None:
+        note(f'note: {describe(share)}')
     return Scores(found.overall, found.per_image, several_scores(results, references) if several else {},
-                  {'score_tokens': references.kind, 'tokenizer': found.tokenizer})
+                  {'score_tokens': references.kind, 'tokenizer': found.tokenizer}, share)
 
 
 def several_scores(results: Sequence[ImageCaptions], references: References) -> dict[str, float]:

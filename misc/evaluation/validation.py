@@ -11,6 +11,8 @@ from misc import parallel
 from misc.cli import note
 from misc.evaluation.captioning import ImageCaptions, caption_images, mean_loss, words_of
 from misc.scoring.checks import vocabulary_warning
+from misc.scoring.endings import NAME as ENDINGS
+from misc.scoring.endings import bad_endings
 from misc.scoring.references import RAW, ImageId, captions_of
 
 
@@ -67,7 +69,8 @@ class Validation:
                                   self.references or {}, kind=self.kind)
         for line in notes:
             note(f'note: {line}')
-        return overall
+        share = bad_endings((image.first.text for image in results), (self.references or {}).values())
+        return overall if share is None else {**overall, ENDINGS: share}
 
 
 def reference_captions(corpus_images: Sequence[Mapping[str, Any]], rows: Sequence[int],

@@ -1,8 +1,9 @@
 """Files of captions and scores, written and read.
 
 `vis/vis.json` is in COCO's results form, [{"image_id": 391895, "caption": "a man ..."}, ...].
-`eval_results/ID_SPLIT.json`, the results file, is {"overall": {metric: score}, "loss" where it was computed,
-"images": [{"image_id", "caption", and the image's own scores}], "options"}.
+`eval_results/ID_SPLIT.json`, the results file, is {"overall": {metric: score}, "loss" and "bad_endings" (the share of
+captions that break off) where they were computed, "images": [{"image_id", "caption", and the image's own scores}],
+"options"}.
 """
 
 import math
@@ -14,6 +15,7 @@ from typing import Any
 
 from misc.cli import DataError, UsageError, note, plain_text
 from misc.disk.files import read_json, write_json
+from misc.scoring import endings
 from misc.scoring.references import RAW, TOKENS, ImageId, image_keys
 
 MADE_BY = 'python eval.py ... --language_eval 1'
@@ -37,15 +39,15 @@ def write_vis(path: str, entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_results(path: str, overall: Mapping[str, float], images: Sequence[Mapping[str, Any]],
-                  options: Mapping[str, Any], loss: float | None = None) -> str:
+                  options: Mapping[str, Any], loss: float | None = None, bad_endings: float | None = None) -> str:
     """Write a results file, `images` as from `image_rows`.  Options that JSON lacks are written as text.
 
     Part of an evaluation does not replace the whole: where the file at `path` has all these images and more, another
     name is taken.  Returns the path that was written.
     """
-    content: dict[str, Any] = {'overall': overall}
-    if loss is not None:
-        content['loss'] = loss
+    beside = {'loss': loss, endings.NAME: bad_endings}
+    content: dict[str, Any] = {'overall': overall, **{name: value for name, value in beside.items()
+                                                      if value is not None}}
     whole = _images_in(path)
     if whole > _images_of(images):
         part = _numbered(path, len(images))
@@ -119,7 +121,7 @@ class Results:
     """The content of a results file.
 
     name          the run's name: the file's name without the split
-    overall       {metric: score of the whole set}, `loss` included where the file has one
+    overall       {metric: score of the whole set}, `loss` and `bad_endings` included where the file has them
     captions      {image id: caption, or None where the file has none}, in the order of the file
     image_scores  {metric: {image id: score}}, only metrics for which every image has a score
     split         '' where the file does not name one
@@ -169,8 +171,7 @@ def read_results(path: str) -> Results:
     try:
         rows, options = content['images'], content.get('options', {})
         overall = _finite_numbers(content['overall'])
-        if 'loss' in content:
-            overall.update(_finite_numbers({'loss': content['loss']}))
+        overall.update(_finite_numbers({name: content[name] for name in ('loss', endings.NAME) if name in content}))
         captions = dict(zip(image_keys(row['image_id'] for row in rows), map(_caption_of, rows)))
         scored = [_finite_numbers(row) for row in rows]
         split = str(options.get('split') or '')

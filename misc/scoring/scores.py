@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 METRICS = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr', 'SPICE')  # as papers list them
-LOWER_IS_BETTER = ('loss', 'mBLEU-4', 'mBLEU_4')  # mBLEU-4 by either spelling
+LOWER_IS_BETTER = ('loss', 'mBLEU-4', 'mBLEU_4', 'bad_endings')  # mBLEU-4 by either spelling
 
 
 def sign_of(metric: str) -> int:

@@ -38,8 +38,8 @@ def words_of(row):
 
 MODELS = [dict(num_layers=1), dict(num_layers=1, cross_attn='dot-product'),
           *({**family, 'num_layers': 1} for family in FAMILIES)]
-CONSTRAINTS = [dict(), dict(unknown=10), dict(no_repeat=True), dict(no_trigram_repeat=True),
-               dict(unknown=10, no_repeat=True, no_trigram_repeat=True)]
+CONSTRAINTS = [dict(), dict(unknown=10), dict(no_repeat=True), dict(no_trigram_repeat=True), dict(endings=(2, 5, 7)),
+               dict(unknown=10, no_repeat=True, no_trigram_repeat=True, endings=(1, 3))]
 
 
 @torch.no_grad()
@@ -87,6 +87,24 @@ def test_one_beam_is_greedy_and_constraints_are_obeyed():
         return int(((captions[..., 1:] == captions[..., :-1]) & (captions[..., 1:] > 0)).sum())
 
     assert repeats(free.captions) > 0 and repeats(constrained.captions) == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('ends', ENDS)
+def test_no_caption_ends_with_a_forbidden_word(ends):
+    endings = (1, 4, 6)
+    model, memory, _ = decoder_pair(ends, 2)
+
+    def last_words(found):
+        rows = [words_of(row) for image in found.captions for row in image]
+        return {words[-1] for words in rows if words}
+    constraints = Constraints(endings=endings)
+    assert last_words(sample(model, memory, LONGEST, copies=200)) & set(endings)
+    for how in (dict(copies=200), dict(copies=200, temperature=9., top_k=3), dict(greedy=True)):
+        assert not last_words(sample(model, memory, LONGEST, constraints=constraints, **how)) & set(endings)
+    for groups in (1, 2):
+        found = beam_search(model, memory, LONGEST, 4, groups, results=4, constraints=constraints)
+        assert not last_words(found) & set(endings)
 
 
 def test_draws_follow_the_distribution_and_its_cuts():

@@ -13,7 +13,7 @@ from tests.helpers.pretend_device import DEVICE, host, pretend_device
 LONGEST = 6
 MODELS = [dict(), dict(cross_attn='dot-product'), dict(caption_model='transformer', norm='rms'), *FAMILIES,
           dict(caption_model='show_attend_tell', rnn_type='gru')]
-CONSTRAINTS = [dict(), dict(unknown=10), dict(no_repeat=True), dict(no_trigram_repeat=True),
+CONSTRAINTS = [dict(), dict(unknown=10), dict(no_repeat=True), dict(no_trigram_repeat=True), dict(endings=(2, 5, 7)),
                dict(unknown=10, no_repeat=True, no_trigram_repeat=True)]
 METHODS = {
     'greedy': dict(greedy=True), 'samples': dict(copies=4),

@@ -50,6 +50,8 @@ def test_captions_are_written_in_coco_form_with_scores_per_image(trained, monkey
     assert {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr'} <= set(results['overall'])
     assert [row['caption'] for row in results['images']] == [entry['caption'] for entry in entries]
     assert all('CIDEr' in row for row in results['images']) and 0 < results['loss'] < 5
+    ends = [entry['caption'].split()[-1] for entry in entries]
+    assert results['bad_endings'] == sum(word in ('a', 'of') for word in ends) / 4
     used = results['options']
     assert (used['beam_size'], used['num_layers'], used['cross_attn'], used['num_grids']) == (2, 1, 'xlinear', 9)
     shown = capsys.readouterr()
@@ -175,6 +177,10 @@ def test_each_decoding_flag_has_its_effect(trained, capsys):
                for b in e['beams']]
     assert any(map(repeats_trigram, free)) and not any(map(repeats_trigram, blocked))
     assert len(free) == len(blocked) == 1600
+    whole = [beam['caption'].split() for e in evaluate(trained, *many, '--remove_bad_endings', 1)
+             for beam in e['beams']]
+    assert {'a', 'of'} & {words[-1] for words in draws if words} and len(whole) == len(draws)
+    assert not {'a', 'of'} & {words[-1] for words in whole if words} and any(len(words) == 6 for words in whole)
     unknown = [beam['caption'].split() for e in evaluate(trained, *many, '--suppress_UNK', 0)
                for beam in e['beams']]
     assert any('UNK' in words for words in unknown)

@@ -103,6 +103,7 @@ CHANGES_VALIDATION = {
     'length_penalty': (3, BEAMS),
     'decoding_constraint': (1, ()),
     'block_trigrams': (1, ()),
+    'remove_bad_endings': (1, DRAWS),
     'suppress_UNK': (0, (*DRAWS, '--seed', 3)),
 }
 
@@ -138,7 +139,8 @@ EVAL_READING = {'infos_path', 'input_label_h5', 'batch_size'}
 IN_TEST_EVAL = {
     'test_each_decoding_flag_has_its_effect': {
         'beam_size', 'group_size', 'diversity_lambda', 'sample_max', 'temperature', 'top_k', 'top_p',
-        'max_ppl', 'length_penalty', 'decoding_constraint', 'block_trigrams', 'suppress_UNK', 'sample_n',
+        'max_ppl', 'length_penalty', 'decoding_constraint', 'block_trigrams', 'remove_bad_endings',
+        'suppress_UNK', 'sample_n',
         'verbose_beam'},
     'test_each_output_flag_has_its_effect': {
         'split', 'num_images', 'id', 'coco_json', 'dump_json', 'dump_path', 'dump_images', 'image_root'},
@@ -392,7 +394,7 @@ def test_each_flag_of_the_course_of_a_run_has_its_effect(runs, corpus, tmp_path,
 def test_language_scores_are_computed_on_request_and_select_the_best_model(runs, monkeypatch):
     monkeypatch.setenv('PATH', '')  # without Java: quick, and only METEOR is missing
     run = runs('--language_eval', 1)
-    assert {'loss', 'Bleu_4', 'CIDEr'} <= set(run.val_result_history[3])
+    assert {'loss', 'Bleu_4', 'CIDEr', 'bad_endings'} <= set(run.val_result_history[3])
     assert run.infos['best_val_score'] == run.val_result_history[3]['CIDEr']
     assert set(runs().val_result_history[3]) == {'loss'}
 
