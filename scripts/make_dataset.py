@@ -10,6 +10,7 @@ from collections import Counter
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, progress, run_command
+from misc.dataset.marks import marks_in_texts, text_without, tokens_without
 from misc.disk.files import write_json
 from misc.pictures.images import read_size
 from misc.pictures.listing import list_pictures
@@ -109,6 +110,9 @@ def add_picture_flags(group: Group) -> None:
         'leave out pictures that are not there or cannot be read, instead of refusing'))
     group.add_argument('--new_ids', type=boolean, nargs='?', const=True, default=False, metavar='0/1', help=(
         'number the images by their order even where the input gives ids, for files whose ids clash'))
+    group.add_argument('--leave_out_marks', type=boolean, nargs='?', const=True, default=False, metavar='0/1', help=(
+        'leave out marks of the beginning or the end of a sentence (<start>, </s>, startseq) from captions; give it '
+        'when a warning names some'))
     group.add_argument('--tokens', choices=list(TOKENIZERS), help=(
         'how captions become words (default: karpathy; words that the input gives are kept).  karpathy: lower case, '
         "without quotes and full stops, separated at spaces and - , ; ! ? /, as in Karpathy's files; spaces: "
@@ -152,6 +156,21 @@ def read_pictures(options: argparse.Namespace, left_out: LeftOut) -> tuple[list[
         pictures = table_pictures(caption_files(options.table), options.encoding, options.header, asked, left_out)
     return pictures, {split: list(filter(None, map(str.strip, lines_of(read_text(path, options.encoding)))))
                       for split, path in lists.items()}
+
+
+def settle_marks(pictures: list[Picture], leave_out: bool) -> None:
+    """Leave marks of beginnings and ends of sentences out of the captions, or warn of them."""
+    captions = [caption for picture in pictures for caption in picture.captions]
+    marks = marks_in_texts(caption.raw for caption in captions)
+    listed = ', '.join(f'{mark} in {count}' for mark, count in marks.items())
+    if marks and not leave_out:
+        note(f'WARNING: {len(captions)} captions have marks of beginnings and ends of sentences: {listed}.\nThey '
+             'count as words; leave them out with --leave_out_marks 1')
+    elif marks:
+        note(f'left out of {len(captions)} captions: {listed}')
+        for caption in captions:
+            caption.raw = text_without(marks, caption.raw)
+            caption.tokens = caption.tokens and tokens_without(marks, caption.tokens)
 
 
 def look_for(pictures: list[Picture], root: str, skip: bool, left_out: LeftOut) -> list[Picture]:
@@ -243,6 +262,7 @@ def main() -> int:
     pictures, lists = read_pictures(options, left_out)
     if lists:
         pictures = by_lists(pictures, lists, left_out)
+    settle_marks(pictures, options.leave_out_marks)
     have_splits = name_splits(pictures, dict(word.split('=', 1) for word in options.split_names or ()))
     pictures = add_tokens(pictures, TOKENIZERS[options.tokens or 'karpathy'], left_out, bool(options.tokens))
     if pictures and options.images_root:

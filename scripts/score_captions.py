@@ -8,6 +8,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc import commands
 from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, run_command
+from misc.dataset.marks import marks_in_texts
 from misc.disk.files import read_json
 from misc.scoring.checks import vocabulary_warning
 from misc.scoring.endings import bad_endings, describe
@@ -69,6 +70,7 @@ def main() -> None:
     references = read_references(options.input_json, options.coco_json, options.score_tokens)
     are_texts = any(isinstance(image_id, str) for image_id in references.captions)
     captions = with_references(load_predictions(options.predictions, are_texts), references, options)
+    warn_of_marks(captions, options.predictions)
     word_of = read_words(options.input_json) if options.input_json else None
     warning = vocabulary_warning(references.captions, references.kind, word_of.values(), options.coco_json
                                  or options.input_json) if word_of else ''
@@ -110,6 +112,15 @@ def with_references(captions: dict[ImageId, str], references: References,
     if missing:
         note(f'note: {len(missing)} captioned images without references are left out: {examples}')
     return found
+
+
+def warn_of_marks(captions: dict[ImageId, str], path: str) -> None:
+    """Warn of marks of beginnings and ends of sentences, which are scored as words."""
+    marks = marks_in_texts(captions.values())
+    if marks:
+        listed = ', '.join(f'{mark} in {count}' for mark, count in marks.items())
+        note(f'warning: marks of beginnings and ends of sentences in {path} are scored as words ({listed} of '
+             f'{len(captions)} captions); leave them out of the captions')
 
 
 def read_words(input_json: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Marks of the beginning and the end of a sentence among its tokens (<start>, </s>, [SEP], startseq), which other
 programs put there and read as such.  Here every token is a word: the captioner would learn to write them."""
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -9,8 +10,10 @@ from misc.dataset.karpathy import ImageRecord, Sentence
 
 NAMES = '/?(?:s|start|sos|bos|begin|beginning|go|cls|e|end|eos|stop|sep|pad|padding|null)'
 MARK = re.compile(rf'(?:<\|?|\[|\{{|#+|_+){NAMES}(?:_?of_?(?:text|sentence|sequence|caption))?(?:\|?>|\]|\}}|#+|_+)'
-                  r'|(?:start|end)(?:seq|sequence|ofseq|ofsequence|token)|(?:<\|)(?:start|end)of(?:text|sequence)\|>',
-                  re.IGNORECASE)
+                  r'|<\|(?:start|end)of(?:text|sequence)\|>'
+                  r'|(?<!\w)(?:start|end)(?:seq|sequence|ofseq|ofsequence|token)(?!\w)', re.IGNORECASE)
+AT_START, AT_END = re.compile(rf'\s*({MARK.pattern})', re.IGNORECASE), re.compile(
+    rf'({MARK.pattern})[\s.]*$', re.IGNORECASE)
 SHARE = 0.9   # of the captions that begin, or end, with the same token, which then may be a mark of any form
 FEWEST = 10   # captions of which such a share says something
 
@@ -32,6 +35,29 @@ def find_marks(images: Iterable[ImageRecord]) -> dict[str, int]:
     return dict(counts)
 
 
+def marks_in_texts(texts: Iterable[str]) -> dict[str, int]:
+    """{mark: the number of texts that begin or end with it}, of marks in the usual forms."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        found: dict[str, None] = {}
+        while match := AT_START.match(text) or AT_END.search(text):
+            found[match[1]] = None
+            text = text[:match.start()] + text[match.end():]
+        counts.update(found.keys())
+    return dict(counts)
+
+
+def text_without(marks: Iterable[str], text: str) -> str:
+    """A text without `marks` at its ends."""
+    return _at_ends(tuple(marks)).sub('', text).strip()
+
+
+def tokens_without(marks: Iterable[str], tokens: Sequence[str]) -> list[str]:
+    """Tokens without `marks` at their ends."""
+    start, end = _inner(tokens, set(marks).__contains__)
+    return list(tokens[start:end])
+
+
 def without_marks(images: Iterable[ImageRecord], marks: Sequence[str],
                   report: Callable[[str], None]) -> list[ImageRecord]:
     """The images with captions without `marks` at their beginnings and ends, in tokens and texts.
@@ -39,10 +65,9 @@ def without_marks(images: Iterable[ImageRecord], marks: Sequence[str],
     Captions of nothing else are left out, as are images of such captions; `report` is called with a message about
     each.
     """
-    at_ends = _at_ends(marks)
     kept: list[ImageRecord] = []
     for image in images:
-        sentences = [_stripped(sentence, frozenset(marks), at_ends) for sentence in image['sentences']]
+        sentences = [_stripped(sentence, marks) for sentence in image['sentences']]
         whole = [sentence for sentence in sentences if sentence['tokens']]
         if len(whole) < len(sentences):
             report(f'image {image["id"]}: {len(sentences) - len(whole)} captions have no token but '
@@ -66,18 +91,18 @@ def _inner(tokens: Sequence[str], is_mark: Callable[[str], bool]) -> tuple[int, 
     return start, end
 
 
-def _at_ends(marks: Iterable[str]) -> re.Pattern[str]:
+@functools.cache
+def _at_ends(marks: tuple[str, ...]) -> re.Pattern[str]:
     """A pattern for marks at both ends of a text; those of letters alone (startseq) are no parts of words."""
     one = '|'.join(r'(?<!\w)' * mark[0].isalnum() + re.escape(mark) + r'(?!\w)' * mark[-1].isalnum()
                    for mark in sorted(marks, key=len, reverse=True))
-    return re.compile(rf'^(?:\s*(?:{one}))+|(?:(?:{one})\s*)+$', re.IGNORECASE)
+    return re.compile(rf'^(?:\s*(?:{one}))+|(?:(?:{one})[\s.]*)+$', re.IGNORECASE)
 
 
-def _stripped(sentence: Sentence, marks: frozenset[str], at_ends: re.Pattern[str]) -> Sentence:
+def _stripped(sentence: Sentence, marks: Sequence[str]) -> Sentence:
     """A caption without marks at its ends."""
-    start, end = _inner(sentence['tokens'], marks.__contains__)
-    tokens = list(sentence['tokens'][start:end])
-    return {'tokens': tokens, 'raw': at_ends.sub('', sentence['raw']).strip() or ' '.join(tokens)}
+    tokens = tokens_without(marks, sentence['tokens'])
+    return {'tokens': tokens, 'raw': text_without(marks, sentence['raw']) or ' '.join(tokens)}
 
 
 def _is_added(token: str, place: int, sentences: Sequence[Sentence]) -> bool:

@@ -94,9 +94,12 @@ def _numbered(path: str, images: int) -> str:
 # ---- reading ----
 
 def load_predictions(path: str, ids_are_texts: bool = False) -> dict[ImageId, str]:
-    """{image id: caption} of a file in COCO's results form; `ids_are_texts` where those of its data set are (see
-    `image_keys`).  Raises `DataError`."""
-    entries = read_json(path, 'python eval.py ... (vis/vis.json), or any captioner', exact=True)
+    """{image id: caption} of a file in COCO's results form, of a results file, or of {id: caption} as other programs
+    write it, the caption perhaps alone in a list.
+
+    `ids_are_texts` where those of its data set are (see `image_keys`).  Raises `DataError`.
+    """
+    entries = _entries(read_json(path, 'python eval.py ... (vis/vis.json), or any captioner', exact=True))
     if not isinstance(entries, list):
         raise DataError(f'{path} does not hold a list; {RESULTS_FORM}')
     if not entries:
@@ -114,6 +117,22 @@ def load_predictions(path: str, ids_are_texts: bool = False) -> dict[ImageId, st
         raise DataError(f'{path} has more than one caption for {len(set(repeated))} images (the first is '
                         f'{repeated[0]}); keep one for each')
     return predictions
+
+
+def _entries(content: Any) -> Any:
+    """The captions in a file as a list in COCO's results form, where it is one of the known other forms."""
+    if not isinstance(content, dict):
+        return content
+    if isinstance(content.get('images'), list) and 'overall' in content:
+        return content['images']
+    entries = []
+    for image_id, caption in content.items():
+        caption = caption[0] if isinstance(caption, list) and len(caption) == 1 else caption
+        caption = caption.get('caption') if isinstance(caption, dict) else caption
+        if not isinstance(caption, str):
+            return content
+        entries.append({'image_id': image_id, 'caption': caption})
+    return entries
 
 
 @dataclass

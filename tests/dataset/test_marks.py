@@ -6,9 +6,9 @@ import pickle
 import h5py
 import pytest
 
-from misc.dataset.marks import find_marks, without_marks
+from misc.dataset.marks import find_marks, marks_in_texts, text_without, without_marks
 from misc.training.cider import CiderD
-from scripts import prepro_labels, prepro_ngrams
+from scripts import make_dataset, prepro_labels, prepro_ngrams
 from tests.helpers.preparing import record, write_split
 
 WORDS = ['a', 'red', 'dog', 'sits', 'on', 'the', 'green', 'grass', 'near', 'big', 'blue', 'box']
@@ -63,6 +63,36 @@ def test_marks_in_the_texts_are_left_out_too_and_captions_of_nothing_else_are_re
     bare = records(images(['bos'], count=12))
     bare[0]['sentences'][0]['raw'] = 'boston by night'
     assert without_marks(bare, ['bos'], pytest.fail)[0]['sentences'][0]['raw'] == 'boston by night'
+
+
+@pytest.mark.parametrize('text, marks, plain', [
+    ('<start> a dog <end>', ['<start>', '<end>'], 'a dog'), ('<s>A dog.</s>', ['<s>', '</s>'], 'A dog.'),
+    ('startseq a dog endseq', ['startseq', 'endseq'], 'a dog'), ('[CLS] a dog', ['[CLS]'], 'a dog'),
+    ('<s> a dog <pad> <pad> .', ['<s>', '<pad>'], 'a dog'), ('<start>', ['<start>'], ''),
+    ('a <end> dog', [], 'a <end> dog'), ('restartseq', [], 'restartseq'), ('A dog.', [], 'A dog.'), ('', [], '')])
+def test_marks_at_the_ends_of_texts_are_found_and_left_out(text, marks, plain):
+    assert marks_in_texts([text]) == dict.fromkeys(marks, 1)
+    assert (text_without(marks, text) if marks else text) == plain
+
+
+def test_marks_in_a_table_are_reported_and_left_out(run_script, tmp_path):
+    rows = ''.join(f'{number}.jpg,<s> Dog {number} runs. </s>\n' for number in range(10))
+    (tmp_path / 'captions.csv').write_text(f'image,caption\n{rows}')
+    flags = {'table': tmp_path / 'captions.csv', 'output_json': tmp_path / 'd.json'}
+    assert '<s> in 10, </s> in 10' in run_script(make_dataset, **flags)[1]
+    status, said = run_script(make_dataset, **flags, leave_out_marks=1)
+    assert status == 0 and 'left out of 10 captions: <s> in 10, </s> in 10' in said
+    sentences = [image['sentences'][0] for image in json.loads((tmp_path / 'd.json').read_text())['images']]
+    assert [(one['raw'], one['tokens']) for one in sentences] == [
+        (f'Dog {number} runs.', ['dog', str(number), 'runs']) for number in range(10)]
+    made = images(['<s>'], ['</s>'])   # tokens that are given
+    flags['table'] = tmp_path / 'split.json'
+    for image in made:
+        image['sentences'][0]['raw'] = ' '.join(image['sentences'][0]['tokens'])
+    write_split(tmp_path / 'split.json', made)
+    run_script(make_dataset, **flags, leave_out_marks=1)
+    sentence = json.loads((tmp_path / 'd.json').read_text())['images'][0]['sentences'][0]
+    assert sentence['tokens'] == sentence['raw'].split() == WORDS[:6]
 
 
 def labels(run_script, tmp_path, made, **flags):

@@ -125,6 +125,21 @@ def test_captions_of_other_images_are_refused_or_left_out(score_file, tmp_path):
     assert status == 1 and 'references of none of the 1 images' in said and '1, 2, 3 ...' in said and 'a ...' in said
 
 
+@pytest.mark.parametrize('content', [
+    {'7': 'a dog', '9': 'a cat'}, {'7': ['a dog'], '9': ['a cat']},
+    {'7': [{'caption': 'a dog'}], '9': [{'caption': 'a cat'}]},
+    {'overall': {}, 'images': [{'image_id': 7, 'caption': 'a dog'}, {'image_id': 9.0, 'caption': 'a cat'}]}])
+def test_captions_in_the_forms_of_other_programs_are_read(content, tmp_path):
+    assert load_predictions(write(tmp_path / 'p.json', content)) == {7: 'a dog', 9: 'a cat'}
+
+
+def test_marks_in_captions_are_warned_of(score_file, tmp_path):
+    coco = annotations(tmp_path / 'coco.json', [(1, 'a dog'), (2, 'a cat')])
+    said = score_file([(1, '<start> a dog <end>'), (2, 'a cat')], coco_json=coco)[1]
+    assert 'scored as words (<start> in 1, <end> in 1 of 2 captions)' in said
+    assert 'scored as words' not in score_file([(1, 'a dog'), (2, 'a cat')], coco_json=coco)[1]
+
+
 # ---- words ----
 
 CHINESE = ['一只 狗 在 草地 上 奔跑', '一个 猫 在 雪地 上 玩耍', '一群 孩子 在 草地 上 奔跑']
