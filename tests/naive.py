@@ -26,7 +26,7 @@ def norm(module, x):
         unbiased = ((x - mean) ** 2).sum(-1, keepdim=True) / (x.shape[-1] - 1)
         return module.gain * (x - mean) / (unbiased.sqrt() + 1e-6) + module.shift
     variance = ((x - mean) ** 2).mean(-1, keepdim=True)
-    return (x - mean) / (variance + module.eps).sqrt() * module.weight + module.bias
+    return (x - mean) / (variance + 1e-5).sqrt() * module.weight + module.bias
 
 
 def embed_features(model, x, drop=keep_all):

@@ -1,14 +1,27 @@
 """The networks against their formulas (`tests/naive.py`), to 1e-5."""
 
+import math
+
 import pytest
 import torch
 
+import models
 from misc.training.losses import word_loss
-from models import recurrent
+from models import attention, cells, norms, position, recurrent, xlinear
 from models.base import dropping_words
+from models.dropout import Dropout
 from models.packing import Groups
 from tests import naive
-from tests.helpers.models import FAMILIES, RELATIONS, make_batch, make_captions, make_model, name_of, per_image
+from tests.helpers.models import (
+    FAMILIES,
+    RELATIONS,
+    make_batch,
+    make_captions,
+    make_model,
+    make_options,
+    name_of,
+    per_image,
+)
 
 VARIANTS = [dict(), dict(enc_pos_type='g2'), dict(enc_pos_type='box-coord'),
             dict(enc_pos_embedding=False), dict(cross_attn='dot-product'), dict(norm='rms'),
@@ -49,6 +62,64 @@ def test_word_dropout_replaces_words_that_are_read_and_none_that_is_predicted(ch
     # Without dropout, what a position predicts depends only on the words before it.
     read = model.train()(memory, captions.masked_fill(blanks, 10))
     assert torch.allclose(dropped, read, atol=1e-5) and not torch.allclose(dropped, model(memory, captions))
+
+
+def test_the_options_build_what_they_name():
+    def built(**changes):
+        return models.build(make_options(num_layers=3, heads=2, ff_size=24, **changes), 11, 6)
+
+    def kinds(model, kind):
+        return [type(module) for module in model.modules() if isinstance(module, kind)]
+
+    for places, learned, kind in (
+            ('gxg', True, position.GridProfiles), ('g2', True, position.GridCells),
+            ('box-coord', True, position.BoxCoordinates), ('gxg', False, position.FixedProfiles)):
+        assert type(built(enc_pos_type=places, enc_pos_embedding=learned).place) is kind
+    for name in ('spatial_pe', 'relation_transformer', 'transformer'):
+        for cross, kind in (('xlinear', xlinear.XLinearCross), ('dot-product', attention.DotProductCross)):
+            model = built(caption_model=name, cross_attn=cross, ff_activation='gelu', norm='rms')
+            assert [type(layer.cross) for layer in model.decoder] == [kind] * 3 and len(model.encoder) == 3
+            assert (model.place is not None, model.relations is not None) == (
+                name == 'spatial_pe', name == 'relation_transformer')
+            for layer in [*model.encoder, *model.decoder]:
+                assert layer.attention.heads == 2 and layer.feed_forward.activation == 'gelu'
+                assert layer.feed_forward.inner.out_features == 24
+                assert {type(norm) for norm in layer.norms} == {norms.RMSNorm}
+    for flag in (False, True):
+        model = built(caption_model='relation_transformer', box_trignometric_embedding=flag, legacy_extra_skip=flag)
+        assert model.relations.trigonometric is flag and model.relations.heads == 2
+        assert {layer.attention.extra_skip for layer in model.encoder} == {flag}
+        assert not any(layer.attention.extra_skip for layer in model.decoder)
+    for name in ('show_tell', 'show_attend_tell'):
+        for rnn, kind in cells.CELLS.items():
+            model = built(caption_model=name, rnn_type=rnn)
+            assert type(model.cell) is kind and model.cell.size == 10
+    for count in range(3):
+        assert [len(kinds(built(caption_model=name, use_bn=count), norms.BatchNorm)) for name in models.MODELS] == [
+            count * (name not in ('show_tell', 'show_attend_tell')) for name in models.MODELS]
+    assert all(built(caption_model=name).attention.score.in_features == 7 for name in ('show_attend_tell', 'topdown'))
+
+
+@pytest.mark.parametrize('name', models.MODELS)
+def test_each_dropout_has_the_probability_of_its_option(name):
+    model = models.build(make_options(caption_model=name, dropout=0.35, drop_prob_lm=0.45), 11, 6)
+    found = {place: getattr(module, 'probability', getattr(module, 'dropout', None))
+             for place, module in model.named_modules()
+             if isinstance(module, Dropout) or isinstance(getattr(module, 'dropout', None), float)}
+    within = {place for place in found if place not in ('feature_dropout', 'dropout')}
+    assert {found[place] for place in within} == ({0.35} if 'word_dropout' in found else set())
+    assert {found[place] for place in found.keys() - within} == {0.45}
+
+
+@pytest.mark.parametrize('changes', [dict(), *FAMILIES, dict(caption_model='transformer')], ids=name_of)
+def test_matrices_start_as_xavier_says(changes):
+    torch.manual_seed(0)
+    model = models.build(make_options(**changes, heads=16), 11, 6)
+    for name, matrix in model.named_parameters():
+        if matrix.dim() > 1:
+            inputs, outputs = matrix.shape[1], 1 if name.startswith('relations') else matrix.shape[0]
+            bound, largest = math.sqrt(6 / (inputs + outputs)), float(matrix.detach().abs().max())
+            assert largest <= bound * 1.0001 and (matrix.numel() < 60 or largest > 0.95 * bound), name
 
 
 @pytest.fixture
@@ -134,7 +205,7 @@ def test_only_spatial_pe_and_relation_transformer_depend_on_where_regions_are():
 
 
 def test_scheduled_sampling_feeds_words_drawn_from_the_models_own_distribution(monkeypatch):
-    plain = recurrent.draw
+    plain, rand = recurrent.draw, torch.rand
     for changes in FAMILIES[1:]:
         model = make_model(**changes, drop_prob_lm=0.0).train()
         with torch.no_grad():
@@ -150,17 +221,23 @@ def test_scheduled_sampling_feeds_words_drawn_from_the_models_own_distribution(m
         lengths = (captions.view(12, 6) > 0).sum(1)
         memory = model.encode(batch)
         expected = model(memory, captions)
-        model.scheduled_sampling_prob = 1.0
-        found = model(memory, captions).view(12, 7, 11)
-        fed = torch.zeros(12, 6, dtype=torch.long)  # inputs after the start token
-        for t, (_, words) in enumerate(drawn):
-            fed[lengths > t, t] = words
-        for row, (features, _, _) in zip(range(0, 12, 4), per_image(batch)):
-            for k in range(row, row + 4):
-                plain_log_probs = naive.next_word_log_probs(model, features, fed[k, :lengths[k]].tolist())
-                assert torch.allclose(found[k, :lengths[k] + 1], plain_log_probs, atol=1e-5)
-        for t, (log_probs, _) in enumerate(drawn):  # sampled from the distribution one word before
-            assert torch.allclose(log_probs, found[lengths > t, t], atol=1e-5)
+        # Of the words of a step, every second one is replaced, or with 1.0 all (`draw` itself names a generator).
+        monkeypatch.setattr(torch, 'rand', lambda rows, **more: rand(rows, **more) if 'generator' in more
+                            else torch.arange(rows) % 2 * 0.9)
+        for model.scheduled_sampling_prob in (1.0, 0.5):
+            drawn.clear()
+            found = model(memory, captions).view(12, 7, 11)
+            fed = captions.view(12, 6).clone()  # inputs after the start token
+            for t, (log_probs, words) in enumerate(drawn):
+                rows = (lengths > t).nonzero()[:, 0][::1 if model.scheduled_sampling_prob == 1 else 2]
+                # Sampled from the distribution one word before.
+                assert torch.allclose(log_probs, found[rows, t], atol=1e-5)
+                fed[rows, t] = words
+            for row, (features, _, _) in zip(range(0, 12, 4), per_image(batch)):
+                for k in range(row, row + 4):
+                    plain_log_probs = naive.next_word_log_probs(model, features, fed[k, :lengths[k]].tolist())
+                    assert torch.allclose(found[k, :lengths[k] + 1], plain_log_probs, atol=1e-5)
+        monkeypatch.setattr(torch, 'rand', rand)
         assert torch.equal(model.eval()(memory, captions), expected)
         model.train().scheduled_sampling_prob, sampled = 0.3, []
         monkeypatch.setattr(recurrent, 'draw', lambda p, fed=sampled: (fed.append(len(p)), plain(p))[1])

@@ -1,5 +1,6 @@
 """Training steps in bfloat16 (`--amp bf16`) for every family of models; batch normalisation."""
 
+import math
 from unittest import mock
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import train
 from misc.machine import precision
 from misc.training.losses import caption_loss
+from models import geometry
 from models.norms import BatchNorm
 from models.recurrent import RecurrentCaptioner
 from tests.helpers.models import FAMILIES, make_batch, make_captions, make_model
@@ -85,6 +87,16 @@ def test_geometry_is_computed_in_float32():
     with precision(CPU, 'bf16'):
         low = model.relations(batch.boxes, groups)
     assert all(map(torch.equal, low, model.relations(batch.boxes, groups)))
+
+
+def test_the_sines_of_large_angles_are_as_exact_as_those_of_small_ones():
+    numbers = torch.rand(50, 4, dtype=torch.double, generator=torch.Generator().manual_seed(0)) * 14 - 7
+    found = geometry.waves(numbers, torch.float32)
+    steps = [100 / 1000 ** (i / 8) for i in range(8)]
+    angles = [[number * step for number in row for step in steps] for row in numbers.tolist()]
+    expected = torch.tensor([[math.sin(angle) for angle in row] + [math.cos(angle) for angle in row]
+                             for row in angles], dtype=torch.double)
+    assert found.dtype == torch.float32 and float((found - expected).abs().max()) < 1e-6
 
 
 def test_running_statistics_come_from_passes_with_gradients_and_normalise_single_rows():

@@ -5,7 +5,8 @@
     python -m tests.stress.fuzz                damaged files of every format
     python -m tests.stress.long_run            a long training that must not accumulate memory or files
     python -m tests.stress.page_5000           a page of 5,000 images
+    python -m tests.stress.mutations           small faults in the code, which the tests should notice
 
 Each has --help.  kill_resume uses phases.py, run_checks.py and real_runs.py; kill_preparation uses killing.py and
-preparations.py; fuzz uses samples.py, mutations.py, readers.py and the readers behind it.
+preparations.py; fuzz uses samples.py, damage.py, readers.py and the readers behind it; mutations uses faults/.
 """

@@ -31,7 +31,7 @@ import torch
 
 from misc.cli import DataError, Parser, UsageError, number_in, run_command
 from tests.stress import readers, samples
-from tests.stress.mutations import mutated
+from tests.stress.damage import damaged
 
 SECONDS = 20            # that a case may take
 ROOM = 2 << 30          # bytes of memory that reading a small file may take
@@ -173,9 +173,9 @@ def outcome_of(name: str, number: int, folder: Path, seed: int, verbose: bool = 
     reader = readers.READERS[name]
     path = folder / reader.path
     content = path.read_bytes()
-    damaged, done = mutated(random.Random(f'{seed} {name} {number}'), content, reader.form)
+    new, done = damaged(random.Random(f'{seed} {name} {number}'), content, reader.form)
     try:
-        replace(path, damaged)
+        replace(path, new)
         try:
             value = reader.read(path)
         except (DataError, UsageError) as error:
@@ -187,7 +187,7 @@ def outcome_of(name: str, number: int, folder: Path, seed: int, verbose: bool = 
             if verbose:
                 traceback.print_exc()
             return FAILED, done, f'{type(error).__name__}: {str(error)[:200]}'
-        replace(path, damaged)  # some commands rewrite it
+        replace(path, new)  # some commands rewrite it
         plain = plain_value(reader, path, verbose)
         if readers.same(value, plain):
             return RIGHT, done, ''

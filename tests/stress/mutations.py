@@ -1,340 +1,306 @@
-"""Seeded damage to files: to their bytes, and to the values in them.
+"""Put small faults into the code, one at a time, and see whether the tests notice.
 
-A mutation is a function (random, content) -> content, with `random` a `random.Random`.  Mutations of bytes ignore the
-format; mutations of values keep the file well-formed and change what is in it.
+    python -m tests.stress.mutations
+    python -m tests.stress.mutations --only models/attention.py --again
+
+The faults are listed in tests/stress/faults/: a file, a text that occurs in it once, the text in its place, and the
+tests that should fail.  Each is put into a copy of the project, where those tests run until one of them fails; a
+fault that none of them notices survives.  Outcomes are kept in the file of --results, so a run that was interrupted
+goes on; a change of the code begins anew.  The exit status is 1 if fewer than 95 % are caught.
+
+Tests run in forks of this process, which has loaded torch and other libraries once; the project's own modules are
+imported in the fork, from the copy.
 """
 
-import argparse
+import collections
+import compileall
 import contextlib
-import copy
-import io
+import hashlib
+import importlib
 import json
-import math
-import pickle
-import struct
-from collections.abc import Sequence
-from random import Random
-from typing import Any
+import os
+import py_compile
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-import h5py
-import numpy as np
+import pytest
 import torch
-from PIL import Image
 
-from tests.stress import plain_formats
+from misc.cli import DataError, Parser, Progress, number_in, run_command
+from tests.helpers import ROOT
+from tests.stress.faults import ALL, Fault
 
-DEEP, DIGITS = '@deep@', '@digits@'  # stand in JSON for 100,000 nested lists, and for a number of 5000 digits
-
-
-def flipped(random: Random, content: bytes) -> bytes:
-    """One to eight bits are flipped."""
-    content = bytearray(content)
-    for _ in range(random.randint(1, 8)):
-        content[random.randrange(len(content))] ^= 1 << random.randrange(8)
-    return bytes(content)
+LIMIT = 120.0         # seconds after which tests that do not end have noticed a fault
+LEAST = 0.95          # of the faults are to be caught
+PARTS = ('*.py', 'pyproject.toml', 'models', 'misc', 'scripts', 'tests')  # of the project, that tests need
+LIBRARIES = ('h5py', 'numpy', 'PIL.Image', 'pycocoevalcap.cider.cider', 'tensorboardX.event_file_writer',
+             'torch.utils.data', 'tqdm')
+CAUGHT, SURVIVED = 'caught', 'survived'
 
 
-def cut(random: Random, content: bytes) -> bytes:
-    """The end is missing."""
-    return content[:random.randrange(len(content))]
+@dataclass(frozen=True)
+class Outcome:
+    """CAUGHT or SURVIVED, the test that failed (or what else happened), and the seconds that it took."""
+
+    outcome: str
+    by: str
+    seconds: float
 
 
-def beheaded(random: Random, content: bytes) -> bytes:
-    """The beginning is missing."""
-    return content[random.randint(1, len(content)):]
+class Mistake(Exception):
+    """Something is wrong with the list of faults, or with the tests themselves."""
 
 
-def zeroed(random: Random, content: bytes) -> bytes:
-    """A run of bytes is zero, as after a crash of a file system."""
-    start, length = random.randrange(len(content)), 1 << random.randint(0, 12)
-    return content[:start] + bytes(len(content[start:start + length])) + content[start + length:]
+def main() -> int:
+    """Try the faults; the exit status is 1 if too few are caught."""
+    parser = Parser(description=__doc__)
+    parser.add_argument('--only', metavar='TEXT', default='', help='try only faults in files with TEXT in their path')
+    parser.add_argument('--again', action='store_true', help=(
+        'also try again those that survived, by the file of --results: after a test was mended'))
+    parser.add_argument('--results', default='mutations.jsonl', help='file of outcomes; remove it to begin anew')
+    parser.add_argument('--processes', type=number_in(int, 1), default=1, help='faults that are tried at a time')
+    options = parser.parse_args()
+    faults = [fault for fault in ALL if options.only in fault.file]
+    problems = list_problems(ROOT, faults)
+    if problems:
+        raise DataError('\n'.join(problems))
+    load_libraries()
+    started = time.monotonic()
+    try:
+        found = run(ROOT, faults, Path(options.results), options.processes, options.again)
+    except Mistake as mistake:
+        raise DataError(str(mistake)) from None
+    return print_summary(found, time.monotonic() - started)
 
 
-def noisy(random: Random, content: bytes) -> bytes:
-    """A run of bytes is noise."""
-    start, length = random.randrange(len(content)), random.randint(1, 64)
-    return content[:start] + random.randbytes(len(content[start:start + length])) + content[start + length:]
+def list_problems(root: Path, faults: Iterable[Fault]) -> list[str]:
+    """What is wrong with faults in the project `root`: a line for each whose text does not occur exactly once, or
+    whose tests are not there."""
+    problems, seen = [], set()
+    for fault in faults:
+        text = (root / fault.file).read_text(encoding='utf-8')
+        count = text.count(fault.old)
+        if count != 1:
+            problems.append(f'{fault.file}: {fault.old!r} occurs {count} times, not once; correct it in '
+                            'tests/stress/faults/')
+        if (fault.file, fault.old, fault.new) in seen or fault.old == fault.new:
+            problems.append(f'{fault.file}: {fault.new!r} in place of {fault.old!r} is no new fault')
+        seen.add((fault.file, fault.old, fault.new))
+        for test in fault.tests:
+            path, _, name = test.partition('::')
+            if not (root / path).is_file() or f'def {name}' not in (root / path).read_text(encoding='utf-8'):
+                problems.append(f'{fault.file}: there is no test {test}')
+    return problems
 
 
-def _block(random, content):
-    start = random.randrange(len(content))
-    return start, start + random.randint(1, max(1, len(content) // 4))
+def load_libraries() -> None:
+    """Import what the tests need of other projects, once for all forks."""
+    torch.set_num_threads(1)  # a fork has none of the threads
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    torch.optim.SGD([torch.zeros(1)])  # torch imports modules here
 
 
-def doubled(random: Random, content: bytes) -> bytes:
-    """A block is repeated."""
-    start, end = _block(random, content)
-    return content[:end] + content[start:end] + content[end:]
+def run(root: Path, faults: Sequence[Fault], results: Path, processes: int = 1, again: bool = False,
+        limit: float = LIMIT) -> dict[Fault, Outcome]:
+    """Try `faults` in copies of the project `root` -> their outcomes, those that `results` knows included.
+
+    Raises `Mistake` where the tests fail without any fault.
+    """
+    code = code_digest(root)
+    known = read_results(results, code)
+    found = {fault: known[key] for fault in faults if (key := key_of(fault)) in known
+             and not (again and known[key].outcome == SURVIVED)}
+    waiting = collections.deque(fault for fault in faults if fault not in found)
+    if not waiting:
+        return found
+    with tempfile.TemporaryDirectory(prefix='mutations_') as folder, contextlib.ExitStack() as at_end:
+        copies = [Copy(root, Path(folder) / str(number)) for number in range(min(processes, len(waiting)))]
+        for copy in copies:
+            at_end.callback(copy.stop)
+        tests = list(dict.fromkeys(test for fault in waiting for test in fault.tests))
+        copies[0].start(None, tests, 20 * limit)
+        outcome = copies[0].wait()
+        if outcome.outcome == CAUGHT:
+            raise Mistake(f'without any fault, a test fails: {outcome.by}\n{copies[0].output()}')
+        with Progress(len(faults), 'mutations', 'fault', len(found)) as display:
+            while len(found) < len(faults):
+                for copy in copies:
+                    if copy.fault is None and waiting:
+                        fault = waiting.popleft()
+                        copy.start(fault, fault.tests, limit)
+                    elif copy.fault is not None and copy.has_ended():
+                        fault = copy.fault
+                        found[fault] = copy.wait()
+                        write_result(results, code, fault, found[fault])
+                        display.update()
+                time.sleep(0.01)
+    return {fault: found[fault] for fault in faults}
 
 
-def moved(random: Random, content: bytes) -> bytes:
-    """A block is moved to another place."""
-    start, end = _block(random, content)
-    rest, place = content[:start] + content[end:], random.randint(0, len(content) - len(content[start:end]))
-    return rest[:place] + content[start:end] + rest[place:]
+def print_summary(found: Mapping[Fault, Outcome], seconds: float) -> int:
+    """Print a line for each file and each fault that survived, and the share that was caught; returns the exit
+    status."""
+    by_file: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for fault, outcome in found.items():
+        by_file[fault.file][outcome.outcome] += 1
+    for file, counts in by_file.items():
+        print(f'{file:32s} {counts[CAUGHT]:3d} of {counts.total():3d} caught')
+    for fault, outcome in found.items():
+        if outcome.outcome == SURVIVED:
+            print(f'SURVIVED {fault.file}: {fault.new!r} in place of {fault.old!r}'
+                  + (f'\n         {fault.survives}' if fault.survives else ''))
+        elif fault.survives:
+            print(f'CAUGHT, though said to survive: {fault.file}: {fault.new!r} in place of {fault.old!r}')
+    caught = sum(outcome.outcome == CAUGHT for outcome in found.values())
+    share = caught / max(len(found), 1)
+    print(f'{len(found)} faults in {len(by_file)} files: {caught} caught ({share:.1%}), {len(found) - caught} '
+          f'survived; {seconds:.0f} s')
+    return 0 if share >= LEAST else 1
 
 
-def longer(random: Random, content: bytes) -> bytes:
-    """Noise, zeros, or the file itself is appended."""
-    return content + random.choice([random.randbytes(random.randint(1, 999)), bytes(512), content])
+class Copy:
+    """A copy of the project, in which one fault at a time is tried by a process forked from this one."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root, self.folder, self.process = root, folder, 0
+        self.fault: Fault | None = None
+        self.whole = ''  # the content of the fault's file without it
+        self.since = self.limit = 0.0
+        self.log, self.first = folder.with_suffix('.log'), folder.with_suffix('.first')
+        for pattern in PARTS:
+            for path in root.glob(pattern):
+                if path.is_dir():
+                    shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns('__pycache__'))
+                else:
+                    folder.mkdir(exist_ok=True)
+                    shutil.copy(path, folder)
+        # Compiled once; a file that is changed is recognised by its content, not by its time and size.
+        compileall.compile_dir(folder, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+
+    def start(self, fault: Fault | None, tests: Sequence[str], limit: float) -> None:
+        """Put the fault into the copy, if there is one, and run `tests` for up to `limit` seconds."""
+        if fault is not None:
+            path = self.folder / fault.file
+            self.whole = path.read_text(encoding='utf-8')
+            path.write_text(self.whole.replace(fault.old, fault.new), encoding='utf-8')
+        self.fault, self.since, self.limit = fault, time.monotonic(), limit
+        self.first.write_text('')
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.process = os.fork()
+        if not self.process:
+            status = pytest.ExitCode.INTERNAL_ERROR
+            try:
+                status = self._test(tests)
+            finally:
+                os._exit(status)
+
+    def _test(self, tests: Sequence[str]) -> int:
+        """Run tests in this process, a fork, until one fails."""
+        os.setpgid(0, 0)
+        output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout = sys.stderr = open(output, 'w', closefd=False, buffering=1)  # noqa: SIM115
+        own = {path.stem for pattern in PARTS for path in self.root.glob(pattern)}
+        for name in [name for name in sys.modules if name.split('.')[0] in own]:
+            del sys.modules[name]
+        sys.path[:] = [str(self.folder), *(path for path in sys.path if path not in ('', str(self.root)))]
+        os.chdir(self.folder)
+        sys.dont_write_bytecode = True
+        os.environ['PYTHONDONTWRITEBYTECODE'] = '1'  # for the processes that tests start
+        return pytest.main(['-q', '-x', '--assert=plain', '-p', 'no:cacheprovider', '--rootdir', str(self.folder),
+                            '-c', str(self.folder / 'pyproject.toml'), '--basetemp',
+                            str(self.folder.with_suffix('.tmp')), *tests], plugins=[FirstFailure(self.first)])
+
+    def has_ended(self) -> bool:
+        """Whether the process has ended; one that takes too long is killed."""
+        if time.monotonic() - self.since > self.limit:
+            self._kill()
+        return os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def wait(self) -> Outcome:
+        """The outcome of the process, once it has ended; the copy is whole again."""
+        while not self.has_ended():
+            time.sleep(0.01)
+        self._kill()  # what it left running
+        status = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+        seconds, self.process = time.monotonic() - self.since, 0
+        if self.fault is not None:
+            (self.folder / self.fault.file).write_text(self.whole, encoding='utf-8')
+        self.fault = None
+        if status == pytest.ExitCode.OK:
+            return Outcome(SURVIVED, '', round(seconds, 2))
+        other = f'no end after {self.limit:.0f} s' if seconds > self.limit else 'the imports' if status in (
+            pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR) else f'status {status}'
+        return Outcome(CAUGHT, self.first.read_text() or other, round(seconds, 2))
+
+    def output(self) -> str:
+        """The end of what pytest printed."""
+        return self.log.read_text(encoding='utf-8', errors='replace')[-3000:]
+
+    def stop(self) -> None:
+        """End the process, if it still runs."""
+        if self.process:
+            self._kill()
+            os.waitpid(self.process, 0)
+
+    def _kill(self) -> None:
+        for kill in (os.killpg, os.kill):  # the process may not have made its group yet
+            with contextlib.suppress(ProcessLookupError):
+                kill(self.process, signal.SIGKILL)
 
 
-def extreme(random: Random, content: bytes) -> bytes:
-    """A number of 1 to 8 bytes, most often near the beginning or the end, has an extreme value."""
-    size = random.choice([1, 2, 4, 8])
-    last = max(1, len(content) - size)
-    place = random.choice([random.randrange(last), random.randrange(min(last, 256)),
-                           last - 1 - random.randrange(min(last, 256))])
-    value = random.choice([b'\0' * size, b'\xff' * size, b'\xff' * (size - 1) + b'\x7f',
-                           b'\0' * (size - 1) + b'\x80', b'\x01' + b'\0' * (size - 1)])
-    return content[:place] + value + content[place + size:]
+class FirstFailure:
+    """A plugin of pytest that writes the name of the test that failed first into a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Called by pytest for each phase of each test."""
+        if report.failed:
+            self.path.write_text(report.nodeid)
 
 
-def emptied(random: Random, content: bytes) -> bytes:
-    """The file has 0 bytes."""
-    return b''
+def code_digest(root: Path) -> str:
+    """A digest of the project's code, tests left out: outcomes hold while it is the same."""
+    found = hashlib.sha256()
+    for pattern in ('*.py', 'models/**/*.py', 'misc/**/*.py', 'scripts/**/*.py'):
+        for path in sorted(root.glob(pattern)):
+            found.update(str(path.relative_to(root)).encode() + b'\0' + path.read_bytes())
+    return found.hexdigest()[:24]
 
 
-BYTES = (flipped, flipped, flipped, cut, beheaded, zeroed, noisy, doubled, moved, longer, extreme, extreme,
-         extreme, emptied)
+def key_of(fault: Fault) -> tuple[str, str, str]:
+    """What identifies a fault in a file of results."""
+    return fault.file, fault.old, fault.new
 
 
-def places_in(value: Any) -> list[tuple[Any, Any]]:
-    """All (container, key) of lists, dicts and Namespaces in `value`, at any depth."""
-    found, waiting = [], [value]
-    while waiting:
-        container = waiting.pop()
-        container = vars(container) if isinstance(container, argparse.Namespace) else container
-        if isinstance(container, (dict, list)):
-            keys = list(container) if isinstance(container, dict) else range(len(container))
-            found += [(container, key) for key in keys]
-            waiting += [container[key] for key in keys]
+def read_results(path: Path, code: str) -> dict[tuple[str, str, str], Outcome]:
+    """The outcomes in a file of results that hold for the code with this digest; later lines count."""
+    found = {}
+    if path.exists():
+        for line in path.read_text(encoding='utf-8').splitlines():
+            with contextlib.suppress(ValueError):  # the last line of a run that was killed
+                entry = json.loads(line)
+                if entry['code'] == code:
+                    found[tuple(entry['fault'])] = Outcome(entry['outcome'], entry['by'], entry['seconds'])
     return found
 
 
-def odd_values(random: Random, old: Any, more: Sequence[Any] = ()) -> Any:
-    """A value that may not belong in place of `old`; `more` are further candidates."""
-    number = old if isinstance(old, (int, float)) else 1
-    return random.choice([
-        None, True, False, 0, 1, -1, -number, number + 1, number + 0.5, 2 ** 31, 2 ** 63, 10 ** 30, 1e308, -1e308,
-        math.nan, math.inf, -math.inf, '', '0', str(old), 'x' * 5000, '\ud800', '\0', '../../up', 'größe 数据',
-        '\u202e', [], {}, [old], [old, old], {'a': old}, [[[]]], *more])
+def write_result(path: Path, code: str, fault: Fault, outcome: Outcome) -> None:
+    """Add an outcome to a file of results."""
+    with open(path, 'a', encoding='utf-8') as file:
+        file.write(json.dumps({'code': code, 'fault': key_of(fault), **asdict(outcome)}) + '\n')
 
 
-def changed(random: Random, value: Any, more: Sequence[Any] = ()) -> Any:
-    """A copy of nested dicts and lists with one to three entries dropped, replaced, repeated, swapped or renamed."""
-    value = copy.deepcopy(value)
-    for _ in range(random.choice([1, 1, 1, 2, 3])):
-        places = places_in(value)
-        if not places or random.random() < 0.02:
-            return odd_values(random, value, more)
-        container, key = random.choice(places)
-        action = random.choice(['drop', 'odd', 'odd', 'odd', 'twin', 'swap', 'key'])
-        if action == 'drop':
-            del container[key]
-        elif action == 'odd':
-            container[key] = odd_values(random, container[key], more)
-        elif action == 'twin' and isinstance(container, list):
-            container.insert(random.randint(0, len(container)), copy.deepcopy(container[key]))
-        elif action == 'swap':
-            other, place = random.choice(places)
-            container[key] = copy.deepcopy(other.get(place) if isinstance(other, dict) else None)
-        elif action == 'key' and isinstance(container, dict):
-            name = random.choice(['', '0', '-1', '01', 'x' * 300, '\ud800', str(key) + ' ', '9' * 30])
-            container[name] = container.pop(key)
-    return value
-
-
-def json_value(random: Random, content: bytes) -> bytes:
-    """A JSON file with another value."""
-    text = json.dumps(changed(random, json.loads(content), (DEEP, DIGITS)), ensure_ascii=random.random() < 0.5)
-    text = text.replace(f'"{DEEP}"', '[' * 100000 + ']' * 100000).replace(f'"{DIGITS}"', '9' * 5000)
-    return text.encode('utf-8', 'surrogatepass')
-
-
-def json_lines(random: Random, content: bytes) -> bytes:
-    """A JSON Lines file with one line changed, repeated, emptied or removed."""
-    lines = content.splitlines()
-    place = random.randrange(len(lines))
-    lines[place:place + 1] = random.choice([[], [lines[place]] * 2, [b''], [json_value(random, lines[place])] * 1,
-                                            [json_value(random, lines[place])]])
-    return b'\n'.join(lines) + random.choice([b'', b'\n'])
-
-
-def pickled_value(random: Random, content: bytes) -> bytes:
-    """A pickle of another plain value."""
-    from misc.disk import pickles
-    more = (np.float64(math.nan), np.arange(3), np.zeros((2, 2), np.uint8), b'\xff', (1, 2), {1}, np.int64(-5),
-            argparse.Namespace(a=1), 3 + 4j, np.array('a'), np.bool_(True))
-    path = io.BytesIO(content)
-    unpickler = pickles.PlainUnpickler(path, encoding='latin-1')
-    value = pickles.resolved(unpickler.load())
-    return pickle.dumps(changed(random, value, more), protocol=random.choice([0, 2, 2, 4]))
-
-
-def odd_arrays(random: Random, array: Any) -> Any:
-    """An array with another element, type, shape or order."""
-    array = np.array(array)
-    flat = array.reshape(-1)
-    with np.errstate(all='ignore'):
-        if flat.size and flat.dtype.kind in 'fiu' and random.random() < 0.5:
-            values = [math.nan, math.inf, -math.inf, 1e38, -1.0, 0.0, 1e-40] if flat.dtype.kind == 'f' else [
-                0, 1, int(flat.max()) + 1, np.iinfo(flat.dtype).max, np.iinfo(flat.dtype).min]
-            flat[random.randrange(flat.size)] = np.array(random.choice(values)).astype(flat.dtype)
-            return array
-        return random.choice([
-            lambda: array.astype(np.float64), lambda: array.astype(np.float16), lambda: array.astype('>f4'),
-            lambda: array.astype(np.int64), lambda: array.astype(complex), lambda: array.astype(str),
-            lambda: array.astype(object), lambda: array.astype(bool), lambda: array.astype(np.float64) * 1e300,
-            lambda: array.astype('M8[s]'), lambda: array.astype([('a', 'f4')]), lambda: array.reshape(-1),
-            lambda: array[None], lambda: np.float32(1), lambda: array[:-1], lambda: array[:0],
-            lambda: np.concatenate([array, array]), lambda: np.asfortranarray(array), lambda: array[..., ::-1],
-            lambda: array[..., :-1], lambda: -array, lambda: array * 0, lambda: np.zeros((0, 0, 3)),
-            lambda: array.T, lambda: array.astype(np.longdouble)])()
-
-
-def npy(random: Random, content: bytes) -> bytes:
-    """An .npy file of another array."""
-    file = io.BytesIO()
-    np.save(file, odd_arrays(random, np.load(io.BytesIO(content))))
-    return file.getvalue()
-
-
-def npz(random: Random, content: bytes) -> bytes:
-    """An .npz file of another array, or with other names."""
-    array, file = np.load(io.BytesIO(content))['feat'], io.BytesIO()
-    odd = odd_arrays(random, array)
-    held = random.choice([{'feat': odd}, {'feat': odd}, {'feat': odd}, {'other': array},
-                          {'a': odd, 'feat': array}, {}])
-    random.choice([np.savez, np.savez_compressed])(file, **held)
-    return file.getvalue()
-
-
-def hdf5(random: Random, content: bytes) -> bytes:
-    """An HDF5 file with one data set or group removed or replaced."""
-    file = io.BytesIO(content)
-    with h5py.File(file, 'r+') as inside:
-        names = []
-        inside.visit(names.append)
-        name = random.choice(names)
-        old = inside[name]
-        array = old[()] if isinstance(old, h5py.Dataset) else np.zeros((2, 3))
-        del inside[name]
-        random.choice([
-            lambda: None,
-            lambda: inside.create_group(name),
-            lambda: inside.__setitem__(name, h5py.SoftLink('/nowhere')),
-            lambda: inside.__setitem__(name, h5py.SoftLink(f'/{name}')),
-            lambda: inside.__setitem__(name, h5py.ExternalLink('absent.h5', '/x')),
-            lambda: inside.__setitem__(name, 'a word'),
-            lambda: inside.create_dataset(name, data=h5py.Empty('f4')),
-            lambda: inside.create_dataset(name, (1 << 40, 4), 'f4', chunks=(1024, 4)),
-            lambda: inside.create_dataset(name, (1 << 62,), 'u1', chunks=(1024,)),
-            *[lambda: inside.__setitem__(name, storable(odd_arrays(random, array)))] * 12])()
-    return file.getvalue()
-
-
-def storable(array: Any) -> np.ndarray:
-    """`array`, or a text where HDF5 has no such type."""
-    return array if np.asarray(array).dtype.kind in 'fiub' else np.array([b'text'])
-
-
-def odd_tensors(random: Random, tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of another type, shape or value."""
-    values = tensor.detach().clone()
-    if values.numel() and values.is_floating_point() and random.random() < 0.5:
-        values.reshape(-1)[random.randrange(values.numel())] = random.choice([
-            math.nan, math.inf, -math.inf, 1e38, -1.0, 0.0])
-        return values
-    return random.choice([
-        lambda: values.double(), lambda: values.half(), lambda: values.to(torch.int64), lambda: values.bool(),
-        lambda: values.to(torch.complex64), lambda: values.reshape(-1), lambda: values[None],
-        lambda: values.reshape(-1)[:-1].clone(), lambda: torch.zeros(0), lambda: torch.zeros(1).expand(1 << 40),
-        lambda: values.t() if values.dim() == 2 else values, lambda: torch.tensor(1.0),
-        lambda: values.to_sparse() if values.dim() else values,
-        lambda: torch.nn.Parameter(values.float()), lambda: values.to(torch.bfloat16)])()
-
-
-def tensors(random: Random, content: bytes) -> bytes:
-    """A .pth file of other tensors, in the zip layout or the one before PyTorch 1.6."""
-    value = torch.load(io.BytesIO(content), weights_only=True)
-    places = [(container, key) for container, key in places_in(value) if torch.is_tensor(container[key])]
-    if places and random.random() < 0.6:
-        container, key = random.choice(places)
-        container[key] = odd_tensors(random, container[key])
-    else:
-        value = changed(random, value, (torch.zeros(2), torch.tensor(math.nan), np.float64(2), (1,)))
-    if random.random() >= 0.6:
-        with contextlib.suppress(KeyError):  # the plain reader does not know this type of tensor
-            return older_layout(value)
-    file = io.BytesIO()
-    torch.save(value, file)
-    return file.getvalue()
-
-
-def older_layout(value: object) -> bytes:
-    """The file that PyTorch before 1.6 writes, but the same every time: PyTorch names and sorts storages by their
-    addresses in memory; here their names are numbers, in the order in which the tensors refer to them."""
-    file = io.BytesIO()
-    torch.save(value, file, _use_new_zipfile_serialization=False)
-    content = file.getvalue()
-    parts, names, storages = plain_formats.older_parts(content)
-    head, texts = content[:parts], {name: binary_text(name) for name in names}
-    names.sort(key=lambda name: head.index(texts[name]))
-    numbers = [f'{number:04d}' for number in range(len(names))]
-    for name, number in zip(names, numbers):
-        head = head.replace(texts[name], binary_text(number))
-    return head + pickle.dumps(numbers, 2) + b''.join(storages[name] for name in names)
-
-
-def binary_text(text: str) -> bytes:
-    """A text in the encoding of binary pickles."""
-    return b'X' + struct.pack('<I', len(text)) + text.encode()
-
-
-def tsv(random: Random, content: bytes) -> bytes:
-    """A file of columns with a line changed, repeated or removed."""
-    lines = content.splitlines(keepends=True)
-    place = random.randrange(len(lines))
-    columns = lines[place].split(b'\t')
-    column = random.randrange(len(columns))
-    odd = random.choice([b'', b'0', b'-1', b'nan', b'inf', b'1e308', b'9' * 30, b'9' * 5000, b'x', b'\xff', b'1_0',
-                         columns[random.randrange(len(columns))], columns[column] + b'=', b' ' + columns[column]])
-    other = b'\t'.join([*columns[:column], odd, *columns[column + 1:]])
-    gone = b'\t'.join(columns[:column] + columns[column + 1:])
-    lines[place:place + 1] = random.choice([[other], [other], [other], [gone], [], [lines[place]] * 2,
-                                            [lines[place], other], [other, lines[place]]])
-    return b''.join(lines)
-
-
-def picture(random: Random, content: bytes) -> bytes:
-    """A picture of another size, mode or format."""
-    image, file = Image.open(io.BytesIO(content)), io.BytesIO()
-    mode = random.choice(['L', 'RGB', 'RGBA', 'CMYK', 'P', '1', 'I', 'F', 'I;16', 'LA', 'YCbCr'])
-    size = random.choice([(1, 1), (1, 90), (2, 2), image.size])
-    form = random.choice(['PNG', 'JPEG', 'GIF', 'TIFF', 'WEBP', 'BMP'])
-    try:
-        image.convert(mode).resize(size).save(file, form)
-    except (OSError, ValueError):  # the format does not have this mode
-        return flipped(random, content)
-    return flipped(random, file.getvalue()) if random.random() < 0.5 else file.getvalue()
-
-
-VALUES = {'json': json_value, 'json lines': json_lines, 'pickle': pickled_value, 'npy': npy, 'npz': npz,
-          'hdf5': hdf5, 'tensors': tensors, 'tsv': tsv, 'picture': picture, 'bytes': None}
-
-
-def mutated(random: Random, content: bytes, form: str) -> tuple[bytes | None, str]:
-    """Damage `content`, a whole file in the format `form` (a key of `VALUES`) -> (new content, names of mutations).
-
-    None in place of the content means a folder in place of the file.
-    """
-    if random.random() < 0.01:
-        return None, 'folder'
-    of_value = VALUES[form] is not None and random.random() < 0.5
-    mutation = VALUES[form] if of_value else random.choice(BYTES)
-    damaged = mutation(random, content)
-    if not of_value and damaged and random.random() < 0.2:
-        second = random.choice(BYTES)
-        return second(random, damaged), f'{mutation.__name__}, {second.__name__}'
-    return damaged, mutation.__name__
+if __name__ == '__main__':
+    run_command(main)

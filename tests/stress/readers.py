@@ -25,7 +25,7 @@ HERE = Path()  # the folder of the samples
 @dataclass
 class Reader:
     """Two routes, `read` and `plain`, to the same plain value of the file `path` in the format `form` (see
-    mutations.py)."""
+    damage.py)."""
 
     path: str
     form: str

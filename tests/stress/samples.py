@@ -21,7 +21,7 @@ from misc.dataset.packing import write_packed
 from misc.disk import pickles
 from misc.prepare import made
 from tests.helpers import legacy_code, networks, preparing, tiny
-from tests.stress.mutations import older_layout
+from tests.stress.damage import older_layout
 
 IDS = range(100, 116)
 RECIPE = {'detector': 'grid', 'grid_size': 7, 'longest_side': 640, 'cnn_model': 'resnet101',

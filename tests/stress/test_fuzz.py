@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from misc.cli import DataError
-from tests.stress import fuzz, mutations, readers, samples
+from tests.stress import damage, fuzz, readers, samples
 
 CASES = 8  # of each reader
 
@@ -75,7 +75,7 @@ def test_a_failure_is_reported_and_does_not_affect_the_next_case(tmp_path, monke
 def test_a_case_is_the_same_every_time_and_different_with_another_seed(whole):
     for name, reader in readers.READERS.items():
         content = (whole / 'whole' / reader.path).read_bytes()
-        several = [[mutations.mutated(random.Random(f'{seed} {name} {number}'), content, reader.form)[1]
+        several = [[damage.damaged(random.Random(f'{seed} {name} {number}'), content, reader.form)[1]
                     for number in range(9)] for seed in (0, 0, 1)]
         assert several[0] == several[1]
     assert several[0] != several[2]

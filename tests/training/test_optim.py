@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from misc.training.optim import build_optimiser, load_moments, set_rate
+from misc.training.step import Step, Updater
 
 REFERENCE = {'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}
 
@@ -48,3 +49,13 @@ def test_adam_takes_the_steps_of_pytorchs_own_and_goes_on_from_its_state(kind):
     take_steps(reference, other, 3)
     assert all(map(torch.equal, own, other))
     assert not load_moments(later, torch.optim.SGD(other).state_dict())
+
+
+def test_each_gradient_is_clamped_before_the_step_which_takes_the_rate_that_it_is_given(tmp_path):
+    model = torch.nn.Linear(3, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    updater = Updater(model, build_optimiser(model.parameters(), 'sgd'), 0.5, torch.device('cpu'), str(tmp_path))
+    for iteration, rate in ((1, 1.0), (2, 0.1)):
+        model.weight.grad = torch.tensor([[4.0, -0.25, -3.0]])
+        updater.update(torch.ones(()), Step(iteration, 0, rate, [7]))
+    assert model.weight[0].tolist() == pytest.approx([-0.55, 0.275, 0.55])
