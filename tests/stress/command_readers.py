@@ -159,7 +159,7 @@ def resumed(path: Path) -> Any:
         training.model.train()
         take_step(training)
         with silenced(), mock.patch.object(filesets, 'save_set'):
-            training.write(training.batches.state(), [run_folder.random_state(training.device)], True)
+            training.write(training.batches.state(), [run_folder.random_state(training.device)], True, None)
     finally:
         training.batches.close()
     return {'weights': weights, 'moments': moments, 'where': where}
