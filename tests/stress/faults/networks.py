@@ -12,6 +12,7 @@ SCHEDULED = f'{MODELS}::test_scheduled_sampling_feeds_words_drawn_from_the_model
 BUILT = f'{MODELS}::test_the_options_build_what_they_name'
 PROBABILITIES = f'{MODELS}::test_each_dropout_has_the_probability_of_its_option'
 STARTS = f'{MODELS}::test_matrices_start_as_xavier_says'
+WORD_DROPOUT = f'{MODELS}::test_word_dropout_replaces_words_that_are_read_and_none_that_is_predicted'
 DROPOUT = 'tests/models/test_dropout.py'
 WEIGHTS = 'tests/models/test_attention.py'
 KERNELS = 'tests/models/test_kernels.py'
@@ -46,7 +47,7 @@ FAULTS = [
         ('kernels.attention(query, key, value, mask, causal, dropout)',
          'kernels.attention(query, key, value, mask, causal)'),
         ('mixed + rows if self.extra_skip else mixed', 'mixed'),
-        ('torch.cat((cache[1], value), 2)', 'torch.cat((cache[0], value), 2)'),
+        ('self.key(rows).detach(), self.value(rows).detach()', 'self.key(rows).detach(), self.key(rows).detach()'),
         ('kernels.attention(query, key, value, dropout=self.dropout if self.training else 0.0)',
          'kernels.attention(query, key, value)'),
         ('memory.mask,\n                                  dropout=self.dropout if self.training else 0.0)',
@@ -64,7 +65,8 @@ FAULTS = [
          'logits.masked_fill(~memory.mask, -torch.inf).mean(1).softmax(-1)')),
     *faults_in(
         'models/attention.py', [SELECTED],
-        ('self.value[index], self.mask[index])', 'self.value[index], self.mask[:len(index)])')),
+        ('self.value[index], self.mask[index])', 'self.value[index], self.mask[:len(index)])'),
+        ('torch.index_select(filled, 2, rows, out', 'torch.index_select(filled, 2, rows.sort().values, out')),
     *faults_in(
         'models/attention_weights.py', [WEIGHTS],
         ("'last': layers[-1]}", "'last': layers[0]}"),
@@ -78,9 +80,15 @@ FAULTS = [
         ('logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)', 'logits.log_softmax(-1)'),
         ('out = log_probs.new_zeros(I * S', 'out = log_probs.new_ones(I * S')),
     *faults_in(
-        'models/base.py', [SELECTED],
-        ('cache and tuple(part.index_select(0, rows) for part in cache)',
-         'cache and tuple(part[:len(rows)] for part in cache)')),
+        'models/base.py', [SELECTED, FORMULAS],
+        ('part.index_select(0, rows) for part in cell', 'part[:len(rows)] for part in cell'),
+        ('self.caches.select(rows), self.length, ', 'self.caches, self.length, '),
+        ('self.images, caches, self.length + 1, ', 'self.images, caches, self.length, ')),
+    *faults_in(
+        'models/base.py', [WORD_DROPOUT],
+        ('inputs.masked_fill(dropped & (inputs > 0), blank)', 'inputs.masked_fill(dropped, blank)'),
+        ('device=inputs.device) < probability', 'device=inputs.device) > probability'),
+        ('model.dropped_words = 0.0, 0', 'pass')),
     *faults_in(
         'models/base.py', [WEIGHTS],
         ('positions = self.recorded_order(positions, I * S, T + 1)', 'pass')),
@@ -176,7 +184,7 @@ FAULTS = [
         ('hidden, before = self.dropout(hidden), live', 'before = live'),
         ('self.log_probs(self.dropout(hidden))', 'self.log_probs(hidden)'),
         ('if words >= t]', 'if words > t]'),
-        ('part.index_select(0, kept) for part in cell', 'part[:len(live)] for part in cell'),
+        ('cells = cells.select(kept)', 'cells = cells.select(kept * 0)'),
         ('torch.cat(states).index_select(0, order), positions', 'torch.cat(states), positions'),
         ('return RecurrentMemory([cell], [], ', 'return RecurrentMemory([(blank,) * self.cell.parts], [], '),
         ('torch.tanh(layer(batch.fc)).to', 'layer(batch.fc).to'),
@@ -190,7 +198,7 @@ FAULTS = [
         ('F.linear(cells[1][0], weights[0])', 'F.linear(cells[0][0], weights[0])'),
         ('torch.cat((attended, first[0]), 1)', 'torch.cat((first[0], attended), 1)'),
         ('self.attention(first[0], images, *regions)', 'self.attention(cells[0][0], images, *regions)'),
-        ('return second[0], [first, second]', 'return second[0], [second, first]')),
+        ('Cells([first, second])', 'Cells([second, first])')),
     *faults_in(
         'models/recurrent.py', [SCHEDULED],
         ('hidden = hidden.index_select(0, kept)', 'hidden = hidden[:len(live)]'),
@@ -210,15 +218,14 @@ FAULTS = [
         ('self.word_positions[offsets])', 'self.word_positions[offsets * 0])'),
         ('* math.sqrt(self.size)', '* self.size'),
         ('self.word_positions[state.length]', 'self.word_positions[0]'),
-        ('state.images, caches, state.length + 1)', 'state.images, caches, state.length)'),
         ('return self.decoder_norm(words), positions', 'return words, positions'),
         ('regions = self.dropout.add(regions, attended)', 'regions = regions + attended'),
         ('self.feed_forward(self.norms[1](regions))', 'self.feed_forward(self.norms[0](regions))'),
         ('return self.dropout.add(regions, self.feed', 'return torch.add(regions, self.feed'),
-        ('self._attend_to_regions(self.dropout.add(words, attended), images, memory)\n',
-         'self._attend_to_regions(words + attended, images, memory)\n'),
-        ('self._attend_to_regions(self.dropout.add(words, attended), images, memory), cache',
-         'self._attend_to_regions(words + attended, images, memory), cache'),
+        ('causal=True)\n        return self._attend_to_regions(self.dropout.add(words, attended), images',
+         'causal=True)\n        return self._attend_to_regions(words + attended, images'),
+        ('keys, values)\n        return self._attend_to_regions(self.dropout.add(words, attended), images',
+         'keys, values)\n        return self._attend_to_regions(words + attended, images'),
         ('self.dropout.add(words, self.cross(', 'torch.add(words, self.cross('),
         ('self.dropout.add(words, self.feed_forward(', 'torch.add(words, self.feed_forward('),
         ('self.outer(self.dropout(F.gelu(hidden)))', 'self.outer(F.gelu(hidden))'),
@@ -231,7 +238,8 @@ FAULTS = [
         ('self.init_weights()\n', '\n')),
     *faults_in(
         'models/xlinear.py', [FORMULAS, DROPOUT],
-        ('self.dropout if self.training else 0.0', '0.0'),
+        ('self.dropout * self.training', '0.0'),
+        ('self.dropout * self.training', 'self.dropout'),
         ('torch.sigmoid(self.squeeze(mean_e))', 'torch.tanh(self.squeeze(mean_e))'),
         ('* self.query2(words) * mixed', '* self.query1(words) * mixed'),
         ('self.norm(kernels.celu(self.linear(rows)))', 'kernels.celu(self.norm(self.linear(rows)))'),

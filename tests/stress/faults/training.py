@@ -37,7 +37,7 @@ FAULTS = [
         ('-log_probs.gather(1, targets[:, None]).mean()', '-log_probs.gather(1, targets[:, None]).sum()')),
     *faults_in(
         'misc/training/losses.py', [f'{NUMBERS}::test_clipping_does_not_hide_a_gradient_that_is_not_finite'],
-        (' + [p.grad.sum().double() for p in parameters if p.grad is not None]', '')),
+        (', *(gradient.sum().double() for gradient in gradients)]', ']')),
     *faults_in(
         'misc/training/losses.py', [f'{KERNELS}::test_hand_written_gradients_equal_numerical_ones'],
         ('gradient.sub_(other)', 'pass'),
@@ -61,7 +61,6 @@ FAULTS = [
         ('if coverage < LEAST_COVERAGE:', 'if coverage < 0.5:'),
         ('if score < LEAST_SCORE:', 'if score < 0:'),
         ('if cider.table.idf.min() < 0:', 'if cider.table.idf.max() < 0:'),
-        ('if not os.path.dirname(name):', 'if os.path.dirname(name):'),
         ('np.delete(image, place, 0) for', 'image for'),
         ('elif S < 2:', 'elif S < 1:')),
     *faults_in(
