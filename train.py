@@ -162,7 +162,7 @@ def train(run: Training) -> int:
     """Train to the last epoch, or until SIGINT, SIGTERM or SIGHUP; returns the exit status."""
     batches, state, plan = run.batches, run.state, run.plan
     is_self_critical = False
-    with (contextlib.closing(batches), contextlib.closing(run.log), StopSignals() as stop,
+    with (contextlib.closing(batches), contextlib.closing(run.log), StopSignals(run.updater.joint) as stop,
           memory_errors('--batch_size (or raise --accumulate, which leaves the training the same)')):
         parallel.together(run.start)
         run.model.train()
@@ -210,23 +210,23 @@ def gradients(run: Training, phase: Phase) -> tuple[Batch, torch.Tensor, list[tu
     A batch is worked through in `accumulate` parts, and shared by the processes; their gradients are sums over their
     tokens, which are added up.  Where there is only one part, its mean is taken at once.
     """
-    def own_share() -> tuple[Batch, torch.Tensor, Any, list]:
+    joint, statistics = run.updater.joint, []
+    total, tokens = torch.zeros((), device=run.device), 0
+    with joint.step():
         batch = run.batches.next()
         parts = batch.split(run.plan.accumulate)
-        alone = len(parts) == 1 and parallel.count() == 1
-        total, tokens, statistics = torch.zeros((), device=run.device), 0, []
+        alone = len(parts) == 1 and not joint.shared
         for part in parts:
             terms, found = phase(part.to(run.device))
             weight = 1 if alone else terms['tokens']
             loss = terms['loss'] * weight
+            if part is parts[-1]:
+                joint.last_part()
             loss.backward()
             total, tokens = total + loss.detach(), tokens + weight
             statistics.append((len(part), found))
-        return batch, total, tokens, statistics
-
-    # A batch that cannot be read in one process ends them all.
-    batch, total, tokens, statistics = parallel.together(own_share)
-    return batch, parallel.mean_gradients(run.updater.parameters, total, tokens), statistics
+        mean = joint.mean(total, tokens)
+    return batch, mean, statistics
 
 
 def log_step(run: Training, step: Step, loss: float, statistics: list[tuple[int, dict[str, float]]]) -> None:

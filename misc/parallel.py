@@ -1,9 +1,7 @@
 """Several processes that work as one, started by `torchrun`; without it, one process that sends no messages.
 
-Each process holds the whole model and works on its share of the images.  Gradients are summed here and not by
-DistributedDataParallel: the loss is a mean over the tokens of the whole batch, and processes have different
-numbers of tokens, or none, so the sums have to travel together with the token counts.  Besides, models are called
-through `encode` and `word_log_probs`, not through the single `forward` that DistributedDataParallel wraps.
+Each process holds the whole model and works on its share of the images; `misc/training/gradients.py` adds up their
+gradients.
 
 Numbers and Python objects travel by gloo, so no message waits for a GPU; gradients of GPUs travel by NCCL.  Work
 that can fail in one process alone runs inside `together`, `gathered` or `on_main`: all processes agree on how it
@@ -15,7 +13,7 @@ import datetime
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import distributed
@@ -37,6 +35,11 @@ def count() -> int:
 def rank() -> int:
     """The number of this process, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def share_a_machine() -> bool:
+    """Whether all processes are on one machine."""
+    return count() == 1 or int(os.environ['LOCAL_WORLD_SIZE']) == count()
 
 
 def is_main() -> bool:
@@ -100,7 +103,7 @@ def gathered(work: Callable[[], Result]) -> list[Result]:
     if count() == 1:
         return [result]
     results: list[Any] = [None] * count()
-    with _noticing_lost_processes():
+    with noticing_lost_processes():
         distributed.all_gather_object(results, result)
     return results
 
@@ -116,7 +119,7 @@ def on_main(work: Callable[[], Result], may_take_days: bool = False) -> Result:
         group = distributed.new_group(timeout=LONG_PATIENCE, backend='gloo')
     results: list[Any] = [together(work if is_main() else lambda: None, group)]
     if count() > 1:
-        with _noticing_lost_processes():
+        with noticing_lost_processes():
             distributed.broadcast_object_list(results, 0)
     return results[0]
 
@@ -145,49 +148,37 @@ def put_together(shares: Sequence[Sequence[Item]]) -> list[Item]:
     return items
 
 
-def mean_gradients(parameters: Sequence[torch.Tensor], total: torch.Tensor,
-                   tokens: int | torch.Tensor) -> torch.Tensor:
-    """Turn each process's summed gradients into those of the mean over all processes' tokens.
+class Counter:
+    """A number that all processes add to, each when it likes to; made by all of them at the same time."""
 
-    Before: `parameters` hold the gradients of `total`, a scalar on the device: the sum of the losses of this
-    process's `tokens`, a number that may be on the device too.  After: they hold the gradients of the mean loss,
-    the same in all processes; a parameter without a gradient in every process keeps none.  Returns the mean
-    loss, on the device.
-    """
-    if count() == 1:
-        if tokens != 1:
-            torch._foreach_div_([p.grad for p in parameters if p.grad is not None], tokens)
-        return total / tokens
-    has_gradient = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
-    with _noticing_lost_processes():
-        distributed.all_reduce(has_gradient, distributed.ReduceOp.MAX)
-    used = [parameter for parameter, has in zip(parameters, has_gradient.tolist()) if has]
-    sums = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
-    joint = torch.cat([values.flatten() for values in (*sums, total, total.new_zeros(1) + tokens)])
-    with _noticing_lost_processes():
-        distributed.all_reduce(joint)
-    joint[:-1] /= joint[-1].clone()
-    place = 0
-    for parameter in used:
-        parameter.grad = joint[place:place + parameter.numel()].view_as(parameter)
-        place += parameter.numel()
-    return joint[place]
+    def __init__(self) -> None:
+        self.sum, self.store = 0, cast(distributed.TCPStore | None, None)
+        if count() > 1:
+            host = os.environ['MASTER_ADDR']   # the machine of the main process
+            port = on_main(lambda: self._serve(host))
+            if not is_main():
+                self.store = distributed.TCPStore(host, port, timeout=PATIENCE)
+
+    def _serve(self, host: str) -> int:
+        """Keep the number in this process -> the port at which the others find it."""
+        self.store = distributed.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        return self.store.port
+
+    def add(self, number: int) -> int:
+        """Add `number` -> the sum so far."""
+        if self.store is None:
+            self.sum += number
+            return self.sum
+        with noticing_lost_processes():
+            return self.store.add('sum', number)
 
 
 class LostProcess(UserError):
     """Another process has ended."""
 
 
-def _all_integers(number: int, group: distributed.ProcessGroup | None = None) -> list[int]:
-    """The whole numbers of all processes, by rank."""
-    numbers = [torch.zeros(1, dtype=torch.long) for _ in range(count())]
-    with _noticing_lost_processes():
-        distributed.all_gather(numbers, torch.tensor([number]), group)
-    return [int(one) for one in numbers]
-
-
 @contextlib.contextmanager
-def _noticing_lost_processes() -> Iterator[None]:
+def noticing_lost_processes() -> Iterator[None]:
     """Turn a message that fails because another process has ended into an error of the main process, and a
     silent exit of the others."""
     try:
@@ -200,6 +191,14 @@ def _noticing_lost_processes() -> Iterator[None]:
         raise LostProcess('another process of this run ended unexpectedly, perhaps for lack of memory; start all '
                           'of them again, with --start_from if this was training '
                           f'({str(error)[:100]})') from None
+
+
+def _all_integers(number: int, group: distributed.ProcessGroup | None = None) -> list[int]:
+    """The whole numbers of all processes, by rank."""
+    numbers = [torch.zeros(1, dtype=torch.long) for _ in range(count())]
+    with noticing_lost_processes():
+        distributed.all_gather(numbers, torch.tensor([number]), group)
+    return [int(one) for one in numbers]
 
 
 def _unmute() -> None:

@@ -7,14 +7,19 @@ import sys
 from types import FrameType
 from typing import Any
 
-from misc import parallel
+from misc.training.gradients import JointGradients
 
 
 class StopSignals:
     """Turns SIGINT, SIGTERM and SIGHUP (a lost terminal) into a request to stop; a context manager that restores the
-    handlers at its end.  A SIGHUP that is ignored, as under nohup, stays ignored."""
+    handlers at its end.  A SIGHUP that is ignored, as under nohup, stays ignored.
 
-    def __init__(self) -> None:
+    Of several processes, a step's messages carry the request to all of them: they stop after the same step.
+    """
+
+    def __init__(self, joint: JointGradients) -> None:
+        """`joint`: sends the messages."""
+        self.joint = joint
         self.received = 0  # signal received by this process
         self.agreed = 0    # signal agreed on by all processes
         self._handlers: dict[int, Any] = {}
@@ -29,8 +34,8 @@ class StopSignals:
             signal.signal(number, handler)
 
     def asked(self) -> bool:
-        """Whether any process received a signal; all of them ask at the same time, and get the same answer."""
-        self.agreed = parallel.most(self.received)
+        """Whether any process received a signal: after the same step, all of them get the same answer."""
+        self.agreed = self.joint.agreed if self.joint.shared else self.received
         return self.agreed > 0
 
     @property
@@ -46,9 +51,9 @@ class StopSignals:
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         # Asked twice: leave at once, the last checkpoint is intact.  With several processes the signal may
         # well come twice, from the batch system and from torchrun, which kills those that take too long.
-        if self.received and parallel.count() == 1:
+        if self.received and not self.joint.shared:
             os._exit(128 + number)
-        self.received = number
+        self.received = self.joint.request = number
         if number in hang_up():
             sys.stdout, sys.stderr = Quiet(sys.stdout), Quiet(sys.stderr)
 

@@ -9,6 +9,7 @@ import torch
 
 from misc import parallel
 from misc.cli import DataError
+from misc.training.gradients import Arriving, JointGradients
 from misc.training.losses import all_finite
 from misc.training.optim import set_rate
 
@@ -29,6 +30,8 @@ class Updater:
 
     Where the loss or a gradient is not finite, the weights stay as they are and the run ends with a `DataError`: on
     the CPU at once; on a CUDA device, which the host does not wait for, one step later.
+
+    joint   the gradients, which are those of all processes
     """
 
     def __init__(self, model: torch.nn.Module, optimiser: Any, grad_clip: float, device: torch.device,
@@ -36,8 +39,9 @@ class Updater:
         """`grad_clip`: gradients are clamped to +-grad_clip; `folder`: the run's, for messages."""
         self.model, self.optimiser, self.grad_clip = model, optimiser, grad_clip
         self.parameters = list(model.parameters())
-        self.on_cuda, self.folder = device.type == 'cuda', folder
-        self.flags = LateFlags()
+        self.folder, self.flags = folder, LateFlags()
+        # Several processes hear that a step was refused before they send gradients of the next.
+        self.joint = JointGradients(self.parameters, device, lambda: self._refuse(self.flags.settle()))
         self.last: Step | None = None
 
     def update(self, loss: torch.Tensor, step: Step) -> None:
@@ -46,7 +50,7 @@ class Updater:
         self.last = step
         finite = all_finite(loss, self.parameters)
         torch.nn.utils.clip_grad_value_(self.parameters, self.grad_clip)
-        if self.on_cuda:
+        if self.joint.late:
             guarded_step(self.optimiser, finite)
             self._refuse(self.flags.send(finite, step))
         elif finite:
@@ -96,26 +100,22 @@ class LateFlags:
     synchronise."""
 
     def __init__(self) -> None:
-        self.sent: tuple[torch.Tensor, Any, Step] | None = None
+        self.sent: tuple[Arriving, Step] | None = None
 
     def send(self, flag: torch.Tensor, step: Step) -> Step | None:
         """Start the copy of `flag`, a bool tensor, to the host.  Returns the step of the flag sent before if that
         flag was False, else None."""
-        host = torch.empty((), dtype=torch.bool, pin_memory=True)
-        host.copy_(flag, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record(torch.cuda.current_stream(flag.device))
+        arriving = Arriving(flag)
         earlier = self.settle()
-        self.sent = host, arrived, step
+        self.sent = arriving, step
         return earlier
 
     def settle(self) -> Step | None:
         """Wait for the flag under way; returns its step if the flag is False, else None."""
         if self.sent is None:
             return None
-        (host, arrived, step), self.sent = self.sent, None
-        arrived.synchronize()
-        return None if host else step
+        (flag, step), self.sent = self.sent, None
+        return None if flag.numbers() else step
 
 
 def guarded_step(optimiser: Any, finite: torch.Tensor) -> None:

@@ -9,7 +9,6 @@ import torch
 
 import eval as evaluation
 import train
-from misc import parallel
 from misc.cli import DataError
 from misc.compare import comparison, significance
 from misc.compare.image_statistics import bleu_counts
@@ -18,6 +17,7 @@ from misc.run import folder as run_folder
 from misc.scoring import bleu, diversity, java, meteor, metrics
 from misc.scoring.results import Results
 from misc.training.cider import CiderD
+from misc.training.gradients import JointGradients
 from misc.training.rewards import Rewards, check_table
 from scripts import score_captions
 from tests.helpers import several, tiny
@@ -75,13 +75,16 @@ def overflow(root, image_id):
 
 def spoil_gradients(monkeypatch, iteration, value):
     """Make a gradient of the step `iteration` contain `value`; its loss stays the same."""
-    plain, calls = parallel.mean_gradients, itertools.count(1)
+    plain, calls = JointGradients.last_part, itertools.count(1)
 
-    def spoilt(parameters, total, tokens):
-        if next(calls) == iteration:
-            next(p.grad for p in parameters if p.grad is not None).view(-1)[0] = value
-        return plain(parameters, total, tokens)
-    monkeypatch.setattr(parallel, 'mean_gradients', spoilt)
+    def spoilt(self):
+        is_first = not self.is_final  # of the calls in a step
+        plain(self)
+        if is_first and next(calls) == iteration:
+            parameter = self.parameters[0]
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad.view(-1)[0] += value
+    monkeypatch.setattr(JointGradients, 'last_part', spoilt)
 
 
 @pytest.mark.parametrize('way', WAYS)

@@ -21,6 +21,8 @@ from misc.cli import DataError, UsageError
 from misc.dataset.corpus import Corpus
 from misc.disk import filesets
 from misc.run import folder as run_folder
+from misc.training import gradients
+from misc.training.gradients import JointGradients
 from misc.training.step import Updater
 from models.transformer import TransformerCaptioner
 from tests.helpers import several, tiny
@@ -73,6 +75,7 @@ def test_parts_and_processes_have_the_gradients_of_the_whole_batch(
                 file.write(f'{len(batch)}\n')
         return plain(self, batch)
     monkeypatch.setattr(TransformerCaptioner, 'encode', encode)
+    monkeypatch.setattr(gradients, 'BUCKET', 2000)  # so that there are several
 
     def encoded():
         """(the most images encoded at a time, images encoded in all) since the last call."""
@@ -98,8 +101,11 @@ def test_parts_and_processes_have_the_gradients_of_the_whole_batch(
 
 
 def test_a_run_resumes_bit_for_bit_with_as_many_processes_and_on_the_same_batches_with_fewer(
-        corpus, tmp_path):
-    def run(folder, *more, stop=None, processes=2):
+        corpus, tmp_path, monkeypatch):
+    # The sums of three processes depend on the order of adding, and so on how gradients share messages.
+    monkeypatch.setattr(gradients, 'BUCKET', 2000)
+
+    def run(folder, *more, stop=None, processes=3):
         flags = tiny.train_flags(corpus, folder, '--max_epochs', 3, '--save_checkpoint_every', 2,
                                  '--perform_validation_every', 3, *more)
         prepare = stop and (lambda rank: interrupt_after(pytest.MonkeyPatch(), stop))
@@ -107,19 +113,57 @@ def test_a_run_resumes_bit_for_bit_with_as_many_processes_and_on_the_same_batche
 
     names = ('whole', 'parts', 'exact', 'fewer')
     whole, parts, exact, fewer = (tmp_path / name for name in names)
-    statuses, (spoken, silence) = run(whole)
-    assert statuses == [0, 0] and spoken.count('iteration 5 ') == 1 and silence == ''
+    statuses, (spoken, *silence) = run(whole)
+    assert statuses == [0, 0, 0] and spoken.count('iteration 5 ') == 1 and not any(silence)
     assert len(list(whole.glob('events*'))) == 1
     assert (whole / 'validations.jsonl').read_text().count('\n') == 3
     run(parts, stop=5)
     assert infos_of(parts)['iter'] == 4  # in the middle of the second epoch
-    assert run(parts, '--start_from', parts)[0] == [0, 0]
+    assert run(parts, '--start_from', parts)[0] == [0, 0, 0]
     assert same_weights(weights_of(whole), weights_of(parts))  # with dropout: each has its own draws
     run(exact, *EXACT, processes=1)
-    run(fewer, *EXACT, stop=5, processes=3)
-    assert run(fewer, *EXACT, '--start_from', fewer)[0] == [0, 0]
+    run(fewer, *EXACT, stop=5)
+    assert run(fewer, *EXACT, '--start_from', fewer, processes=2)[0] == [0, 0]
     losses = [infos_of(folder)['histories']['loss_history'] for folder in (exact, fewer)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 9
+
+
+def test_gradients_are_sent_while_others_are_computed_and_a_step_sends_nothing_else(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(gradients, 'BUCKET', 2000)
+    path = tmp_path / 'messages.json'
+
+    def prepare(rank):
+        messages, state = [], {'step': 0, 'backward': False}
+
+        def recorded(plain):
+            def send(*given, **more):
+                messages.append((state['step'], plain.__name__, state['backward'], more.get('async_op', False)))
+                return plain(*given, **more)
+            return send
+
+        for name in ('all_reduce', 'all_gather', 'broadcast'):
+            setattr(torch.distributed, name, recorded(getattr(torch.distributed, name)))
+        plain_backward, plain_step = torch.Tensor.backward, train.train_step
+
+        def backward(self):
+            state['backward'] = True
+            plain_backward(self)
+            state['backward'] = False
+
+        def step(run, phase):
+            state['step'] += 1
+            plain_step(run, phase)
+            if rank == 1:
+                path.write_text(json.dumps(messages))
+        torch.Tensor.backward, train.train_step = backward, step
+
+    flags = tiny.train_flags(corpus, tmp_path / 'run', '--losses_log_every', 100, '--accumulate', 2)
+    assert several.run(2, train, flags, tmp_path / 'out', prepare)[0] == [0, 0]
+    messages = json.loads(path.read_text())
+    for number in (2, 3, 5, 6):  # the first one forms the buckets; a batch of a single image is process 1's
+        names, early, buckets = zip(*[message[1:] for message in messages if message[0] == number])
+        assert set(names) == {'all_reduce'} and len(names) > 8
+        assert list(early) == list(buckets) == [True] * (len(names) - 1) + [False]  # the last is the statement
 
 
 def test_each_process_draws_its_own_dropout(monkeypatch):
@@ -171,11 +215,28 @@ def sudden_death(rank):
         train.cross_entropy = lambda model, batch, **_: os.kill(os.getpid(), signal.SIGKILL)
 
 
+def late(trouble):
+    """The same, with messages that are read one step later, as those of CUDA devices are."""
+    def prepare(rank):
+        plain = JointGradients.__init__
+
+        def init(self, *given):
+            plain(self, *given)
+            self.late = True
+        JointGradients.__init__ = init
+        trouble(rank)
+    prepare.__name__ = f'{trouble.__name__}_late'
+    return prepare
+
+
 @pytest.mark.parametrize('trouble, flags, expected, who, said', [
     (broken_features, ('--num_workers', 0), [1, 1], 1, r'10\d.npz cannot be read'),
     (full_disk, (), [1, 1], 0, 'No space left on device: model.pth'),
     (broken_program, (), [1, 1], 1, 'LookupError: a bug'),
     (not_a_number, (), [1, 1], 0, 'iteration 1 .*the images were'),
+    (late(broken_features), ('--num_workers', 0), [1, 1], 1, r'10\d.npz cannot be read'),
+    (late(broken_program), (), [1, 1], 1, 'LookupError: a bug'),
+    (late(not_a_number), (), [1, 1], 0, 'iteration 1 .*the images were'),
     (sudden_death, (), [1, -signal.SIGKILL], 0, 'another process of this run ended'),
     (None, ('--heads', 3), [2, 2], 0, '--heads 3'),
     (None, ('--heads', 'x'), [2, 2], 0, '--heads'),
@@ -194,8 +255,11 @@ def test_an_error_names_the_images_of_all_processes(corpus, tmp_path):
     assert all(str(image_id) in text for image_id in range(100, 109))
 
 
-def test_a_signal_to_one_process_stops_all_after_one_save(corpus, tmp_path):
+@pytest.mark.parametrize('is_late', [False, True])
+def test_a_signal_to_one_process_stops_all_after_one_save(corpus, tmp_path, is_late):
     def prepare(rank):
+        if is_late:
+            late(lambda rank: None)(rank)
         plain, saves = train.train_step, filesets.save_set
 
         def step(run, phase):
@@ -207,8 +271,8 @@ def test_a_signal_to_one_process_stops_all_after_one_save(corpus, tmp_path):
     flags = tiny.train_flags(corpus, tmp_path / 'run', '--max_epochs', -1)
     statuses, (text, silence) = several.run(2, train, flags, tmp_path / 'out', prepare)
     assert statuses == [128 + signal.SIGTERM] * 2 and not silence
-    assert text.count('saved\n') == 1 and 'stopped by SIGTERM after iteration 4' in text
-    assert infos_of(tmp_path / 'run')['iter'] == 4
+    assert text.count('saved\n') == 1 and f'stopped by SIGTERM after iteration {4 + is_late}' in text
+    assert infos_of(tmp_path / 'run')['iter'] == 4 + is_late
 
 
 def test_evaluation_in_several_processes_writes_what_one_writes(corpus, tmp_path, monkeypatch):

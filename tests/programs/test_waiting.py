@@ -14,6 +14,8 @@ import torch
 import train
 from dataloader import Prefetcher, worker_errors
 from misc.cli import DataError
+from misc.training import step as step_module
+from misc.training.gradients import JointGradients
 from misc.training.losses import all_finite
 from misc.training.optim import build_optimiser
 from misc.training.step import LateFlags, Step, Updater, guarded_step
@@ -34,7 +36,7 @@ def step_on_a_device(counts, options, smoothing=0.1, accumulate=1):
     batch = batch.pin_memory()
     parameters = list(model.parameters())
     run = types.SimpleNamespace(
-        updater=types.SimpleNamespace(parameters=parameters), device=DEVICE,
+        updater=types.SimpleNamespace(joint=JointGradients(parameters, DEVICE, lambda: None)), device=DEVICE,
         plan=types.SimpleNamespace(accumulate=accumulate), batches=types.SimpleNamespace(next=lambda: batch))
     phase = functools.partial(train.cross_entropy, model, smoothing=smoothing, word_dropout=0.1, blank=0, amp='off')
     batch, loss, _ = train.gradients(run, phase)
@@ -84,12 +86,11 @@ def test_a_guarded_step_equals_a_plain_one_and_changes_no_weight_if_it_is_not_fi
 
 def test_a_finite_flag_is_read_one_step_later_and_before_anything_is_saved(monkeypatch):
     order = []
-    event = types.SimpleNamespace(record=lambda stream: order.append('sent'),
-                                  synchronize=lambda: order.append('seen'))
-    monkeypatch.setattr(torch.cuda, 'Event', lambda: event)
-    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: None)
-    plain = torch.empty
-    monkeypatch.setattr(torch, 'empty', lambda *size, pin_memory, **more: plain(*size, **more))
+
+    def arriving(flag):
+        order.append('sent')
+        return types.SimpleNamespace(numbers=lambda: order.append('seen') or flag)
+    monkeypatch.setattr(step_module, 'Arriving', arriving)
     flags = LateFlags()
     assert flags.settle() is None
     assert flags.send(torch.tensor(True), 'first') is None and order == ['sent']

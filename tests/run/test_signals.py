@@ -4,11 +4,16 @@ import io
 import os
 import signal
 import sys
+import types
 
 import pytest
 
-from misc import parallel
 from misc.run.signals import StopSignals
+
+
+def joint(shared=False):
+    """What of `JointGradients` carries requests."""
+    return types.SimpleNamespace(shared=shared, request=0, agreed=0)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -16,17 +21,20 @@ def test_a_signal_asks_to_stop_and_the_handlers_come_back(number, monkeypatch):
     for name in ('stdout', 'stderr'):  # SIGHUP replaces both
         monkeypatch.setattr(sys, name, getattr(sys, name))
     before = signal.getsignal(number)
-    with StopSignals() as stop:
+    with StopSignals(joint()) as stop:
         assert not stop.asked()
         os.kill(os.getpid(), number)
         assert stop.asked() and stop.name == number.name and stop.status == 128 + number
     assert signal.getsignal(number) == before
 
 
-def test_a_signal_that_another_process_received_stops_this_one_too(monkeypatch):
-    monkeypatch.setattr(parallel, 'most', lambda received: max(received, signal.SIGTERM))
-    with StopSignals() as stop:
-        assert stop.asked() and stop.received == 0 and stop.agreed == signal.SIGTERM
+def test_a_signal_is_passed_on_and_one_that_another_process_received_stops_this_one_too():
+    messages = joint(shared=True)
+    with StopSignals(messages) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert messages.request == signal.SIGINT and not stop.asked()  # the others do not know of it yet
+        messages.agreed = signal.SIGTERM
+        assert stop.asked() and stop.name == 'SIGTERM'
 
 
 def test_a_lost_terminal_asks_to_stop_and_what_is_printed_then_is_dropped(monkeypatch):
@@ -39,7 +47,7 @@ def test_a_lost_terminal_asks_to_stop_and_what_is_printed_then_is_dropped(monkey
     monkeypatch.setattr(sys, 'stderr', Lost())
     with pytest.raises(OSError):
         print('lost')
-    with StopSignals() as stop:
+    with StopSignals(joint()) as stop:
         os.kill(os.getpid(), signal.SIGHUP)
         assert stop.asked() and stop.status == 128 + signal.SIGHUP
         print('saved', flush=True)
@@ -49,7 +57,7 @@ def test_a_lost_terminal_asks_to_stop_and_what_is_printed_then_is_dropped(monkey
 def test_a_run_that_ignores_lost_terminals_goes_on_ignoring_them():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with StopSignals() as stop:
+        with StopSignals(joint()) as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stop.asked()
     finally:
