@@ -5,11 +5,12 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # before torch is loaded; why: see train.py
 
 from misc.cli import Parser, UsageError, note, number_in, run_command
 from misc.dataset.networks import DEFAULT_NETWORK, LAYOUTS
 from misc.dataset.recipe import DEFAULTS, DETECTORS, RANGES, describe
-from misc.pictures.listing import FolderPictures, SplitPictures
+from misc.pictures.listing import FolderPictures, PictureSource, SplitPictures
 from misc.pictures.recipes import new_recipe, repeated_cells
 from misc.prepare.broken import Broken
 from misc.prepare.workers import add_workers_flag
@@ -24,7 +25,9 @@ def arguments() -> Parser:
         'regions were found, OUTPUT_DIR_att_regions.json, which training passes on to eval.py --image_folder.\n\n'
         'python scripts/extract_regions.py --images_root PICTURES --output_dir data/mine --detector grid\n'
         'python scripts/extract_regions.py --images_root IMAGE_ROOT --input_json data/dataset_coco.json \\\n'
-        '    --output_dir data/mine --detector fasterrcnn'))
+        '    --output_dir data/mine --detector fasterrcnn\n\n'
+        'With torchrun --nproc_per_node N in place of python, N processes share the pictures: on N GPUs, or on N\n'
+        'cores with one thread each.'))
     add_picture_flags(parser)
     add_recipe_flags(parser)
     parser.add_argument('--batch_size', type=number_in(int, low=1), default=8, help=(
@@ -94,17 +97,43 @@ def check(options: argparse.Namespace) -> None:
 
 def main() -> int:
     """Find the regions that are not on disk yet; returns the exit status."""
+    if os.environ.get('WORLD_SIZE', '1') == '1':
+        # Loading torch takes seconds, so it comes after everything that can be refused without it.
+        options = parsed_options()
+        return find(options, *listed_pictures(options))
+    from misc import parallel
+    with parallel.processes():
+        options = parallel.together(parsed_options)
+        status = find(options, *parallel.on_main(lambda: listed_pictures(options)))
+        # torchrun kills the other processes as soon as one fails: only the main one reports it.
+        return status if parallel.is_main() else 0
+
+
+def parsed_options() -> argparse.Namespace:
+    """The checked flags of the command line."""
     options = arguments().parse_args()
     check(options)
-    broken, base = Broken(), os.path.normpath(options.output_dir)
-    pictures = (SplitPictures(options.input_json, options.images_root, broken) if options.input_json
-                else FolderPictures(options.images_root, base, broken))
-    # Loading torch takes seconds, so it comes after everything that can be refused without it.
+    return options
+
+
+def listed_pictures(options: argparse.Namespace) -> tuple[PictureSource, Broken]:
+    """The pictures, and the records of those that are broken."""
+    broken = Broken()
+    if options.input_json:
+        return SplitPictures(options.input_json, options.images_root, broken), broken
+    return FolderPictures(options.images_root, os.path.normpath(options.output_dir), broken), broken
+
+
+def find(options: argparse.Namespace, pictures: PictureSource, broken: Broken) -> int:
+    """Find the regions of `pictures`; returns the exit status."""
+    from misc import parallel
     from misc.machine import pick_device
     from misc.pictures.extraction import Extraction
-    recipe = new_recipe(options.detector, vars(options), options.cnn_model, options.cnn_layout,
-                        options.cnn_weight_dir, options.random_weights, options.input_size)
-    device = pick_device(options.device)
+    base = os.path.normpath(options.output_dir)
+    device = parallel.together(lambda: pick_device(options.device))
+    recipe = parallel.on_main(lambda: new_recipe(
+        options.detector, vars(options), options.cnn_model, options.cnn_layout, options.cnn_weight_dir,
+        options.random_weights, options.input_size))
     note(f'regions: {describe(recipe)}')
     for warning in repeated_cells(recipe):
         note(warning)

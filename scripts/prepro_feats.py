@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # before torch is loaded; why: see train.py
 
 import numpy as np
 

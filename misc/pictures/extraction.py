@@ -5,13 +5,14 @@ import contextlib
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from misc import parallel
 from misc.cli import DataError, Progress
 from misc.dataset.array_files import SUFFIX, write_array
 from misc.dataset.grids import image_sizes
@@ -27,7 +28,7 @@ from misc.prepare.outdated import made_at, outdated
 from misc.prepare.workers import submit_ahead
 
 KINDS = ('att', 'fc', 'box')
-CHUNK = 256   # pictures whose sizes are written before the regions of the first of them are found
+CHUNK = 256   # pictures of which those of one shape share batches
 COMMAND = 'extract_regions.py'
 
 Image = tuple[str, str]   # id, path
@@ -37,12 +38,14 @@ Item = TypeVar('Item')
 class Extraction:
     """The regions that one recipe finds in pictures, and their folders.
 
+    With several processes each holds one; they share the pictures, and write what one would write.
+
     folders  {kind: path} of `KINDS`
     sizes    {id: (width, height)} of the pictures whose sizes are on disk
     """
 
     def __init__(self, base: str, recipe: Mapping[str, Any], broken: Broken) -> None:
-        """base: the prefix of the folders' names; unreadable pictures go to `broken`."""
+        """base: the prefix of the folders' names; unreadable pictures go to `broken`, that of the main process."""
         self.base, self.recipe, self.broken = base, recipe, broken
         self.folders = {kind: f'{base}_{kind}' for kind in KINDS}
         self.sizes: dict[str, tuple[int, int]] = {}
@@ -53,26 +56,32 @@ class Extraction:
 
         weight_folder: see `recipes.new_recipe`.  Raises `UsageError` where the folders hold other regions.
         """
-        paths = pictures.paths
+        images = list(pictures.paths.items())
+        with contextlib.ExitStack() as claim:   # of the main process, which is the only one to change other files
+            done, self.sizes = parallel.on_main(lambda: self._begin(pictures, claim), may_take_days=True)
+            missing = [image for image in images if image[0] not in done]
+            if missing:
+                self._read_sizes(missing, threads)
+                done = done | self._find(images, done, device, batch_size, threads, weight_folder)
+            self.sizes = {image_id: size for image_id, size in self.sizes.items() if image_id in done}
+            parallel.on_main(self._write_sizes)
+        return done & set(pictures.paths)
+
+    def _begin(self, pictures: PictureSource, claim: contextlib.ExitStack) -> tuple[set[str], dict]:
+        """Claim the folders, and remove what is outdated -> (the ids that are done, the sizes on disk)."""
         inputs = pictures.inputs(self.recipe['longest_side'])
-        with claimed(self.base, COMMAND, self._claim(), inputs, list(self.folders.values())) as record:
-            write_json(recipe_path(self.folders['att']), self.recipe, indent=1)
-            with contextlib.suppress(DataError):   # a broken sizes file is written again
-                self.sizes = {image_id: (int(width), int(height))
-                              for image_id, (width, height) in image_sizes(self.folders['box']).items()}
-            again = outdated(record, inputs, self.done(), made_at(self.folders['att'], SUFFIX['att']))
-            for image_id in {*pictures.changed(), *again}:
-                self._remove(image_id)
-            save(self.base, record)
-            pictures.save()
-            done = self.done()
-            with Progress(len(paths), 'regions', done=len(done & set(paths))) as display:
-                if not done >= set(paths):
-                    finder = Finder(self.recipe, device, weight_folder)
-                    self._find(list(paths.items()), done, finder, batch_size, threads, display)
-            done = self.done()
-            self._write_sizes({image_id: size for image_id, size in self.sizes.items() if image_id in done})
-        return done & set(paths)
+        record = claim.enter_context(
+            claimed(self.base, COMMAND, self._claim(), inputs, list(self.folders.values())))
+        write_json(recipe_path(self.folders['att']), self.recipe, indent=1)
+        with contextlib.suppress(DataError):   # a broken sizes file is written again
+            self.sizes = {image_id: (int(width), int(height))
+                          for image_id, (width, height) in image_sizes(self.folders['box']).items()}
+        again = outdated(record, inputs, self.done(), made_at(self.folders['att'], SUFFIX['att']))
+        for image_id in {*pictures.changed(), *again}:
+            self._remove(image_id)
+        save(self.base, record)
+        pictures.save()
+        return self.done(), self.sizes
 
     def done(self) -> set[str]:
         """The ids of the pictures whose arrays and size are on disk."""
@@ -100,53 +109,117 @@ class Extraction:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.folders[kind], f'{image_id}{SUFFIX[kind]}'))
 
-    def _write_sizes(self, sizes: dict[str, tuple[int, int]]) -> None:
-        self.sizes = sizes
-        write_json(f'{self.folders["box"]}_sizes.json', sizes)
+    def _write_sizes(self) -> None:
+        write_json(f'{self.folders["box"]}_sizes.json', self.sizes)
 
-    def _find(self, images: Sequence[Image], done: set[str], finder: Finder, batch_size: int, threads: int,
-              display: Progress) -> None:
-        """Find the regions of `images` except those `done`: while the device works on one batch, threads read the
-        next pictures and compress the regions before."""
-        pool = ThreadPoolExecutor(threads)
-        writing: deque[Future] = deque()
-        try:
-            for start in range(0, len(images), CHUNK):
-                batches = self._batches(images[start:start + CHUNK], done, batch_size, display)
-                read = submit_ahead(lambda image: read_upright(image[1], self.recipe['longest_side']),
-                                    itertools.chain.from_iterable(batches), pool, threads + 1)
-                for batch in batches:
-                    for image_id, boxes, features in self._regions(itertools.islice(read, len(batch)), done, finder):
-                        writing.append(pool.submit(self._write, image_id, boxes, features))
-                    while len(writing) > 2 * batch_size:
-                        writing.popleft().result()
-                    display.update(sum(image_id not in done for image_id, _ in batch))
-            for future in writing:
-                future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    def _read_sizes(self, images: Sequence[Image], threads: int) -> None:
+        """Read and write the sizes of `images`.
 
-    def _batches(self, images: Sequence[Image], done: set[str], batch_size: int,
-                 display: Progress) -> list[list[Image]]:
-        """The batches of `images` in which any regions are missing; writes the sizes of their pictures.
+        Before the first boxes: boxes without a size beside them would be scaled wrongly by later commands.
+        """
+        def size_of(image: Image) -> tuple[int, int] | str:
+            try:
+                return read_size(image[1], upright=True)
+            except DataError as error:
+                return str(error)
+
+        def share() -> list[tuple[int, int] | str]:
+            found = []
+            with Progress(len(images), 'sizes') as display, ThreadPoolExecutor(threads) as pool:
+                for size in pool.map(size_of, parallel.every_nth(images)):
+                    found.append(size)
+                    display.update(min(parallel.count(), len(images) - display.done))
+            return found
+
+        for (image_id, _), size in zip(images, parallel.put_together(parallel.gathered(share))):
+            self.sizes.pop(image_id, None)
+            if isinstance(size, tuple):
+                self.sizes[image_id] = size
+            elif parallel.is_main():
+                self.broken.add(size)
+        parallel.on_main(self._write_sizes)
+
+    def _find(self, images: Sequence[Image], done: set[str], device: torch.device, batch_size: int, threads: int,
+              weight_folder: str | None) -> set[str]:
+        """Find the regions of `images` except those `done` -> the ids of those found.
+
+        Processes take batches in turn, so one that is slower, or shares its cores with other work, takes fewer.
+        """
+        batches = self._batches(images, done, batch_size)
+        turns, finished = parallel.Counter(), parallel.Counter()
+        readable = sum(image_id in self.sizes for image_id, _ in images)
+
+        def own_batches() -> Iterator[list[Image]]:
+            while (turn := turns.add(1)) <= len(batches):
+                yield batches[turn - 1]
+
+        def share() -> tuple[set[str], list[str]]:
+            found: set[str] = set()
+            before = len(self.broken)
+            ready = len(done & {image_id for image_id, _ in images}) + len(images) - readable
+            try:
+                finder = Finder(self.recipe, device, weight_folder)
+                with (Progress(len(images), 'regions', done=ready) as display, contextlib.closing(
+                        self._found_in(own_batches(), done, finder, batch_size, threads)) as found_in):
+                    for batch, ids in found_in:
+                        found |= ids
+                        new = finished.add(sum(image_id not in done for image_id, _ in batch))
+                        display.update(ready + new - display.done)
+            except BaseException:
+                turns.add(len(batches))   # the other processes need not find the rest before they hear of it
+                raise
+            return found, self.broken.messages[before:]
+
+        shares = parallel.gathered(share)
+        if parallel.is_main():
+            for _, messages in shares[1:]:
+                for message in messages:
+                    self.broken.add(message)
+        return set().union(*(found for found, _ in shares))
+
+    def _batches(self, images: Sequence[Image], done: set[str], batch_size: int) -> list[list[Image]]:
+        """The batches in which any regions are missing.
 
         The other pictures of a batch affect the last bits of a picture's features.  So batches are formed of all
         pictures, also those `done`, and features do not depend on where an earlier run stopped.
         """
-        sized = []
-        for image_id, path in images:
-            try:
-                if image_id not in done:
-                    self.sizes[image_id] = read_size(path, upright=True)
-                sized.append((image_id, path))
-            except DataError as error:
-                self.broken.add(error)
-                display.update()
-        # Before the first boxes: boxes without a size beside them would be scaled wrongly by later commands.
-        self._write_sizes(self.sizes)
-        shapes = [shrunk(self.sizes[image_id], self.recipe['longest_side']) for image_id, _ in sized]
-        return [batch for batch in batches_of_one_shape(sized, shapes, batch_size)
-                if not all(image_id in done for image_id, _ in batch)]
+        batches: list[list[Image]] = []
+        for start in range(0, len(images), CHUNK):
+            sized = [image for image in images[start:start + CHUNK] if image[0] in self.sizes]
+            shapes = [shrunk(self.sizes[image_id], self.recipe['longest_side']) for image_id, _ in sized]
+            batches += [batch for batch in batches_of_one_shape(sized, shapes, batch_size)
+                        if any(image_id not in done for image_id, _ in batch)]
+        return batches
+
+    def _found_in(self, batches: Iterator[list[Image]], done: set[str], finder: Finder, batch_size: int,
+                  threads: int) -> Generator[tuple[list[Image], set[str]]]:
+        """Yield each batch, and the ids of its regions that were found and are being written: while the device works
+        on one batch, threads read the next pictures and compress the regions before."""
+        pool = ThreadPoolExecutor(threads)
+        writing: deque[Future] = deque()
+        begun: deque[list[Image]] = deque()   # batches of which pictures are being read
+
+        def images() -> Iterator[Image]:
+            for batch in batches:
+                begun.append(batch)
+                yield from batch
+
+        try:
+            read = submit_ahead(lambda image: read_upright(image[1], self.recipe['longest_side']), images(), pool,
+                                threads + 1)
+            for first in read:
+                batch, ids = begun.popleft(), set()
+                rest = itertools.islice(read, len(batch) - 1)
+                for image_id, boxes, features in self._regions(itertools.chain([first], rest), done, finder):
+                    writing.append(pool.submit(self._write, image_id, boxes, features))
+                    ids.add(image_id)
+                while len(writing) > 2 * batch_size:
+                    writing.popleft().result()
+                yield batch, ids
+            for future in writing:
+                future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _regions(self, read: Iterable[tuple[Image, Future]], done: set[str],
                  finder: Finder) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from misc import parallel
-from misc.cli import DataError, note
+from misc.cli import DataError, UsageError, note
 from misc.dataset.recipe import describe
 from misc.machine import memory_errors
 from misc.pictures.coco_list import list_name, results_path
@@ -26,7 +26,7 @@ MOST_AT_ONCE = 8   # pictures in a batch of the feature networks, where --batch_
 class ImageFolder:
     """The pictures of a folder, and their regions once `find_regions` has run.
 
-    With several processes each holds one, and the main process does the work.
+    With several processes each holds one.
 
     pictures   an `FolderPictures`
     temporary  the options of `inputs` that name folders which are removed when the evaluation ends
@@ -39,6 +39,9 @@ class ImageFolder:
         The regions go to `regions_dir` and stay there; without it, to a temporary folder that `at_end` removes.
         coco_json: COCO's list of images, which selects pictures and gives their ids.
         """
+        if not regions_dir and not parallel.share_a_machine():
+            raise UsageError('--image_folder: the processes are on several machines; give --regions_dir, a place '
+                             'that all of them can reach')
         self.place, self.coco_json, self.broken = place, coco_json, Broken()
         self.temporary = () if regions_dir else ('input_img_feat_dir', 'input_box_dir')
         self.base = parallel.on_main(
@@ -62,21 +65,17 @@ class ImageFolder:
         runs: the path and the content of each model's infos file, which say how the regions of their training
         were found.  Raises as `recipe_for_models` does, and `DataError` where no picture can be read.
         """
-        vocabulary = runs[0][1]['vocab']
-
-        def find():
-            recipe = recipe_for_models(runs, flags)
-            from misc.pictures.extraction import Extraction  # loads torchvision
-            note(f'regions: {describe(recipe)}')
-            extraction = Extraction(self.base, recipe, self.broken)
-            with memory_errors('--batch_size'):
-                found = extraction.run(self.pictures, device, min(batch_size, MOST_AT_ONCE), max(1, threads),
-                                       flags.cnn_weight_dir)
-            if not found:
-                raise DataError(f'none of the {len(self.pictures.paths)} pictures of {self.place} can be read, for '
-                                'the reasons above')
-            return self.pictures.corpus(found, extraction.sizes, vocabulary)
-        return parallel.on_main(find, may_take_days=True)
+        recipe = parallel.on_main(lambda: recipe_for_models(runs, flags))
+        from misc.pictures.extraction import Extraction  # loads torchvision
+        note(f'regions: {describe(recipe)}')
+        extraction = Extraction(self.base, recipe, self.broken)
+        with memory_errors('--batch_size'):
+            found = extraction.run(self.pictures, device, min(batch_size, MOST_AT_ONCE), max(1, threads),
+                                   flags.cnn_weight_dir)
+        if not found:
+            raise DataError(f'none of the {len(self.pictures.paths)} pictures of {self.place} can be read, for '
+                            'the reasons above')
+        return self.pictures.corpus(found, extraction.sizes, runs[0][1]['vocab'])
 
     def write_results(self, captions: Mapping[int, str], run_id: str) -> None:
         """Write `captions`, {image id: caption}, in the file, and in the format, that COCO's test server expects.

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 import weakref
 
 import numpy as np
@@ -22,6 +23,7 @@ from misc.pictures.images import read_size, read_upright, shrunk
 from misc.pictures.listing import numbered
 from scripts import extract_regions, make_bu_data, pack_features
 from tests import naive
+from tests.helpers import several
 from tests.helpers.networks import photo, save_weights
 from tests.helpers.preparing import record, write_split
 
@@ -200,6 +202,49 @@ def test_a_resumed_extraction_ends_like_an_uninterrupted_one(extract, tmp_path, 
     for key in one:
         np.testing.assert_allclose(one[key], other[key], atol=1e-4)
     assert (tmp_path / 'out_box_sizes.json').read_text() == (tmp_path / 'undisturbed_box_sizes.json').read_text()
+
+
+def test_several_processes_share_the_pictures_and_write_what_one_process_writes(networks, tmp_path):
+    pictures, files = tmp_path / 'many', ('att', 'fc', 'box')
+    pictures.mkdir()
+    for number in range(11):
+        photo(number, *((64, 48), (48, 64))[number % 2]).save(pictures / f'{number:02d}.png')
+    (pictures / '04.png').write_bytes(b'no picture')
+    photo(7, 2, 2).save(pictures / '07.png')
+
+    def run(processes, output, prepare=None):
+        flags = ['--images_root', pictures, '--output_dir', tmp_path / output, '--detector', 'grid', '--grid_size', 2,
+                 '--random_weights', 1, '--device', 'cpu', '--num_workers', 1, '--batch_size', 2]
+        return several.run(processes, extract_regions, flags, tmp_path / 'out', prepare)
+
+    def together(rank, error=None):
+        plain, marks = finder_module.Finder.__call__, [tmp_path / f'begun{number}' for number in (0, 1)]
+
+        def find(self, found):
+            marks[rank].touch()
+            while not all(mark.exists() for mark in marks):  # each process has a batch before any has its second
+                time.sleep(0.01)
+            if error and rank == 1:
+                raise error
+            return plain(self, found)
+        finder_module.Finder.__call__ = find
+
+    assert run(1, 'one')[0] == [1]
+    statuses, (text, silence) = run(2, 'two', lambda rank: together(rank, DataError('out of memory')))
+    assert statuses == [1, 1] and 'out of memory' in silence and 'out of memory' not in text
+    assert len(list((tmp_path / 'two_box').iterdir())) < 8  # the others did not go on to the end
+    for mark in tmp_path.glob('begun*'):
+        mark.unlink()
+    statuses, (text, silence) = run(2, 'two', together)
+    assert statuses == [1, 0] and not silence  # of the two pictures that cannot be read
+    assert text.count('regions: 11 of 11 images') == 1 and '9 of 11 images ->' in text
+    assert all(text.count(f'broken: {pictures}/{name}.png') == 1 for name in ('04', '07')) and '2 broken;' in text
+    for kind in files:
+        one, two = (sorted((tmp_path / f'{output}_{kind}').iterdir()) for output in ('one', 'two'))
+        assert [path.name for path in one] == [path.name for path in two] and len(one) == 9
+        assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two))
+    for name in ('box_sizes.json', 'att_regions.json'):
+        assert (tmp_path / f'one_{name}').read_bytes() == (tmp_path / f'two_{name}').read_bytes()
 
 
 @pytest.mark.parametrize('flag, value', [('detector', 'fasterrcnn'), ('grid_size', 3), ('longest_side', 50),

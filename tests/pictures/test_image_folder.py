@@ -259,11 +259,14 @@ def test_several_processes_caption_like_one_and_report_an_error_once(own, tmp_pa
     assert captions_of(json.loads(vis.read_text())) == captions_of(entries)
     strange = change_infos(own, tmp_path / 'strange', regions=None)
     (tmp_path / 'none').mkdir()
-    for folder, place, status, said in (
-            (strange, 'pictures', 2, 'does not say how the regions'),
-            (own / 'run', 'none', 1, 'holds no pictures'),
-            (own / 'run', 'nowhere', 2, 'no folder or file')):
-        statuses, texts = several.run(2, evaluation, caption_flags(folder, tmp_path / place), tmp_path / 'out')
+    for folder, place, status, said, machines in (
+            (strange, 'pictures', 2, 'does not say how the regions', 1),
+            (own / 'run', 'none', 1, 'holds no pictures', 1),
+            (own / 'run', 'nowhere', 2, 'no folder or file', 1),
+            (own / 'run', 'pictures', 2, 'several machines; give --regions_dir', 2)):
+        there = {'LOCAL_WORLD_SIZE': str(2 // machines)}
+        statuses, texts = several.run(2, evaluation, caption_flags(folder, tmp_path / place), tmp_path / 'out',
+                                      lambda rank, there=there: os.environ.update(there))
         assert statuses == [status] * 2 and said in texts[0] and 'ended unexpectedly' not in texts[0]
         assert not texts[1] and 'Traceback' not in texts[0]
 

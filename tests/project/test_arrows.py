@@ -51,6 +51,7 @@ LIBRARIES = {
     'h5py': {'misc/disk/hdf5.py', 'misc/dataset/packing.py', 'scripts/prepro_labels.py'},
 }
 # Statements allowed in a module besides imports, definitions and constants.
+COMPUTING = ('train.py', 'eval.py', 'scripts/benchmark.py', 'scripts/extract_regions.py', 'scripts/prepro_feats.py')
 SHORT_SPINNING = "os.environ.setdefault('GOMP_SPINCOUNT', '2000')"
 PROJECT_FIRST = 'sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))'
 RUN_MAIN = "if __name__ == '__main__':\n    run_command(main)"
@@ -120,7 +121,7 @@ def fixtures_of(tree):
 
 def active_statements(name, tree):
     """The statements of a module that do something on import."""
-    permitted = {SHORT_SPINNING} if name in ('train.py', 'eval.py', 'scripts/benchmark.py') else set()
+    permitted = {SHORT_SPINNING} if name in COMPUTING else set()
     if name.startswith('scripts/'):
         permitted.add(PROJECT_FIRST)
     if room_of(module_of(name)) in ('scripts', 'train', 'eval', 'prepro_areas'):
