@@ -189,6 +189,17 @@ def test_each_decoding_flag_has_its_effect(trained, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 12
 
 
+def test_the_hint_about_short_captions_is_for_beams_that_are_ranked_by_sums(trained, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation.LengthCheck, 'hint', lambda check: f'hint: {check.images} of {check.beam_size}')
+
+    evaluate(trained, '--beam_size', 3)
+    assert 'hint: 4 of 3' in capsys.readouterr().err
+    for flags in (('--beam_size', 1), ('--beam_size', 3, '--length_penalty', 1), ('--beam_size', 3, '--max_ppl', 1),
+                  ('--sample_max', 0), ('--beam_size', 4, '--group_size', 2)):
+        evaluate(trained, *flags)
+        assert 'hint' not in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures('without_java')
 def test_each_output_flag_has_its_effect(trained, tmp_path, capsys):
     corpus = trained[0]
