@@ -42,7 +42,7 @@ def test_marks_are_found_in_their_usual_forms_and_in_any_that_all_captions_share
 
 
 @pytest.mark.parametrize('made', [
-    images(), images(['there', 'is'], raw='there is'), images(last=['.'], raw='x'), images(['<unk>']),
+    images(), images(['there', 'is'], raw='there is'), images(last=['.']), images(['<unk>']),
     images(['a']), images(['there'], raw='x'), images(['<red>'], ['[box]'], count=2)],
     ids=['none', 'words of the texts', 'punctuation', 'unknown words', 'a word', 'other texts', 'few'])
 def test_words_and_punctuation_are_no_marks(made):

@@ -80,16 +80,17 @@ def test_ids_that_are_texts_are_not_taken_for_numbers(score_file, tmp_path):
     assert image_files(None, files) == {'7': 'a.jpg'}
 
 
-@pytest.mark.parametrize('kind', ['100.0', '"100"', '"0100"'])
-def test_ids_of_label_files_and_split_files_may_be_written_so(kind, run_script, score_file, tmp_path):
+@pytest.mark.parametrize('kind, number', [
+    ('100.0', 100), ('"100"', 100), ('"0100"', 100), ('9007199254740993.0', 9007199254740993)])
+def test_ids_of_label_files_and_split_files_may_be_written_so(kind, number, run_script, score_file, tmp_path):
     text = json.dumps({'images': [{**record('ID', 'test', 'a red dog'), 'cocoid': 'ID'}]}).replace('"ID"', kind)
     (tmp_path / 'split.json').write_text(text)
     assert run_script(prepro_labels, input_json=tmp_path / 'split.json', output_json=tmp_path / 'talk.json',
                       output_h5=tmp_path / 'talk', word_count_threshold=0)[0] == 0
     content = json.loads((tmp_path / 'talk.json').read_text())
-    assert content['images'][0]['id'] == 100
-    write(tmp_path / 'theirs.json', json.dumps(content).replace('"id": 100', f'"id": {kind}'))
-    assert score_file([(100, 'a red dog')], input_json=tmp_path / 'theirs.json')[0] == 0
+    assert content['images'][0]['id'] == number
+    write(tmp_path / 'theirs.json', json.dumps(content).replace(f'"id": {number}', f'"id": {kind}'))
+    assert score_file([(number, 'a red dog')], input_json=tmp_path / 'theirs.json')[0] == 0
 
 
 # ---- VizWiz ----
