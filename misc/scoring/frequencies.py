@@ -65,13 +65,15 @@ def read_frequencies(name: str, word_of: Mapping[str, str] | None = None) -> Doc
             or not all(map(_is_count, [images, *table.values()])) or images < max(table.values(), default=1):
         raise DataError(f'{path} holds no document_frequency of n-grams with its ref_len, the number of images; make '
                         f'it with:\n{commands.NGRAMS}')
-    if table and all(ngram[0].isdecimal() for ngram in table if len(ngram) == 1):
+    is_indices = bool(table) and all(ngram[0].isdecimal() for ngram in table if len(ngram) == 1)
+    end = END['idxs' if is_indices else 'words']
+    table = {ngram: count for ngram, count in table.items() if ngram[-1] != end}   # captions are scored without it
+    if is_indices:
         table = _in_words(table, word_of, path)
     counts: dict[NGram, float] = {}
     for ngram, count in table.items():
-        if ngram[-1] != END['words']:   # captions are scored without the end token
-            words = tuple(map(str.lower, ngram))
-            counts[words] = max(count, counts.get(words, 0.0))
+        words = tuple(map(str.lower, ngram))
+        counts[words] = max(count, counts.get(words, 0.0))
     return DocumentFrequencies(counts, float(images), path)
 
 
@@ -80,12 +82,11 @@ def _in_words(table: Mapping[NGram, float], word_of: Mapping[str, str] | None, p
     if word_of is None:
         raise DataError(f'{path} has indices of words: give the file that ends in -words.p, or --input_json, the '
                         'vocabulary')
-    known = {**word_of, END['idxs']: END['words']}
-    missing = next((index for ngram in table for index in ngram if index not in known), None)
+    missing = next((index for ngram in table for index in ngram if index not in word_of), None)
     if missing is not None:
         raise DataError(f'{path} has a word {missing}, the vocabulary of --input_json has {len(word_of)}: give the '
                         'file that it was made with (--dict_json), or the table that ends in -words.p')
-    return {tuple(known[index] for index in ngram): count for ngram, count in table.items()}
+    return {tuple(word_of[index] for index in ngram): count for ngram, count in table.items()}
 
 
 def _is_ngram(key: Any) -> bool:

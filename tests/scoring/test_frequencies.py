@@ -81,6 +81,12 @@ def test_tables_of_others_are_read(tmp_path):
     assert found.counts == {('a',): 3, ('0',): 1, ('a', '0'): 1} and found.images == 9
 
 
+def test_a_word_that_is_written_as_the_end_token_keeps_its_frequency(tmp_path):
+    table = {('1',): 2, ('2',): 1, ('0',): 3, ('1', '2'): 1, ('2', '0'): 1}
+    found = read_frequencies(save(tmp_path / 'n-idxs.p', table, 3), {'1': 'dog', '2': '<eos>'})
+    assert found.counts == {('dog',): 2, ('<eos>',): 1, ('dog', '<eos>'): 1}
+
+
 @pytest.mark.parametrize('content, said', [
     ({('a',): 3}, 'holds no document_frequency'), ({'document_frequency': {'a': 1}, 'ref_len': 3}, 'holds no'),
     ({'document_frequency': {('a',): 'x'}, 'ref_len': 3}, 'holds no'), ([1], 'holds no'),
