@@ -5,6 +5,7 @@ LABELS = ('python scripts/prepro_labels.py --input_json data/dataset_coco.json '
 NGRAMS = ('python scripts/prepro_ngrams.py --input_json data/dataset_coco.json '
           '--dict_json data/cocotalk.json --output_pkl data/coco-train --split train')
 FEATURES = 'python scripts/make_bu_data.py --output_dir data/cocobu'
+IMPORT = 'python scripts/import_features.py --input {path} --output_dir data/theirs'
 AREAS = ('python prepro_areas.py --input_dir data/cocobu_box --output_dir data/cocobu_box_vec '
          '--num_grids {cells}')
 RELATIVE = ('python scripts/prepro_bbox_relative_coords.py --input_json data/dataset_coco.json '

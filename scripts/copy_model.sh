@@ -29,7 +29,7 @@ if [ ! -f "$old/model.pth" ] || [ ! -f "$old/infos_$1.pkl" ]; then
     exit 1
 fi
 if [ -e "$new" ]; then
-    echo "copy_model.sh: $new is there already; remove it or choose another name" >&2
+    echo "copy_model.sh: $new is there already; choose another name, or move it away" >&2
     exit 1
 fi
 

@@ -4,28 +4,18 @@ import contextlib
 import os
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import numpy as np
-
 from misc.cli import DataError, Parser, Progress, note, run_command
-from misc.dataset.archive import (
-    ArchiveRecord,
-    Size,
-    decode_head,
-    decode_record,
-    find_archive,
-    read_line,
-    read_lines,
-)
+from misc.dataset.archive import archive_files, find_archive
 from misc.dataset.array_files import SUFFIX, write_array
 from misc.dataset.grids import image_sizes
+from misc.dataset.tsv import ARCHIVE, Size, TsvFile, decode_head, decode_record, read_line, read_lines, usual_width
 from misc.disk.files import write_json
-from misc.disk.known import KnownFile
 from misc.prepare.broken import Broken
 from misc.prepare.made import MEGABYTE, Files, claimed, finished, save
 from misc.prepare.outdated import remove_outputs
@@ -34,23 +24,31 @@ from misc.prepare.workers import Workers, add_workers_flag
 BATCH = 512       # records read ahead; their sizes are on disk before the first of them is converted
 KINDS = ('att', 'fc', 'box')
 
-Place = tuple[KnownFile, int]   # of a record: its file, and its offset there
+Place = tuple[TsvFile, int]   # of a record: its file, and its offset there
 
 
-def arrays_of(record: ArchiveRecord) -> dict[str, np.ndarray]:
-    """The arrays of an image by kind: features (P, 2048), their mean (2048,), boxes (P, 4) in pixels, float32."""
-    return {'att': record.features, 'fc': record.features.mean(axis=0), 'box': record.boxes}
+def head_of(line: bytes, file: TsvFile) -> tuple[str, Size]:
+    """The image id and the size of a line.  Raises `DataError`."""
+    name, size = decode_head(line, file.layout or ARCHIVE)
+    if not name.isascii() or not name.isdigit() or len(name) > 18 or size is None:
+        raise DataError('does not begin with an image id, a width and a height')
+    return str(int(name)), size
 
 
-def convert(place: Place, folders: Mapping[str, str]) -> str | None:
-    """Write the arrays of the record at `place`; returns None, or a message about what is broken."""
+def convert(place: Place, folders: Mapping[str, str], width: int | None) -> str | None:
+    """Write the arrays of the record at `place`, whose features have `width` numbers; returns None, or a message
+    about what is broken."""
+    file, offset = place
     try:
-        record = decode_record(read_line(*place))
+        line = read_line(file, offset)
+        image_id, record = head_of(line, file)[0], decode_record(line, file.layout or ARCHIVE, width)
     except DataError as error:
-        return f'{place[0].path}: {error}'
+        return f'{file.path}: {error}'
+    assert record.boxes is not None, 'a layout with boxes'
+    write_array(folders['att'], image_id, 'att', record.features)
+    write_array(folders['fc'], image_id, 'fc', record.features.mean(axis=0))
     # The box file comes last: where it exists, the others do.
-    for kind, array in arrays_of(record).items():
-        write_array(folders[kind], record.image_id, kind, array)
+    write_array(folders['box'], image_id, 'box', record.boxes)
     return None
 
 
@@ -80,9 +78,10 @@ class Converter:
         with contextlib.suppress(DataError):    # a broken sizes file is made again from the archive
             self.found.sizes.update(image_sizes(folders['box']))
 
-    def run(self, paths: list[str]) -> set[str]:
-        """Convert the records of the TSV files `paths`; returns the ids of all images that are there."""
-        for file in map(KnownFile, paths):
+    def run(self, files: Iterable[TsvFile], width: int | None) -> set[str]:
+        """Convert the records of TSV files, whose features have `width` numbers; returns the ids of all images that
+        are there."""
+        for file in files:
             batch: list[tuple[str, Place, int]] = []
             for number, (offset, line) in enumerate(read_lines(file), 1):
                 self._take(file, offset, number, line, batch)
@@ -91,7 +90,7 @@ class Converter:
                     batch = []
             self._convert(batch)
         for image_id, place in self.found.repeated:
-            self._compare_repeated(image_id, place)
+            self._compare_repeated(image_id, place, width)
         self.found.sizes = {image_id: size for image_id, size in self.found.sizes.items()
                             if image_id in self.found.done}
         self._save_sizes()
@@ -101,12 +100,12 @@ class Converter:
                  f'({", ".join(self.again[:3])}{more}); they were converted again')
         return self.found.done
 
-    def _take(self, file: KnownFile, offset: int, number: int, line: bytes,
+    def _take(self, file: TsvFile, offset: int, number: int, line: bytes,
               batch: list[tuple[str, Place, int]]) -> None:
         """Register a line; append (id, place, bytes) to `batch` if it is to be converted."""
         found = self.found
         try:
-            image_id, size = decode_head(line)
+            image_id, size = head_of(line, file)
         except DataError as error:
             self.broken.add(f'{file.path}: record {number} {error}')
             self._count(len(line))
@@ -139,13 +138,13 @@ class Converter:
             self._register(image_id, message)
             self._count(size)
 
-    def _compare_repeated(self, image_id: str, place: Place) -> None:
+    def _compare_repeated(self, image_id: str, place: Place, width: int | None) -> None:
         """A record of an image that came before must be equal to the first, or replaces it if that is broken."""
         found = self.found
         if image_id in found.failed:
-            found.sizes[image_id] = decode_head(read_line(*place))[1]
+            found.sizes[image_id] = head_of(read_line(*place), place[0])[1]
             self._save_sizes()
-            self._register(image_id, convert(place, self.folders))
+            self._register(image_id, convert(place, self.folders, width))
         elif read_line(*place).rstrip(b'\r\n') != read_line(*found.first[image_id]).rstrip(b'\r\n'):
             self.broken.add(f'{place[0].path}: image {image_id} comes a second time with other content; the first '
                             f'(in {found.first[image_id][0].path}) counts')
@@ -174,10 +173,12 @@ def arguments() -> Parser:
     parser = Parser(description=(
         'Converts the bottom-up-attention archive (TSV files) to one file per image:\n'
         'OUTPUT_DIR_att/ID.npz, OUTPUT_DIR_fc/ID.npy, OUTPUT_DIR_box/ID.npy, and the image sizes,\n'
-        'OUTPUT_DIR_box_sizes.json.\n\n'
+        'OUTPUT_DIR_box_sizes.json.  TSV files of other detectors with the same columns, in any order\n'
+        'under a header, with features of any width, serve too; for other forms see import_features.py.\n\n'
         'python scripts/make_bu_data.py --output_dir data/cocobu'))
     parser.add_argument('--downloaded_feats', default='data/bu_data', help=(
-        'folder of the unpacked archive: it holds trainval/, trainval_36/ or the TSV files themselves'))
+        'folder of the unpacked archive: it holds trainval/, trainval_36/ or the TSV files themselves; or one '
+        'TSV file'))
     parser.add_argument('--output_dir', required=True, help='beginning of the names of the folders')
     add_workers_flag(parser)
     return parser
@@ -188,16 +189,18 @@ def main() -> int:
     options = arguments().parse_args()
     broken = Broken()
     paths = find_archive(options.downloaded_feats)
+    files = archive_files(paths)
+    width = usual_width(files)
     base = os.path.normpath(options.output_dir)
     folders = {kind: f'{base}_{kind}' for kind in KINDS}
     total = sum(os.path.getsize(path) for path in paths)
     with claimed(base, 'make_bu_data.py', {}, {'downloaded_feats': Files(paths)}, list(folders.values())) as record, \
             contextlib.ExitStack() as at_end, \
-            Workers(partial(convert, folders=folders), options.num_workers) as workers, \
+            Workers(partial(convert, folders=folders, width=width), options.num_workers) as workers, \
             Progress(total // MEGABYTE, 'archive', unit='megabyte') as display:
         lines = record.setdefault('states', {}).setdefault('downloaded_feats', {})
         at_end.callback(lambda: save(base, record))
-        done = Converter(folders, f'{folders["box"]}_sizes.json', broken, workers, display, lines).run(paths)
+        done = Converter(folders, f'{folders["box"]}_sizes.json', broken, workers, display, lines).run(files, width)
     note(f'{len(done)} images -> {", ".join(folders.values())}')
     return broken.finish(f'download those files of {options.downloaded_feats} again and run the command again; '
                          'it converts only what is missing', f'{base}_broken.txt')

@@ -17,19 +17,20 @@ Row i belongs to the same region in all of an image's arrays.
 import contextlib
 import io
 import os
+import re
 import zipfile
-from collections.abc import Iterator
-from typing import IO, Any, BinaryIO
+from collections.abc import Collection, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from misc.cli import DataError
+from misc.dataset import foreign
 from misc.disk.files import open_regular, replacing
 from misc.disk.known import KnownFolder
 
 SUFFIX = {'att': '.npz', 'fc': '.npy', 'box': '.npy', 'rel': '.npy', 'grid': '.npy'}
 LARGEST = 1 << 30  # bytes of an image's array
-AGAIN = 'remove it and run the command that made its folder again'
 
 
 class FolderReader:
@@ -89,22 +90,57 @@ def read_array(path: str) -> np.ndarray:
     Never unpickles.  Raises `DataError`, naming the file, where it is missing, truncated, or holds something else
     than finite numbers.
     """
-    with _errors_naming(path), open_regular(path) as file:
-        array = _read_npz(file) if path.endswith('.npz') else np.load(file, allow_pickle=False)
-    if array is None:
-        raise DataError(f'{path} has no array named feat; {AGAIN}')
-    return checked(array, path)
+    if path.endswith('.npz'):
+        array = read_npz(path, ('feat',)).get('feat')
+        if array is None:
+            raise without_features(path)
+        return checked(array, path)
+    with errors_naming(path), open_regular(path) as file:
+        return checked(np.load(file, allow_pickle=False), path)
 
 
-def _read_npz(file: IO[bytes]) -> np.ndarray | None:
-    """The array under the key `feat` of an open `.npz` file, or None."""
-    with zipfile.ZipFile(file) as archive:
-        if 'feat.npy' not in archive.namelist():
-            return None
-        member = archive.getinfo('feat.npy')
-        if member.file_size > LARGEST:  # a few megabytes may unpack to gigabytes of zeros
-            raise ValueError(f'{member.file_size} bytes are said to be packed in it')
-        return np.lib.format.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
+def without_features(path: str) -> DataError:
+    """The error about an `.npz` file without `feat`: the form of another program, or damage."""
+    with errors_naming(path), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        names = [name.removesuffix('.npy') for name in archive.namelist()]
+    form = foreign.npz_form(names)
+    if form:
+        return DataError(f'{path} has no array named feat: {foreign.way_in(os.path.dirname(path) or ".", form)}')
+    return DataError(f'{path} has no array named feat (it has {", ".join(names[:6]) or "none"}); {again(path)}')
+
+
+def again(path: str) -> str:
+    """What to do about a damaged file, for messages.  Only files that this project wrote may be advised to be
+    removed: those in folders with a record of what they were made from."""
+    folder = os.path.dirname(path) or '.'
+    bases = {folder, re.sub(r'_(att|fc|box|box_vec|box_relative)$', '', folder)}
+    if any(os.path.exists(f'{base}_made.json') for base in bases):
+        return 'remove it and run the command that made its folder again'
+    return 'take another copy of it, or make it again'
+
+
+def read_npz(path: str, names: Collection[str]) -> dict[str, np.ndarray]:
+    """{name: array} of those of the arrays `names` that an `.npz` file has, as it has them; others are not looked at.
+    Raises `DataError`, naming the file, where it is missing or damaged."""
+    found = {}
+    with errors_naming(path), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix('.npy')
+            if name in names:
+                if member.file_size > LARGEST:  # a few megabytes may unpack to gigabytes of zeros
+                    raise ValueError(f'{member.file_size} bytes are said to be packed in it')
+                found[name] = np.lib.format.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
+    return found
+
+
+def npz_shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """{name: shape} of the arrays of an `.npz` file, from their headers.  Raises `DataError`."""
+    shapes = {}
+    with errors_naming(path), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                shapes[name.removesuffix('.npy')] = _shape_in_header(member)
+    return shapes
 
 
 def read_shape(path: str) -> tuple[int, ...]:
@@ -112,15 +148,14 @@ def read_shape(path: str) -> tuple[int, ...]:
 
     Raises `DataError` where there is no valid header; what follows it may still be damaged.
     """
-    with _errors_naming(path):
-        if not path.endswith('.npz'):
-            with open_regular(path) as file:
-                return _shape_in_header(file)
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            if 'feat.npy' in archive.namelist():
-                with archive.open('feat.npy') as member:
-                    return _shape_in_header(member)
-    raise DataError(f'{path} has no array named feat; {AGAIN}')
+    if not path.endswith('.npz'):
+        with errors_naming(path), open_regular(path) as file:
+            return _shape_in_header(file)
+    with errors_naming(path), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        if 'feat.npy' in archive.namelist():
+            with archive.open('feat.npy') as member:
+                return _shape_in_header(member)
+    raise without_features(path)
 
 
 def _shape_in_header(file: BinaryIO | Any) -> tuple[int, ...]:
@@ -130,24 +165,26 @@ def _shape_in_header(file: BinaryIO | Any) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def _errors_naming(path: str) -> Iterator[None]:
+def errors_naming(path: str) -> Iterator[None]:
     """Turn whatever reading a damaged `path` raises into a `DataError` that names it."""
     try:
         yield
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f'there is no file {path}; put it back, or run the command that made its folder '
                         'again') from None
     except Exception as error:  # a damaged file makes NumPy, zip and zlib raise a dozen kinds of it
-        raise DataError(f'{path} cannot be read ({str(error)[:120]}); {AGAIN}') from None
+        raise DataError(f'{path} cannot be read ({str(error)[:120]}); {again(path)}') from None
 
 
 def checked(array: Any, where: str) -> np.ndarray:
     """`array` as float32, if it holds finite numbers; else a `DataError` that names `where` it comes from."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in 'fiu':
-        raise DataError(f'{where} does not hold numbers; remove it and make it again')
+        raise DataError(f'{where} does not hold numbers; {again(where)}')
     if array.dtype != np.float32:
         with np.errstate(over='ignore'):  # numbers too large for float32 become infinite and are refused below
             array = np.asarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
-        raise DataError(f'{where} holds values that are not finite; remove it and make it again')
+        raise DataError(f'{where} holds values that are not finite; {again(where)}')
     return array

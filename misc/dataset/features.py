@@ -13,6 +13,8 @@ import numpy as np
 from misc import commands
 from misc.cli import DataError
 from misc.dataset.array_files import FolderReader, checked
+from misc.dataset.foreign import way_in
+from misc.dataset.forms import form_of
 from misc.dataset.packed import PackedReader
 from misc.dataset.sources import FLAGS
 
@@ -68,8 +70,11 @@ def open_reader(path: str | os.PathLike, kind: str, flag: str, made_by: str = ''
     """A reader of the arrays of `kind` at `path`, a folder or a packed file.
 
     flag: the command-line flag that names `path`, and made_by: the command that makes it, for messages.
-    Raises `DataError` where there is neither.
+    Raises `DataError` where there is neither, and for features in the form of another program.
     """
+    form = form_of(path, kind)
+    if form:
+        raise DataError(f'--{flag}: {way_in(path, form)}')
     if os.path.isdir(path):
         return FolderReader(path, kind)
     if os.path.isfile(path):

@@ -175,7 +175,7 @@ def packed_sizes(path: str | os.PathLike) -> dict[str, tuple[float, float]]:
 
 def kinds_in(path: str | os.PathLike) -> list[str]:
     """The kinds that a packed file holds, sorted."""
-    with reading_packed(path, os.fspath(path), 'remove it and pack again') as file:
+    with reading_packed(path, os.fspath(path), 'name another file, or take another copy of it') as file:
         return sorted(set(SUFFIX) & set(file))
 
 

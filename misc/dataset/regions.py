@@ -7,6 +7,7 @@ import numpy as np
 
 from misc import commands
 from misc.cli import DataError
+from misc.dataset.array_files import again
 from misc.dataset.features import ArrayReader, MemoryReader, open_reader
 from misc.dataset.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_location
 from misc.dataset.recipe import read_recipe
@@ -133,8 +134,8 @@ class Regions:
         reader = self.readers['att']
         features, where = reader.read(image_id), reader.where(image_id)
         if features.ndim not in (2, 3) or not features.size:
-            raise DataError(f'{where}: an array of shape {features.shape} holds no regions; remove it and '
-                            f'run again:\n{commands.FEATURES}')
+            raise DataError(f'{where}: an array of shape {features.shape} holds no regions; {again(where)}; '
+                            f'features are made by:\n{commands.FEATURES}')
         features = features.reshape(-1, features.shape[-1])   # a map (h, w, D) has P = h*w regions
         self._check_width(features, where)
         return features
@@ -144,8 +145,8 @@ class Regions:
         reader = self.readers['fc']
         mean, where = reader.read(image_id), reader.where(image_id)
         if mean.ndim != 1:
-            raise DataError(f'{where}: an array of shape {mean.shape} is not one mean feature; remove it and '
-                            f'run again:\n{commands.FEATURES}')
+            raise DataError(f'{where}: an array of shape {mean.shape} is not one mean feature; {again(where)}; '
+                            f'they are made by:\n{commands.FEATURES}')
         self._check_width(mean[None], where)
         return mean[None]
 

@@ -182,5 +182,5 @@ def _journal(folder: str) -> tuple[tuple | None, list[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return None, []
     except (ValueError, TypeError, RecursionError, IsADirectoryError) as error:
-        raise DataError(f'{journal} is not the list of files that a save writes ({error}); remove it, '
+        raise DataError(f'{journal} is not the list of files that a save writes ({error}); move it away, '
                         f'and *{NEW} with it') from None

@@ -66,6 +66,14 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return found
 
 
+def member(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset | None:
+    """The group or data set `name` of the file itself; None for links into other files, and anything else."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        return None
+    found = file[name]
+    return found if isinstance(found, (h5py.Group, h5py.Dataset)) else None
+
+
 def array(file: h5py.File, name: str, kinds: str = 'fiub', axes: int | None = None) -> np.ndarray:
     """The numbers of a data set.
 

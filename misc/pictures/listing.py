@@ -87,8 +87,8 @@ class FolderPictures:
                 raise TypeError('file names that are not strings, or one twice')
             return {int(number): entry for number, entry in content.items()}
         except (AttributeError, LookupError, TypeError, ValueError):
-            raise DataError(f'{self.record_path} does not say which picture is which; remove it and the folders '
-                            'beside it, and run the command again') from None
+            raise DataError(f'{self.record_path} does not say which picture is which; name another place '
+                            'for the regions, or move it and the folders beside it away') from None
 
     def _check(self, known: Mapping[int, Mapping[str, Any]], by_name: Mapping[str, int],
                names: Sequence[str]) -> None:

@@ -101,8 +101,9 @@ def _agreed(output_dir: str, command: str, options: Mapping[str, Any], inputs: M
     filled = [folder for folder in folders if any(entry.is_file() for entry in os.scandir(folder))]
     filled += filter(os.path.exists, files)
     output_flag = '--output_file' if files else '--output_dir'
-    way_out = f'give another {output_flag}, or remove {" and ".join(filled)} to make everything again'
-    old = _read_record(path, filled, command, options, way_out) if filled else {}
+    other_place = f'give another {output_flag}'
+    way_out = f'{other_place}, or remove {" and ".join(filled)} to make everything again'
+    old = _read_record(path, filled, command, options, other_place, way_out) if filled else {}
     record: Record = {'made_by': command, 'options': options, 'inputs': {}}
     for flag, source in inputs.items():
         recorded = old.get('inputs', {}).get(flag, {})
@@ -113,15 +114,25 @@ def _agreed(output_dir: str, command: str, options: Mapping[str, Any], inputs: M
     return {**old, **record}
 
 
-def _read_record(path: str, filled: list[str], command: str, options: Mapping[str, Any], way_out: str) -> Record:
-    """The record at `path` of the outputs `filled`; raises where there is none that fits `command` and `options`."""
+def _read_record(path: str, filled: list[str], command: str, options: Mapping[str, Any], other_place: str,
+                 way_out: str) -> Record:
+    """The record at `path` of the outputs `filled`; raises where there is none that fits `command` and `options`.
+
+    Only outputs of this very command may be advised to be removed (`way_out`); what nothing is known of, or another
+    command made, may be the work of days.
+    """
     if not os.path.exists(path):
-        raise UsageError(f'{filled[0]} is not empty, but no {path} says what it was made from;\n{way_out}')
-    old = read_json(path, f'removing it and {" and ".join(filled)} and running the command again')
+        raise UsageError(f'{filled[0]} is not empty, but no {path} says what it was made from; {other_place}')
+    try:
+        old = read_json(path, command)
+    except DataError as error:
+        raise DataError(f'{str(error).split("; make it")[0]}, so nothing says what {" and ".join(filled)} was made '
+                        f'from; {other_place}') from None
     if not is_record(old):
-        raise DataError(f'{path} does not say what {" and ".join(filled)} was made from;\n{way_out}')
+        raise DataError(f'{path} does not say what {" and ".join(filled)} was made from; {other_place}')
     if old['made_by'] != command:
-        raise UsageError(f'{path} says that what is there was not made by {command};\n{way_out}')
+        raise UsageError(f'{path} says that what is there was made by {old["made_by"]}, not by {command}; '
+                         f'{other_place}')
     for flag in {**old.get('options', {}), **options}:
         before, now = old.get('options', {}).get(flag), options.get(flag)
         if before != now:

@@ -121,8 +121,8 @@ def read_history(path: str, name: str) -> History:
         rewards, scores = ({iteration_of(iteration): numbers_in(values)
                             for iteration, values in content.get(key, {}).items()} for key in (REWARDS, SCORES))
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f'{path} does not hold the histories of a run ({error}); remove it, and train.py writes it '
-                        f'again with the next checkpoint ({VALIDATIONS} alone is drawn without it)') from None
+        raise DataError(f'{path} does not hold the histories of a run ({error}); move it away, and train.py writes '
+                        f'it again with the next checkpoint ({VALIDATIONS} alone is drawn without it)') from None
     return History(name, os.path.dirname(path), losses, rates, rewards, scores)
 
 
@@ -153,7 +153,7 @@ def read_steps(path: str) -> list[tuple[int, dict[str, float]]]:
 
 def _refuse_folder(path: str) -> None:
     if os.path.isdir(path):
-        raise DataError(f'{path} is a folder, not a file of JSON lines; remove it')
+        raise DataError(f'{path} is a folder, not a file of JSON lines; move it away')
 
 
 def _records(path: str, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, float]]]:

@@ -10,6 +10,8 @@ from misc import commands
 from misc.cli import DataError
 from misc.dataset.archive import find_archive
 from misc.dataset.array_files import FolderReader
+from misc.dataset.foreign import import_command
+from misc.dataset.forms import form_of
 from misc.dataset.grids import image_sizes
 from misc.dataset.karpathy import SOURCE
 from misc.dataset.labels import Labels, labels_file_problem, read_labels_file
@@ -136,6 +138,9 @@ class DataFiles:
 
     def _coverage(self, name: str, ids: set[str] | None, remedy: str, needed: bool, use: str) -> Finding:
         """How many of the images `ids` cover (None: nothing is there)."""
+        form = form_of(self._path(name), 'att' if name == 'cocobu_att' else 'box')
+        if form:
+            return Finding(PARTLY, name, form, import_command(self._path(name)), needed)
         if not ids:
             return Finding(MISSING, name, use, remedy, needed)
         if not self.ids:

@@ -142,7 +142,7 @@ def emptied(root):
     (an_iteration_too_far, 'run', r'run/validations.jsonl: line 2 .*an iteration is from 0 to .*remove'),
     (endless, 'run', r'run/validations.jsonl: line 2 .*infinity.*remove the line'),
     (an_iteration_too_far_in_the_pickle, 'run', r'histories_a.pkl does not hold the histories.*an iteration is'),
-    (no_numbers, 'run', r'run/histories_a.pkl does not hold the histories of a run .*remove it'),
+    (no_numbers, 'run', r'run/histories_a.pkl does not hold the histories of a run .*move it away'),
     (nothing_logged, 'run', r'run: nothing was logged there yet; wait'),
     (emptied, 'run', r'run holds no run: .* wait for its first checkpoint'),
     (lambda root: None, '', r'holds no run: .*give a folder in it: run$'),

@@ -71,12 +71,12 @@ WRONG_RUN = {
     'a number among the weights': (weights(lambda old: {**old, 'one': 1}), (), ('model.pth', 'state dict')),
     'a broken list of a save': (
         lambda root: (root / 'run' / filesets.JOURNAL).write_text('[1'), (),
-        ('run/replacing.json', 'remove it')),
+        ('run/replacing.json', 'move it away')),
     'a folder for the list of a save': (
-        lambda root: (root / 'run' / filesets.JOURNAL).mkdir(), (), ('run/replacing.json', 'remove it')),
+        lambda root: (root / 'run' / filesets.JOURNAL).mkdir(), (), ('run/replacing.json', 'move it away')),
     'names that no file has in the list of a save': (
         lambda root: (root / 'run' / filesets.JOURNAL).write_text(r'["model.pth\u0000"]'), (),
-        ('run/replacing.json', 'remove it')),
+        ('run/replacing.json', 'move it away')),
     'a split that is not there': (
         resplit('val', slice(12, 16)), (), ('test split', 'it has restval, train, val')),
     'an image without a file': (

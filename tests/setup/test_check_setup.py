@@ -7,6 +7,7 @@ import shutil
 import sys
 
 import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -124,6 +125,14 @@ def test_what_is_incomplete_or_broken_is_reported_so(data):
     assert findings['cocobu_att'].detail == '16 images'  # without the list of images that count
     (data / 'cocotalk.json').write_text('{')
     assert 'not a whole JSON' in chain(data)['cocotalk.json'].detail
+
+
+def test_features_of_another_program_are_named_with_the_command_that_imports_them(data):
+    for path in (data / 'cocobu_att').iterdir():
+        np.savez(path, x=np.ones((2, 3)), bbox=np.ones((2, 4)), num_bbox=2)
+    finding = chain(data)['cocobu_att']
+    assert finding.state == 'partly' and 'bottom-up-attention.pytorch' in finding.detail and finding.needed
+    assert finding.remedy.startswith(f'python scripts/import_features.py --input {data}/cocobu_att')
 
 
 def test_images_are_counted_under_the_image_root(data, tmp_path, monkeypatch):
