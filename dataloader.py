@@ -324,16 +324,17 @@ def _kill_workers_at_exit() -> None:
 def init_worker(parent: int, _: int) -> None:
     """Set up signals in a worker of the process `parent` (its number).
 
-    Ctrl-C and SIGTERM reach the whole process group; the main process handles them, may want one more batch, and
-    then ends the workers itself.
+    Ctrl-C, SIGTERM and SIGUSR1 reach the whole process group; the main process handles them, may want one more
+    batch, and then ends the workers itself.
     """
     # DataLoader watches for the death of its parent only from here on, and would watch whoever adopted this process.
     if os.getppid() != parent:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if hasattr(signal, 'SIGHUP'):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for name in ('SIGHUP', 'SIGUSR1'):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 @contextlib.contextmanager

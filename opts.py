@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -39,12 +40,16 @@ USED_BY = {
 DROPOUT_RATES = ('dropout', 'drop_prob_lm')  # a run that began from a legacy checkpoint keeps these
 # How a model's inputs are read; the models of an ensemble must agree on these.
 INPUT_OPTIONS = ('img_feat_size', 'norm_img_feat', 'num_grids', 'norm_box_feat')
+# The files of a data set that a run was trained with.
+DATA_FILES = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_dir', 'input_grid_vec_dir',
+              'input_box_dir', 'input_rel_box_dir')
 # Options whose change on resuming needs no note: where files are, what is logged and saved and when, the machine,
 # how long to train, and what is recorded without being a flag.
-NEUTRAL = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_feat_dir', 'input_grid_vec_dir',
-         'input_box_dir', 'input_rel_box_dir', 'cached_tokens', 'start_from', 'checkpoint_path', 'id', 'device',
-         'matmul_precision', 'num_workers', 'losses_log_every', 'save_checkpoint_every', 'max_epochs',
-         'load_best_score', 'patience', 'keep_checkpoints', 'keeps_rates', 'vocab_size', 'seq_length')
+NEUTRAL = (*DATA_FILES, 'cached_tokens', 'start_from', 'resume', 'checkpoint_path', 'id', 'device', 'num_workers',
+           'matmul_precision', 'losses_log_every', 'save_checkpoint_every', 'save_every_minutes', 'keep_checkpoints',
+           'max_epochs', 'patience', 'load_best_score', 'keeps_rates', 'vocab_size', 'seq_length')
+# What --resume does not take over: where the run was, and whether it counted bests of another folder.
+OF_ONE_START = ('start_from', 'resume', 'checkpoint_path', 'id', 'load_best_score')
 # How eval.py decodes captions.
 DECODING_OPTIONS = ('beam_size', 'sample_max', 'temperature', 'top_k', 'top_p', 'max_ppl', 'length_penalty',
                     'decoding_constraint', 'block_trigrams', 'remove_bad_endings', 'suppress_UNK', 'group_size',
@@ -267,10 +272,19 @@ def add_running_flags(parser: argparse.ArgumentParser) -> None:
                        help='name of the run (default: the last part of --checkpoint_path)')
     group.add_argument('--checkpoint_path', default='', metavar='DIR',
                        help='folder of the run (default: checkpoints/ID)')
+    group.add_argument('--resume', metavar='DIR|auto',
+                       help='a folder: go on with its run, with everything it had: id, data and options; no other '
+                            'flag is needed, and those that are given win. auto: with the complete command of a run, '
+                            'go on with it if its folder holds a checkpoint, and start it if not, so that a batch '
+                            'system can give the same line again and again')
     group.add_argument('--start_from', metavar='DIR',
-                       help='resume the run in this folder: after a crash, or for the next phase')
+                       help='resume the run in this folder with the options of this command: for the next phase, or '
+                            'into another folder; after a crash --resume is shorter')
     group.add_argument('--save_checkpoint_every', type=number_in(int, 1), default=1000, metavar='STEPS',
                        help='steps between checkpoints')
+    group.add_argument('--save_every_minutes', type=number_in(float, 0), default=0.0, metavar='MINUTES',
+                       help='also save when so many minutes have passed since the last checkpoint: what is lost at '
+                            'most where a machine goes down without warning; 0: by steps alone')
     group.add_argument('--keep_checkpoints', type=number_in(int, 0), default=0, metavar='N',
                        help='besides the last and the best checkpoint, keep the last N in folders iteration_..., '
                             'each about three times as large as model.pth; to evaluate several, or to go back')
@@ -391,9 +405,15 @@ def add_diversity_flags(parser: argparse.ArgumentParser) -> None:
 def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of what is evaluated and written."""
     group = parser.add_argument_group('evaluation')
-    group.add_argument('--model', required=True, nargs='+', metavar='FILE',
+    group.add_argument('--run', nargs='+', metavar='DIR',
+                       help='the folder of a run, in place of --model, --infos_path and the data flags: its best '
+                            'model and the data that it was trained with; data flags that are given win. Several '
+                            'make an ensemble')
+    group.add_argument('--checkpoint', type=one_of('best', 'last'), default='best', metavar='NAME',
+                       help='with --run: best (on validation; the last one where there is no best) or last')
+    group.add_argument('--model', nargs='+', metavar='FILE',
                        help='weights, model.pth; several make an ensemble')
-    group.add_argument('--infos_path', required=True, nargs='+', metavar='FILE',
+    group.add_argument('--infos_path', nargs='+', metavar='FILE',
                        help='options and vocabulary, infos_ID.pkl beside the weights; one for each model')
     group.add_argument('--split', type=one_of('train', 'restval', 'val', 'test', 'all'), default='test',
                        metavar='NAME', help='images to caption: train, restval, val, test or all')
@@ -451,13 +471,14 @@ def add_own_picture_flags(parser: argparse.ArgumentParser) -> None:
                             "data/imagenet_weights, then torchvision's own downloads)")
 
 
-def train_parser() -> Parser:
+def train_parser(parser_class: type[Parser] = Parser) -> Parser:
     """The parser of `train.py`."""
-    parser = Parser(prog='train.py', description=(
+    parser = parser_class(prog='train.py', description=(
         'Train an image captioner on region features.\n\n'
         'example: python train.py --id first --caption_model spatial_pe --input_json data/cocotalk.json \\\n'
         '             --input_label_h5 data/cocotalk_label.h5 --input_img_feat_dir data/cocobu_att \\\n'
-        '             --input_grid_vec_dir data/cocobu_box_vec --noamopt --checkpoint_path checkpoints/first'))
+        '             --input_grid_vec_dir data/cocobu_box_vec --noamopt --checkpoint_path checkpoints/first\n'
+        '         python train.py --resume checkpoints/first'))
     add_data_flags(parser)
     add_model_flags(parser)
     add_dropout_flags(parser)
@@ -477,7 +498,8 @@ def eval_parser(parser_class: type[Parser] = Parser) -> Parser:
     parser = parser_class(prog='eval.py', description=(
         'Caption a split with a trained model, and score the captions.  The model options come from\n'
         'the infos file; they need not be given again, and may not contradict it.\n\n'
-        'example: python eval.py --model checkpoints/first/model.pth \\\n'
+        'example: python eval.py --run checkpoints/first --language_eval 1\n'
+        '         python eval.py --model checkpoints/first/model.pth \\\n'
         '             --infos_path checkpoints/first/infos_first.pkl --language_eval 1\n'
         '         python eval.py --model checkpoints/first/model.pth \\\n'
         '             --infos_path checkpoints/first/infos_first.pkl --image_folder PICTURES'))
@@ -496,6 +518,10 @@ def train_options(arguments: Sequence[str] | None = None) -> tuple[Options, set[
     """The options of `train.py` and the names of those given on the command line (default: `sys.argv`), checked
     as far as they can be before any file is read."""
     options, given = parse(train_parser(), arguments)
+    if options.resume == 'auto':
+        options = resumed_or_new(named_run(options))
+    elif options.resume:
+        options = resumed_options(options, given, sys.argv[1:] if arguments is None else arguments)
     options = named_run(options)
     if options.sc_samples is None:
         options = replaced(options, sc_samples=options.seq_per_img)
@@ -505,6 +531,38 @@ def train_options(arguments: Sequence[str] | None = None) -> tuple[Options, set[
     check_decoding(options)
     check_self_critical(options)
     return options, given
+
+
+def resumed_or_new(options: Options) -> Options:
+    """A copy of `options` that goes on with the run in its own folder, if there is one; `--start_from` is for the
+    first start alone."""
+    from misc.run.folder import runs_in
+    has_run = os.path.isdir(options.checkpoint_path) and bool(runs_in(options.checkpoint_path))
+    note(f'note: --resume auto: {options.checkpoint_path} '
+         + ('holds a checkpoint; going on from it' if has_run else 'holds no checkpoint; the run starts'))
+    return replaced(options, start_from=options.checkpoint_path) if has_run else options
+
+
+def resumed_options(options: Options, given: set[str], arguments: Sequence[str]) -> Options:
+    """The options of the run in the folder `options.resume`, but for those `given` on the command line, `arguments`.
+
+    Raises `UsageError` where they contradict each other, `DataError` where the folder holds no run that records its
+    options.
+    """
+    from misc.run.folder import saved_options
+    if 'start_from' in given:
+        raise UsageError(f'--start_from {options.start_from} contradicts --resume {options.resume}: both name the '
+                         'run to go on with; leave one out')
+    infos_path, run_id, saved = saved_options(options.resume, options.id)
+    names = [action.dest for action in train_parser()._actions if action.dest not in OF_ONE_START]
+    words = [f'--{name}={show(saved[name])}' for name in names if saved.get(name) is not None]
+    place = [f'--checkpoint_path={options.resume}', f'--id={run_id}']
+    try:
+        parse(train_parser(RaisingParser), words)
+    except UsageError as error:
+        raise DataError(f'{infos_path}: {error}; the file is damaged, or of a later version; give the complete '
+                        f'command with --start_from {options.resume}') from None
+    return replaced(parse(train_parser(), [*words, *place, *arguments])[0], start_from=options.resume)
 
 
 def eval_options(arguments: Sequence[str] | None = None) -> tuple[Options, set[str]]:
@@ -526,12 +584,45 @@ def eval_options_from(**values: Any) -> tuple[Options, set[str]]:
 
 
 def checked_eval_options(options: Options, given: set[str]) -> tuple[Options, set[str]]:
-    """Both arguments, if they can be; raises `UsageError` otherwise."""
+    """Both arguments, with what `--run` stands for, if they can be; raises `UsageError` otherwise."""
+    options = with_run_files(options, given)
     check_decoding(options, options.sample_n)
     check_image_folder(options, given)
     if options.dump_images and not (options.image_root or options.image_folder):
         raise UsageError('--dump_images 1 needs --image_root, the folder that holds train2014/ and val2014/')
     return options, given
+
+
+def with_run_files(options: Options, given: set[str]) -> Options:
+    """A copy of `options` with the model, infos and data files of the runs that `--run` names.
+
+    Raises `UsageError` where model and infos are named twice or not at all, or the runs were trained with different
+    data, `DataError` where a folder does not hold one run.
+    """
+    if not options.run:
+        if not options.model or not options.infos_path:
+            raise UsageError('name what to evaluate: --run DIR, the folder of a run, or --model and --infos_path, '
+                             'its files')
+        return options
+    named = [name for name in ('model', 'infos_path') if name in given]
+    if named:
+        raise UsageError(f'--{named[0]} contradicts --run, which stands for --model and --infos_path; leave one out')
+    from misc.run.folder import best_or_last_files, read_any_infos
+    pairs = [best_or_last_files(folder, options.checkpoint == 'best', 'with --model and --infos_path')
+             for folder in options.run]
+    note(f'note: evaluating {", ".join(model for model, _ in pairs)}')
+    found: dict[str, Any] = {'model': [model for model, _ in pairs], 'infos_path': [infos for _, infos in pairs]}
+    if not options.image_folder:
+        opts_of_runs = [read_any_infos(infos)['opt'] for _, infos in pairs]
+        for name in DATA_FILES:
+            paths = {os.path.realpath(opt[name]): opt[name] for opt in opts_of_runs
+                     if isinstance(opt.get(name), str) and opt[name]}
+            if len(paths) > 1 and name not in given:
+                raise UsageError(f'the runs were trained with different --{name}: {", ".join(paths.values())}; '
+                                 'name the one to evaluate with')
+            if paths and name not in given:
+                found[name] = next(iter(paths.values()))
+    return replaced(options, **found)
 
 
 class RaisingParser(Parser):
@@ -577,7 +668,7 @@ def plan(options: Options) -> Plan:
     """How long a run trains, and when it logs, saves and validates."""
     return Plan(options.max_epochs, options.accumulate, options.losses_log_every, options.save_checkpoint_every,
                 None if options.perform_validation_every == 'epoch' else options.perform_validation_every,
-                options.language_eval, options.patience, options.keep_checkpoints)
+                options.language_eval, options.patience, options.keep_checkpoints, options.save_every_minutes)
 
 
 def has_self_critical_epochs(options: Options) -> bool:
@@ -736,6 +827,13 @@ def training_options(options: Options) -> list[str]:
     """The options that decide how a model is trained, besides those of the model itself."""
     neutral = {*NEUTRAL, *MODEL_OPTIONS} - ({'max_epochs'} if options.cosine else set())
     return [name for name in vars(options) if name not in neutral and is_used(name, options)]
+
+
+def announced_options(options: Options, given: set[str]) -> list[str]:
+    """The options that are announced where they are not those of the run that is resumed: those that decide how a
+    model is trained, and where `--resume` takes over all others, those that are `given`."""
+    more = given.difference(OF_ONE_START) if options.resume not in (None, 'auto') else set()
+    return list(dict.fromkeys([*training_options(options), *sorted(more)]))
 
 
 def unused(options: Options, given: set[str]) -> list[str]:

@@ -27,13 +27,15 @@ from misc.cli import note, run_command
 from misc.dataset.corpus import Corpus
 from misc.dataset.features import feature_width
 from misc.dataset.labels import caption_width
-from misc.evaluation.captioning import evaluating
+from misc.evaluation.captioning import Interrupted, evaluating
 from misc.evaluation.validation import Validation, reference_captions
 from misc.machine import memory_errors, pick_device, precision
-from misc.run import record
+from misc.run import onward, record
 from misc.run.folder import RunFolder, TrainingState, check_size, find_run, random_state, resume
 from misc.run.log import RunLog
 from misc.run.signals import StopSignals
+from misc.run.status import Status, reported
+from misc.run.timer import SaveTimer
 from misc.scoring.endings import forbidden_endings
 from misc.scoring.references import kind_of
 from misc.training.averaging import WeightAverage
@@ -57,7 +59,8 @@ def main() -> int:
         options, given = parallel.together(opts.train_options)
         folder = RunFolder(options.checkpoint_path, options.id)
         parallel.on_main(lambda: held.enter_context(folder.writer()))
-        return train(parallel.together(lambda: build(options, given, folder)))
+        status = held.enter_context(reported(folder.path, folder.is_free))
+        return train(parallel.together(lambda: build(options, given, folder, status)))
 
 
 def cross_entropy(model: CaptionModel, batch: Batch, *, smoothing: float, word_dropout: float, blank: int,
@@ -129,6 +132,9 @@ class Training:
     log: RunLog
     folder: str
     device: torch.device
+    stop: StopSignals
+    timer: SaveTimer
+    status: Status
     start: Callable[[], None]
     write: Callable[[dict[str, Any], list[dict[str, Any]], bool, dict[str, torch.Tensor] | None], None]
 
@@ -159,35 +165,50 @@ class Training:
 
 
 def train(run: Training) -> int:
-    """Train to the last epoch, or until SIGINT, SIGTERM or SIGHUP; returns the exit status."""
+    """Train to the end, or until a signal (`misc.run.signals`); returns the exit status."""
     batches, state, plan = run.batches, run.state, run.plan
     is_self_critical = False
-    with (contextlib.closing(batches), contextlib.closing(run.log), StopSignals(run.updater.joint) as stop,
+    with (contextlib.closing(batches), contextlib.closing(run.log), run.stop as stop,
           memory_errors('--batch_size (or raise --accumulate, which leaves the training the same)')):
         parallel.together(run.start)
         run.model.train()
         if run.end() and run.is_complete():
-            run.log.print(f'nothing to do: {run.end()}')
-            return 0
+            return finish(run, f'nothing to do: {run.end()}')
         while not stop.asked() and not run.end():
-            if run.phases.is_self_critical(batches.next_epoch) and not is_self_critical:
+            if state.validation_due:
+                validate(run)
+            elif run.phases.is_self_critical(batches.next_epoch) and not is_self_critical:
                 begin_self_critical(run)
                 is_self_critical = True
-            train_step(run, run.phases.of(batches.next_epoch))
-            if plan.validates(state.iteration, batches.epoch_is_over):
-                validate(run)
-            elif state.iteration % plan.save_every == 0:
-                save(run)
-        if stop.agreed:
-            save(run)
-            run.log.print(f'stopped by {stop.name} after iteration {state.iteration}; saved. Go on with the same '
-                          f'command and --start_from {run.folder}')
-            return stop.status
-        if not run.is_complete():
+            else:
+                train_step(run, run.phases.of(batches.next_epoch))
+                if plan.validates(state.iteration, batches.epoch_is_over):
+                    validate(run)
+                elif is_save_due(run):
+                    save(run)
+        if not stop.agreed and not run.is_complete():
             validate(run)
-        if not plan.is_over(batches.next_epoch):
-            run.log.print(f'stopped early: {run.end()}')
-        return 0
+        if stop.asked() and not (run.end() and run.is_complete()):
+            save(run)
+            run.log.print(f'stopped by {stop.name} after iteration {state.iteration}; saved. Go on with: '
+                          f'python train.py --resume {run.folder}')
+            run.status.write('stopped', signal=stop.name)
+            return stop.status
+        return finish(run, '' if plan.is_over(batches.next_epoch) else f'stopped early: {run.end()}')
+
+
+def is_save_due(run: Training) -> bool:
+    """Whether to save after this step.  The clock is asked when a step is logged: processes then meet anyway."""
+    iteration, plan = run.state.iteration, run.plan
+    return iteration % plan.save_every == 0 or iteration % plan.log_every == 0 and run.timer.is_due()
+
+
+def finish(run: Training, message: str) -> int:
+    """The end of a run that has nothing left to train; returns the exit status."""
+    if message:
+        run.log.print(message)
+    run.status.write('finished')
+    return 0
 
 
 def train_step(run: Training, phase: Phase) -> None:
@@ -199,6 +220,7 @@ def train_step(run: Training, phase: Phase) -> None:
     run.updater.update(loss, step)
     run.state.iteration += 1
     run.average.update(run.state.iteration)
+    run.log.took(step, loss)
     if run.state.iteration % run.plan.log_every == 0:
         log_step(run, step, float(loss), statistics)
 
@@ -254,17 +276,24 @@ def validate(run: Training) -> None:
     """Loss and, where wanted, language scores of the validation images; logged and saved.  Without validation only
     saved."""
     if run.validation is None:
+        run.state.validation_due = False
         save(run)
         return
     run.updater.check()
     state, epoch = run.state, run.batches.next_epoch
     is_self_critical = run.phases.is_self_critical(epoch)
     waited, started = run.log.waited_since_validation(), time.monotonic()
+    context = f'validation at iteration {state.iteration} (epoch {epoch}, learning rate {run.rate(epoch):.3g}): '
     with run.log.pause():
-        with run.average.applied():
-            scores = run.validation.run(
-                run.model, run.plan.language_eval or is_self_critical,
-                f'validation at iteration {state.iteration} (epoch {epoch}, learning rate {run.rate(epoch):.3g}): ')
+        try:
+            with run.average.applied():
+                scores = run.validation.run(run.model, run.plan.language_eval or is_self_critical, context,
+                                            lambda: run.stop.received > 0)
+        except Interrupted:
+            state.validation_due = True  # done first when the run goes on
+            run.stop.agree()
+            return
+        state.validation_due = False
         is_best = state.best.update(scores)
         if run.schedule.reduce_on_plateau:
             measure, score = measure_of(scores)
@@ -287,9 +316,11 @@ def save(run: Training, is_best: bool = False) -> None:
     with run.average.applied() as trained:
         parallel.on_main(lambda: run.write(run.batches.state(), random, is_best, trained))
     run.state.saved_at = run.state.iteration
+    run.timer.restart()
+    run.log.saved(run.state.iteration, is_best)
 
 
-def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training:
+def build(options: opts.Options, given: set[str], folder: RunFolder, status: Status) -> Training:
     """The run that the options describe, resumed where `--start_from` says so."""
     in_place = folder.is_that_of(options.start_from)
     resumed = find_run(options.start_from, options.id, caption_width(options.input_label_h5)) \
@@ -322,17 +353,18 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
                    longest, options.input_json, options.input_label_h5)
     run_record = parallel.on_main(lambda: record.compared_record(
         corpus, train_rows + val_rows, device, phases.rewards.cider.file if phases.rewards else None,
-        vars(options), opts.training_options(options), resumed, in_place))
+        vars(options), opts.announced_options(options, given), resumed, in_place))
     batches = TrainBatches(corpus, train_rows, options.batch_size, options.seq_per_img, options.seed,
                            options.num_workers, resumed.infos.get('loader') if resumed else None,
                            pin=device.type == 'cuda', infos_path=resumed.infos_path if resumed else '')
     if state.cider.first is not None and not phases.rewards:
         note('warning: this run was in self-critical training; without --self_critical_after it goes on '
              'with cross-entropy')
-    log = RunLog(folder.path, state.histories, batches, options.max_epochs, vars(options))
+    log = RunLog(folder.path, state.histories, batches, options.max_epochs, vars(options), device)
 
     def start() -> None:
         log.open(state.iteration)
+        status.start(lambda: {'iteration': state.iteration, 'epoch': batches.next_epoch})
         if parallel.is_main():
             record.write_start(folder.path, run_record, vars(options), state.iteration, options.start_from)
 
@@ -343,8 +375,12 @@ def build(options: opts.Options, given: set[str], folder: RunFolder) -> Training
                     reward=phases.rewards and phases.rewards.describe(), regions=regions, account=run_record)
 
     updater = Updater(model, optimiser, options.grad_clip, device, folder.path)
-    return Training(model, average, updater, batches, state, phases, schedule, plan, validation, log, folder.path,
-                    device, start, write)
+    run = Training(model, average, updater, batches, state, phases, schedule, plan, validation, log, folder.path,
+                    device, StopSignals(updater.joint), SaveTimer(plan.save_minutes), status, start, write)
+    if resumed:
+        onward.note_place(resumed, folder.path, options.id, in_place)
+        onward.note_rate(resumed, vars(options), run.rate(batches.next_epoch), schedule.describe())
+    return run
 
 
 def validation_rows(corpus: Corpus, count: int) -> list[int]:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import distributed
 
-from misc.cli import UserError
+from misc.cli import UsageError, UserError
 
 Result = TypeVar('Result')
 Item = TypeVar('Item')
@@ -51,8 +51,10 @@ def is_main() -> bool:
 def processes() -> Iterator[None]:
     """Join the processes that `torchrun` started, for the length of the block.
 
-    Inside it only the main process prints; another one prints only an error that it alone has.
+    Inside it only the main process prints; another one prints only an error that it alone has.  Raises `UsageError`
+    where another program started several processes that would know nothing of each other.
     """
+    check_launcher()
     if not distributed.is_torchelastic_launched() or int(os.environ['WORLD_SIZE']) == 1:
         yield
         return
@@ -68,6 +70,27 @@ def processes() -> Iterator[None]:
         raise
     finally:
         distributed.destroy_process_group()
+
+
+# Program: the variables in which it tells each process how many there are, and the number of this one.
+LAUNCHERS = {'srun': ('SLURM_STEP_NUM_TASKS', 'SLURM_PROCID'),
+             'mpirun': ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK')}
+
+
+def check_launcher() -> None:
+    """Refuse to be one of several processes that `srun` or `mpirun` started without torchrun: each would do the whole
+    work, and write into the same folder.  The first of them says so."""
+    if distributed.is_torchelastic_launched():
+        return
+    for program, (size, number) in LAUNCHERS.items():
+        tasks = os.environ.get(size, '1')
+        if not tasks.isdecimal() or int(tasks) < 2:
+            continue
+        if os.environ.get(number, '0') != '0':
+            raise SystemExit(UsageError.status)
+        raise UsageError(f'{program} started {tasks} processes that do not know of each other, and each would do all '
+                         f'of the work; start one torchrun on each machine (docs/cluster.md), or one process: '
+                         f'{program} -n 1')
 
 
 def together(work: Callable[[], Result], group: distributed.ProcessGroup | None = None) -> Result:
@@ -189,7 +212,7 @@ def noticing_lost_processes() -> Iterator[None]:
         if not is_main():
             raise SystemExit(LostProcess.status) from None
         raise LostProcess('another process of this run ended unexpectedly, perhaps for lack of memory; start all '
-                          'of them again, with --start_from if this was training '
+                          'of them again, with --resume if this was training '
                           f'({str(error)[:100]})') from None
 
 

@@ -41,7 +41,7 @@ for file in "$old"/*; do
     [ -f "$file" ] || continue  # checkpoints kept in iteration_N are those of the old run
     name=$(basename "$file")
     case "$name" in
-        *.part) continue ;;
+        *.part | status.json) continue ;;  # the copy is neither finished nor stopped
         infos_"$1".pkl | infos_"$1"-best.pkl | histories_"$1".pkl) name=${name/"_$1"/"_$2"} ;;
     esac
     cp -p "$file" "$part/$name"

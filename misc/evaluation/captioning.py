@@ -19,6 +19,15 @@ from misc.training.step import not_finite
 Result = TypeVar('Result')
 
 
+class Interrupted(Exception):
+    """Work on a split was left before its end because it was asked to stop."""
+
+
+def never() -> bool:
+    """Not asked to stop."""
+    return False
+
+
 @dataclass(frozen=True)
 class Caption:
     """A caption, and the sum of the log-probabilities of its words and end token."""
@@ -71,8 +80,8 @@ def words_of(indices: Iterable[int], vocabulary: Mapping[str, str]) -> list[str]
 
 def caption_images(model: Any, batches: Iterable[Any], decode: Callable[..., Any],
                    images: Sequence[Mapping[str, Any]], vocabulary: Mapping[str, str], device: torch.device,
-                   total: int, seed: int = 0, with_attention: bool = False,
-                   show_progress: bool = True) -> list[ImageCaptions]:
+                   total: int, seed: int = 0, with_attention: bool = False, show_progress: bool = True,
+                   stopped: Callable[[], bool] = never) -> list[ImageCaptions]:
     """Caption all images, in order; with several processes each does its share, and all get all results.
 
     batches         this process's `Batch`es
@@ -81,6 +90,7 @@ def caption_images(model: Any, batches: Iterable[Any], decode: Callable[..., Any
     total           images in all processes' batches, for the progress display
     seed            samples depend on it and their image, not on batches or processes
     with_attention  also keep the attention of each image's first caption
+    stopped         asked before each batch, see `for_all_batches`
 
     Raises `DataError` if the model computes no probability that is a number for an image.
     """
@@ -102,7 +112,7 @@ def caption_images(model: Any, batches: Iterable[Any], decode: Callable[..., Any
             raise not_finite('', 'the probability of any caption is', [image_id])
         return captions
 
-    return sum(for_all_batches(model, caption, batches, 'captioning', total, show_progress), [])
+    return sum(for_all_batches(model, caption, batches, 'captioning', total, show_progress, stopped), [])
 
 
 def word_attention(model: Any, memory: Any, captions: torch.Tensor,
@@ -119,11 +129,11 @@ def word_attention(model: Any, memory: Any, captions: torch.Tensor,
 
 
 def mean_loss(model: Any, batches: Iterable[Any], device: torch.device, total: int, context: str = '',
-              folder: str | None = None) -> float:
+              folder: str | None = None, stopped: Callable[[], bool] = never) -> float:
     """The cross-entropy per token, without label smoothing, over the batches of all processes.
 
-    `total` images are in them.  Raises `DataError` if it is not finite; its message begins with `context` and
-    says what is left in the `folder` of a run.
+    `total` images are in them; `stopped` as for `for_all_batches`.  Raises `DataError` if it is not finite; its
+    message begins with `context` and says what is left in the `folder` of a run.
     """
     def loss(batch):
         batch = batch.to(device)
@@ -133,25 +143,31 @@ def mean_loss(model: Any, batches: Iterable[Any], device: torch.device, total: i
             raise not_finite(context, 'the loss is', batch.image_ids, folder)
         return mean * len(places), len(places)
 
-    totals, tokens = zip(*for_all_batches(model, loss, batches, 'loss', total))
+    totals, tokens = zip(*for_all_batches(model, loss, batches, 'loss', total, stopped=stopped))
     return sum(totals) / max(sum(tokens), 1)
 
 
 def for_all_batches(model: Any, work: Callable[[Any], Result], batches: Iterable[Any], label: str,
-                    total: int, show_progress: bool = True) -> list[Result]:
+                    total: int, show_progress: bool = True, stopped: Callable[[], bool] = never) -> list[Result]:
     """The results of `work(batch)` for the batches of all processes, in order, with the model in evaluation mode.
 
-    Each process has every n-th batch; progress out of `total` images is shown under `label`.
+    Each process has every n-th batch; progress out of `total` images is shown under `label`.  Where `stopped()` is
+    true in a process, that process leaves off, and in the end all raise `Interrupted`.
     """
-    def share():
+    def share() -> list[Result] | None:
         results: list[Result] = []
         nothing: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         with evaluating(model), Progress(total, label) if show_progress else nothing as display:
             for batch in batches:
+                if stopped():
+                    return None
                 results.append(work(batch))
                 if display is not None:
                     # The other processes are about as far; the last batches may be smaller.
                     display.update(min(len(batch) * parallel.count(), total - display.done))
         return results
 
-    return parallel.put_together(parallel.gathered(share))
+    shares = parallel.gathered(share)
+    if any(share is None for share in shares):
+        raise Interrupted
+    return parallel.put_together([share or [] for share in shares])

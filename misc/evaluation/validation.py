@@ -9,7 +9,7 @@ import torch
 
 from misc import parallel
 from misc.cli import note
-from misc.evaluation.captioning import ImageCaptions, caption_images, mean_loss, words_of
+from misc.evaluation.captioning import ImageCaptions, caption_images, mean_loss, never, words_of
 from misc.scoring.checks import vocabulary_warning
 from misc.scoring.endings import NAME as ENDINGS
 from misc.scoring.endings import bad_endings
@@ -46,21 +46,23 @@ class Validation:
     folder: str | None = None
     kind: str = RAW
 
-    def run(self, model: Any, with_language: bool, context: str = '') -> dict[str, float]:
+    def run(self, model: Any, with_language: bool, context: str = '',
+            stopped: Callable[[], bool] = never) -> dict[str, float]:
         """The scores of `model`: 'loss', and with `with_language` the metrics by name ('CIDEr', ...).
 
         All processes call this together and get the same scores.  `context` begins the message of the
-        `DataError` that is raised if the loss is not finite.
+        `DataError` that is raised if the loss is not finite.  Where `stopped()` is true in a process before a batch,
+        all raise `Interrupted`.
         """
         scores = {'loss': mean_loss(model, self.batches(self.captions_per_image), self.device, self.total,
-                                    context, self.folder)}
+                                    context, self.folder, stopped)}
         if with_language:
-            scores.update(self._language_scores(model))
+            scores.update(self._language_scores(model, stopped))
         return scores
 
-    def _language_scores(self, model: Any) -> dict[str, float]:
+    def _language_scores(self, model: Any, stopped: Callable[[], bool]) -> dict[str, float]:
         results = caption_images(model, self.batches(0), self.decode, self.images, self.vocabulary, self.device,
-                                 self.total, self.seed)
+                                 self.total, self.seed, stopped=stopped)
         return parallel.on_main(lambda: self._score(results))
 
     def _score(self, results: list[ImageCaptions]) -> dict[str, float]:

@@ -85,7 +85,8 @@ class TrainingState:
     plateau: Plateau = field(default_factory=Plateau)
     cider: CollapseWatch = field(default_factory=CollapseWatch)
     self_critical_from: int | None = None  # the iteration before the first self-critical step
-    saved_at: int | None = None  # the iteration of the last checkpoint
+    validation_due: bool = False  # one was left for a signal, before its scores
+    saved_at: int | None = None   # the iteration of the last checkpoint
     validations: list[dict[str, Any]] = field(default_factory=list)
     histories: dict[str, dict[int, Any]] = field(default_factory=lambda: {name: {} for name in HISTORIES})
 
@@ -93,6 +94,7 @@ class TrainingState:
     def from_infos(cls, infos: Mapping[str, Any], keeps_best: bool) -> 'TrainingState':
         """The state in the infos of a checkpoint; without `keeps_best` the best score starts again."""
         state = cls(iteration=infos['iter'], saved_at=infos['iter'], plateau=Plateau(infos.get('plateau')),
+                    validation_due=infos.get('validation_due', False),
                     cider=CollapseWatch(infos.get('first_cider')), validations=infos.get('validations') or [])
         # Runs of earlier versions say only that the phase has begun, not when.
         begun = infos['iter'] if infos.get('first_cider') is not None else None
@@ -106,7 +108,8 @@ class TrainingState:
         """The entries that `from_infos` reads."""
         return {'iter': self.iteration, 'best_val_score': self.best.score, 'best_measure': self.best.measure,
                 'plateau': self.plateau.state(), 'histories': self.histories, 'validations': self.validations,
-                'first_cider': self.cider.first, 'self_critical_from': self.self_critical_from}
+                'first_cider': self.cider.first, 'self_critical_from': self.self_critical_from,
+                'validation_due': self.validation_due}
 
     @property
     def is_validated(self) -> bool:
@@ -165,12 +168,16 @@ class RunFolder:
         else:
             self._check_free()
 
+    def is_free(self) -> bool:
+        """Whether the folder holds no run of another name."""
+        return all(run in (None, self.run_id) for run in runs_in(self.path))
+
     def _check_free(self) -> None:
         """Raise `UsageError` if the folder holds files of a checkpoint: they would be overwritten."""
         runs = list(filter(None, runs_in(self.path)))
         if runs:
             raise UsageError(f'--checkpoint_path {self.path} already holds the run {", ".join(runs)}; resume it with '
-                             f'--id {runs[0]} --start_from {self.path}, or name another folder')
+                             f'--resume {self.path}, or name another folder')
         taken = [name for name in filesets.listing(self.path) if name in OF_ANY_RUN]
         if taken:
             raise UsageError(f'--checkpoint_path {self.path} already holds {", ".join(taken)} of another run; name '
@@ -216,7 +223,7 @@ class RunFolder:
             if keep:
                 kept.keep_files(self.path, of_last, state.iteration, keep)
         except OSError as error:
-            way_out = (f'the checkpoint before it is intact; fix that and run the same command with --start_from '
+            way_out = (f'the checkpoint before it is intact; fix that and go on with: python train.py --resume '
                        f'{self.path}' if filesets.exists(os.path.join(self.path, infos_name(self.run_id))) else
                        'nothing was saved before; fix that and start again')
             raise DataError(f'no checkpoint could be written at iteration {state.iteration}: '
@@ -391,19 +398,43 @@ def find_model(folder: str, is_best: bool) -> str:
     return next(filter(filesets.exists, paths), paths[0])
 
 
-def best_or_last_files(folder: str) -> tuple[str, str]:
-    """The weights and the infos file of the best model in a run's folder, or of the last where it has no best.
+def saved_options(folder: str, run_id: str = '') -> tuple[str, str, dict[str, Any]]:
+    """The infos file of the run to resume in `folder`, its id, and the options in it: of the run `run_id`, or of the
+    only one.
 
-    Raises `DataError` where there are none, or those of several runs.
+    Raises `DataError` where there is none, or one that does not record all its options.
+    """
+    if not os.path.isdir(folder):
+        raise DataError(f'--resume: there is no folder {folder}')
+    runs = [run or 'infos.pkl' for run in runs_in(folder)]
+    if not runs:
+        raise DataError(f'--resume: {folder} holds no checkpoint; start the run with its complete command')
+    if len(runs) > 1 and run_id not in runs:
+        raise DataError(f'--resume: {folder} holds the runs {", ".join(runs)}; name one with --id')
+    infos_path, is_best = find_infos(folder, run_id, '--resume')
+    infos = read_any_infos(infos_path)
+    own_id = id_in(infos_path, is_best)
+    if own_id is None or 'loader' not in infos:
+        raise DataError(f'--resume: {infos_path} is a legacy checkpoint, which does not record all that its training '
+                        f'needs; give the complete command with --start_from {folder}')
+    return infos_path, own_id, infos['opt']
+
+
+def best_or_last_files(folder: str, wants_best: bool = True,
+                       way_out: str = 'with model= and infos=') -> tuple[str, str]:
+    """The weights and the infos file of the best model in a run's folder, or of the last: where it has no best, or
+    that one is wanted.
+
+    Raises `DataError`, which ends in the `way_out`, where there are none, or those of several runs.
     """
     if not os.path.isdir(folder):
         raise DataError(f'there is no folder {folder}')
     last, best = infos_files(folder)
-    is_best = bool(best) and filesets.exists(find_model(folder, is_best=True))
+    is_best = wants_best and bool(best) and filesets.exists(find_model(folder, is_best=True))
     found = best if is_best else last
     if len(found) != 1:
         raise DataError(f'{folder} has {", ".join(found) or "no infos file, infos_ID.pkl"}; name the files of one '
-                        'run with model= and infos=')
+                        f'run {way_out}')
     return find_model(folder, is_best), os.path.join(folder, found[0])
 
 

@@ -137,7 +137,8 @@ RULES: dict[str, Callable[[Any], bool]] = {
     'best_measure': is_text, 'loader': is_loader, 'plateau': is_plateau, 'random': is_random,
     'random_of_others': lambda value: isinstance(value, (list, tuple)) and all(map(is_random, value)),
     'histories': is_histories, 'validations': is_validations,
-    'first_cider': is_score, 'self_critical_from': lambda value: value is None or is_count(value), 'reward': is_named,
+    'first_cider': is_score, 'validation_due': lambda value: isinstance(value, bool),
+    'self_critical_from': lambda value: value is None or is_count(value), 'reward': is_named,
     'regions': is_named, 'run': lambda value: value is None or is_identity(value),
     'published': is_text, 'account': lambda value: is_named(value) and is_plain(value)}
 SIZES = {'input_encoding_size', 'ff_size', 'hidden_size', 'att_hid_size', 'img_feat_size', 'num_grids', 'heads'}

@@ -1,16 +1,21 @@
-"""What a run logs while it trains: lines on the terminal, TensorBoard events, and `steps.jsonl`, one JSON line per
-logged step, which the report and the plots read."""
+"""What a run logs while it trains: lines on the terminal, TensorBoard events, `log.jsonl` (`misc.run.journal`), and
+`steps.jsonl`, one JSON line per logged step, which the report and the plots read."""
 
 import contextlib
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
+import torch
+
 from misc import parallel
-from misc.cli import note
 from misc.disk.files import replacing
+from misc.run.journal import Journal
+from misc.run.logfile import LogFile
+from misc.training.step import Step
 
 STEPS = 'steps.jsonl'
 COMPARED = ('validation/loss', 'validation/CIDEr')  # what TensorBoard shows beside the hyperparameters
@@ -25,20 +30,28 @@ class RunLog:
     """The log of a run; of several processes, the main one writes."""
 
     def __init__(self, folder: str, histories: dict[str, dict], batches: Any, max_epochs: int,
-                 hyperparameters: Mapping[str, Any]) -> None:
+                 hyperparameters: Mapping[str, Any], device: torch.device) -> None:
         """`histories` are kept up to date, for the checkpoint; `batches` (a `TrainBatches`) tells positions and
-        waiting times; `max_epochs` -1: no end; `hyperparameters` {name: value} are shown by TensorBoard."""
+        waiting times; `max_epochs` -1: no end; `hyperparameters` {name: value} are shown by TensorBoard;
+        `device`: the model's."""
         self.folder, self.histories, self.batches, self.max_epochs = folder, histories, batches, max_epochs
-        self.hyperparameters = hyperparameters
+        self.hyperparameters, self.device = hyperparameters, device
         self.files: list[LogFile] = []
 
     def open(self, iteration: int) -> None:
         """Open the files and start the clock of a run that starts, or is resumed, at `iteration`."""
         if parallel.is_main():
             self.files = [EventFile(self.folder, iteration, self.hyperparameters),
-                          StepFile(self.folder, self.histories)]
+                          StepFile(self.folder, self.histories), Journal(self.folder, self.device)]
+        self._event('start', iteration=iteration, process=os.getpid(), host=socket.gethostname(),
+                    processes=parallel.count(), device=str(self.device))
         self.started, self.paused = time.monotonic(), 0.0  # the latter: seconds of validations
         self.logged = self.validated = self._clock()
+
+    def took(self, step: Step, loss: torch.Tensor) -> None:
+        """Take down a training step, whether it is logged or not; `loss`: a scalar on the device."""
+        for file in self.files:
+            file.took(step.iteration, step.epoch, loss, step.rate, self.batches.waited)
 
     def step(self, iteration: int, epoch: int, loss: float, rate: float, sampling: float,
              statistics: Mapping[str, float]) -> None:
@@ -59,7 +72,7 @@ class RunLog:
         if self.max_epochs >= 0:
             left = int(((self.max_epochs - epoch) * self.batches.images - self.batches.position) / speed)
             line += f', {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left'
-        self.print(line)
+        print(line, flush=True)
 
     def validation(self, iteration: int, scores: Mapping[str, float], is_best: bool) -> None:
         """Log the scores of a validation."""
@@ -67,7 +80,11 @@ class RunLog:
         for file in self.files:
             file.validation(iteration, scores)
         listed = ', '.join(f'{name} {value:.4f}' for name, value in scores.items())
-        self.print(f'validation at iteration {iteration}: {listed}{" (best)" if is_best else ""}')
+        print(f'validation at iteration {iteration}: {listed}{" (best)" if is_best else ""}', flush=True)
+
+    def saved(self, iteration: int, is_best: bool) -> None:
+        """Log that a checkpoint was written."""
+        self._event('save', iteration=iteration, best=is_best)
 
     def waited_since_validation(self) -> float:
         """The share of the time since the last validation that was spent waiting for batches."""
@@ -82,8 +99,9 @@ class RunLog:
         self.logged = self.validated = self._clock()
 
     def print(self, line: str) -> None:
-        """Print a line at once."""
+        """Print a line at once, and log it."""
         print(line, flush=True)
+        self._event('message', text=line)
 
     def flush(self) -> None:
         """Write what was logged to the disk."""
@@ -95,6 +113,10 @@ class RunLog:
         for file in self.files:
             file.close()
 
+    def _event(self, name: str, **content: Any) -> None:
+        for file in self.files:
+            file.event(name, **content)
+
     def _clock(self) -> tuple[float, float]:
         """Now, and the seconds spent waiting for batches so far."""
         return time.monotonic(), self.batches.waited
@@ -103,43 +125,6 @@ class RunLog:
         """The share of the time since an earlier `_clock` that was spent waiting for batches."""
         (now, waited), (then, before) = self._clock(), since
         return (waited - before) / max(now - then, 1e-9)
-
-
-class LogFile:
-    """A file that a run logs to.  On a disk that is full it says so, once, and writes nothing more: training goes on,
-    and its next checkpoint succeeds, or says what to do."""
-
-    what = ''
-
-    def __init__(self) -> None:
-        self.file: Any = None
-
-    def step(self, iteration: int, loss: float, rate: float, statistics: Mapping[str, float]) -> None:
-        """Write one logged step."""
-
-    def validation(self, iteration: int, scores: Mapping[str, float]) -> None:
-        """Write one validation."""
-
-    def flush(self) -> None:
-        """Write what was logged to the disk."""
-        if self.file is not None:
-            with self._disk():
-                self.file.flush()
-
-    def close(self) -> None:
-        """Write no more."""
-        if self.file is not None:
-            with self._disk():
-                self.file.close()
-        self.file = None
-
-    @contextlib.contextmanager
-    def _disk(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            note(f'warning: no more {self.what} are written ({error.strerror or error}); training goes on')
-            self.file = None
 
 
 class EventFile(LogFile):

@@ -1,4 +1,4 @@
-"""Stopping a run on SIGINT, SIGTERM or SIGHUP, in all its processes at the same step."""
+"""Stopping a run on SIGINT, SIGTERM, SIGHUP or SIGUSR1, in all its processes at the same step."""
 
 import contextlib
 import os
@@ -7,12 +7,14 @@ import sys
 from types import FrameType
 from typing import Any
 
+from misc import parallel
 from misc.training.gradients import JointGradients
 
 
 class StopSignals:
-    """Turns SIGINT, SIGTERM and SIGHUP (a lost terminal) into a request to stop; a context manager that restores the
-    handlers at its end.  A SIGHUP that is ignored, as under nohup, stays ignored.
+    """Turns SIGINT, SIGTERM, SIGHUP (a lost terminal) and SIGUSR1 (a batch system's warning that time is nearly up)
+    into a request to stop; a context manager that restores the handlers at its end.  A SIGHUP that is ignored, as
+    under nohup, stays ignored.
 
     Of several processes, a step's messages carry the request to all of them: they stop after the same step.
     """
@@ -26,7 +28,7 @@ class StopSignals:
 
     def __enter__(self) -> 'StopSignals':
         self._handlers = {number: signal.signal(number, self._on_signal)
-                          for number in (signal.SIGINT, signal.SIGTERM, *hang_up())}
+                          for number in (signal.SIGINT, signal.SIGTERM, *warning(), *hang_up())}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -37,6 +39,10 @@ class StopSignals:
         """Whether any process received a signal: after the same step, all of them get the same answer."""
         self.agreed = self.joint.agreed if self.joint.shared else self.received
         return self.agreed > 0
+
+    def agree(self) -> None:
+        """Agree outside a step: all processes call this at the same time."""
+        self.joint.agreed = parallel.most(self.received)
 
     @property
     def name(self) -> str:
@@ -50,12 +56,19 @@ class StopSignals:
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         # Asked twice: leave at once, the last checkpoint is intact.  With several processes the signal may
-        # well come twice, from the batch system and from torchrun, which kills those that take too long.
-        if self.received and not self.joint.shared:
+        # well come twice, from the batch system and from torchrun, which kills those that take too long.  After a
+        # warning the batch system sends SIGTERM: the save that is under way then has until its SIGKILL.
+        if self.received and self.received not in warning() and not self.joint.shared:
             os._exit(128 + number)
         self.received = self.joint.request = number
         if number in hang_up():
             sys.stdout, sys.stderr = Quiet(sys.stdout), Quiet(sys.stderr)
+
+
+def warning() -> tuple[int, ...]:
+    """SIGUSR1, unless the system has none."""
+    number = getattr(signal, 'SIGUSR1', None)
+    return () if number is None else (number,)
 
 
 def hang_up() -> tuple[int, ...]:

@@ -81,6 +81,7 @@ class Plan:
     language_eval   whether validations score captions in the cross-entropy phase too
     patience        validations in a row without a new best after which training stops; 0: never
     keep            checkpoints that are kept beside the last and the best one
+    save_minutes    minutes after which a checkpoint is saved, whatever the steps; 0: only by steps
     """
 
     max_epochs: int
@@ -91,6 +92,7 @@ class Plan:
     language_eval: bool
     patience: int = 0
     keep: int = 0
+    save_minutes: float = 0.0
 
     def is_over(self, epoch: int) -> bool:
         """Whether `epoch` is past the last one."""

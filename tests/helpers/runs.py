@@ -1,5 +1,6 @@
 """Runs of train.py on the tiny corpus: flags, saved state, and interrupting one."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 import train
 from misc.run import folder as run_folder
+from misc.run.status import STATUS
 from tests.helpers import tiny
 
 
@@ -31,6 +33,11 @@ def same_weights(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tens
 def infos_of(folder: Path) -> dict[str, Any]:
     """The content of the infos file of the run in `folder`."""
     return run_folder.read_infos(str(folder / 'infos_tiny.pkl'))
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    """The content of the status file of the run in `folder`."""
+    return json.loads((folder / STATUS).read_text(encoding='utf-8'))
 
 
 class Interrupt(Exception):

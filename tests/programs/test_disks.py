@@ -128,12 +128,12 @@ def test_a_failed_write_keeps_the_checkpoint_before_and_the_message_says_how_to_
     run = tmp_path / 'run'
     tiny.run(train, tiny.train_flags(corpus, run, '--max_epochs', 1))
     before = {name: text for name, text in content(run).items()
-              if not str(name).startswith(('events', 'run.json', 'steps.jsonl'))}
+              if not str(name).startswith(('events', 'run.json', 'steps.jsonl', 'log.jsonl', 'status.json'))}
     failing_writes(monkeypatch, run, number, after)
     status, output = call(train, tiny.train_flags(corpus, run, '--max_epochs', 2, '--start_from', run), capsys)
     message = message_in(output)
     assert status == 1 and os.strerror(number) in message
-    assert 'the checkpoint before it is intact' in message and f'--start_from {run}' in message
+    assert 'the checkpoint before it is intact' in message and f'--resume {run}' in message
     after = content(run)
     assert not leftovers(run) and {name: after[name] for name in before} == before
     first = tmp_path / 'first'
@@ -167,10 +167,11 @@ def test_every_saved_step_is_already_in_the_events_and_the_log(corpus, tmp_path,
 def test_two_starts_within_one_second_write_separate_event_files(tmp_path, monkeypatch):
     monkeypatch.setattr('time.time', lambda: 1.7e9)
     for tag in ('first', 'second'):
-        log = EventFile(str(tmp_path), 12)
+        log = EventFile(str(tmp_path), 12, {})
         log.validation(12, {tag: 0.5})
         log.close()
-    assert event_numbers(tmp_path) == {'validation_first': {12: 0.5}, 'validation_second': {12: 0.5}}
+    numbers = event_numbers(tmp_path)
+    assert numbers['validation/first'] == numbers['validation/second'] == {12: 0.5}
 
 
 def outputs(corpus, folder):

@@ -118,6 +118,8 @@ RUNNING = {'id', 'checkpoint_path', 'start_from', 'save_checkpoint_every', 'perf
            'optim', 'patience', 'keep_checkpoints'}
 MACHINE = {'device', 'num_workers', 'matmul_precision'}
 PARTS = {'accumulate'}  # in tests/programs/test_parallel.py
+# In tests/programs/test_resume.py: flags of train.py, and of eval.py.
+RESUMING, RUN_FOLDER = {'resume', 'save_every_minutes'}, {'run', 'checkpoint'}
 
 # Flag of eval.py: (a value, the flags to compare with).  The log-probabilities of captions differ.
 CHANGES_CAPTIONS = {
@@ -150,7 +152,8 @@ IN_TEST_EVAL = {
 # The places of tests in other files.
 ELSEWHERE = {
     **{f'programs/test_eval.py::{test}': names for test, names in IN_TEST_EVAL.items()},
-    'programs/test_self_critical.py': SELF_CRITICAL, 'programs/test_parallel.py': PARTS,
+    'programs/test_resume.py': RESUMING | RUN_FOLDER, 'programs/test_self_critical.py': SELF_CRITICAL,
+    'programs/test_parallel.py': PARTS,
     'pictures/test_image_folder.py': OWN_PICTURES}
 
 
@@ -572,9 +575,9 @@ def source_of(place):
 
 def test_every_flag_has_its_test():
     groups = [CHANGES_WEIGHTS, CHANGES_SHAPES, CHANGES_SHAPES_OF, CHANGES_VALIDATION, SCHEDULES,
-              SCHEDULED_SAMPLING, RUNNING, MACHINE, PARTS, SELF_CRITICAL]
+              SCHEDULED_SAMPLING, RUNNING, RESUMING, MACHINE, PARTS, SELF_CRITICAL]
     assert sorted(name for group in groups for name in group) == sorted(flags_of(opts.train_parser()))
-    groups = [CHANGES_CAPTIONS, EVAL_READING, opts.MODEL_OPTIONS, MACHINE, OWN_PICTURES,
+    groups = [CHANGES_CAPTIONS, EVAL_READING, RUN_FOLDER, opts.MODEL_OPTIONS, MACHINE, OWN_PICTURES,
               *IN_TEST_EVAL.values()]
     assert {name for group in groups for name in group} == set(flags_of(opts.eval_parser()))
     for place, names in ELSEWHERE.items():

@@ -20,7 +20,7 @@ from misc.run.histories import read_histories
 from misc.training.schedule import Best, noam_rate
 from tests.helpers import tiny
 from tests.helpers.damage import complaint, expect, resplit
-from tests.helpers.runs import Interrupt, infos_of, interrupt_after, same_weights, weights_of
+from tests.helpers.runs import Interrupt, infos_of, interrupt_after, same_weights, status_of, weights_of
 
 
 @pytest.mark.parametrize('flags', [
@@ -118,7 +118,7 @@ def test_every_epoch_deals_every_image_once_in_another_order(corpus, tmp_path, m
 
 
 @pytest.mark.parametrize('workers, to_group, number', [
-    (0, False, signal.SIGTERM), (2, True, signal.SIGTERM), (2, True, signal.SIGHUP)])
+    (0, False, signal.SIGTERM), (2, True, signal.SIGHUP), (2, True, signal.SIGUSR1)])
 def test_a_signal_saves_and_says_how_to_go_on(corpus, tmp_path, workers, to_group, number):
     command = [sys.executable, 'train.py', *map(str, tiny.train_flags(
         corpus, tmp_path / 'run', '--max_epochs', -1, '--num_workers', workers))]
@@ -130,29 +130,39 @@ def test_a_signal_saves_and_says_how_to_go_on(corpus, tmp_path, workers, to_grou
     (os.killpg if to_group else os.kill)(process.pid, number)
     rest = process.stdout.read()
     assert process.wait() == 128 + number
-    assert f'--start_from {tmp_path / "run"}' in rest
+    assert f'Go on with: python train.py --resume {tmp_path / "run"}\n' in rest
+    assert status_of(tmp_path / 'run')['state'] == 'stopped' and status_of(tmp_path / 'run')['signal'] == number.name
     assert infos_of(tmp_path / 'run')['iter'] >= 20
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_in_a_validation_saves_after_it_and_the_run_goes_on_as_if_there_was_none(
-        corpus, tmp_path, monkeypatch, capsys, number):
-    every = ['--max_epochs', 3, '--perform_validation_every', 4]
-    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'whole', *every))
+@pytest.mark.parametrize('number, every, iterations', [
+    (signal.SIGTERM, 4, [4, 8, 9]), (signal.SIGUSR1, 'epoch', [3, 6, 9])])
+def test_each_validation_is_left_for_a_signal_and_done_when_the_run_goes_on_as_if_there_was_none(
+        corpus, tmp_path, monkeypatch, capsys, number, every, iterations):
+    flags = ['--max_epochs', 3, '--perform_validation_every', every]
+    tiny.run(train, tiny.train_flags(corpus, tmp_path / 'whole', *flags))
     run, plain = tmp_path / 'run', validation.mean_loss
+    found = []
+    for start in range(4):
+        calls = []
 
-    def asked(*given):
-        os.kill(os.getpid(), number)
-        return plain(*given)
-    with monkeypatch.context() as patch:
-        patch.setattr(validation, 'mean_loss', asked)
-        status = tiny.run(train, tiny.train_flags(corpus, run, *every))
-    assert status == 128 + number and infos_of(run)['iter'] == 4
-    assert f'stopped by {number.name} after iteration 4; saved' in capsys.readouterr().out
-    assert len((run / 'validations.jsonl').read_text().splitlines()) == 1 and (run / 'model-best.pth').exists()
-    assert tiny.run(train, tiny.train_flags(corpus, run, *every, '--start_from', run)) == 0
-    assert same_weights(weights_of(tmp_path / 'whole'), weights_of(run))
+        def asked(*given, start=start, calls=calls):
+            calls.append(1)
+            if not start or len(calls) > 1:  # the validation that is due comes first, and is done
+                os.kill(os.getpid(), number)
+            return plain(*given)
+        monkeypatch.setattr(validation, 'mean_loss', asked)
+        status = tiny.run(train, tiny.train_flags(corpus, run, *flags, *(['--start_from', run] if start else [])))
+        state = infos_of(run)
+        found.append((status, state['iter'], len(state['validations']), status_of(run)['state']))
+        assert (f'stopped by {number.name} after iteration {state["iter"]}; saved' in capsys.readouterr().out) == (
+            start < 3)
+    stopped = [(128 + number, iteration, count, 'stopped') for count, iteration in enumerate(iterations)]
+    assert found == [*stopped, (0, 9, 3, 'finished')]
+    for name in ('model.pth', 'model-best.pth'):
+        assert same_weights(weights_of(tmp_path / 'whole', name), weights_of(run, name))
     assert infos_of(tmp_path / 'whole')['histories'] == infos_of(run)['histories']
+    assert list(infos_of(run)['histories']['val_result_history']) == iterations
 
 
 def test_a_run_that_was_killed_in_its_last_validation_validates_when_it_goes_on(corpus, tmp_path, monkeypatch):
@@ -271,7 +281,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(corpus, tm
 
 def test_a_run_is_not_overwritten_by_another_and_a_missing_one_is_named(corpus, tmp_path):
     tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a', '--max_epochs', 1))
-    with pytest.raises(UsageError, match='--start_from'):
+    with pytest.raises(UsageError, match='--resume'):
         tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a'))
     with pytest.raises(DataError, match='no folder'):
         tiny.run(train, tiny.train_flags(corpus, tmp_path / 'a', '--start_from', tmp_path / 'nowhere'))

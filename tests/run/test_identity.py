@@ -136,9 +136,9 @@ def test_files_of_earlier_versions_are_read_and_get_an_identity_when_they_are_re
 
 
 @pytest.mark.parametrize('flags, ways_out', [
-    ((), ('already holds the run tiny', '--id tiny --start_from', 'another folder')),
+    ((), ('already holds the run tiny', '--resume', 'another folder')),
     (('--start_from', 'FOLDER'), ('holds the run tiny', '--id tiny', '--checkpoint_path ANOTHER')),
-    (('--start_from', 'OTHER'), ('already holds the run tiny', '--id tiny --start_from', 'another folder'))])
+    (('--start_from', 'OTHER'), ('already holds the run tiny', '--resume', 'another folder'))])
 def test_a_second_id_in_a_folder_is_refused_and_changes_nothing(corpus, runs, flags, ways_out):
     before = contents(runs / 'one')
     flags = [runs / {'FOLDER': 'one', 'OTHER': 'two'}[flag] if flag.isupper() else flag for flag in flags]

@@ -6,15 +6,19 @@ import time
 import types
 
 import pytest
+import torch
 
 from misc.run import log as run_log
+from misc.run.journal import LOG
 from misc.run.log import LOSSES, RATES, REWARDS, SCORES, STEPS, RunLog
+from misc.training.step import Step
 from tests.helpers.events import event_numbers, events_in
 
 
 def opened(folder, histories, iteration=0):
     batches = types.SimpleNamespace(images=20, images_read=10, position=5, waited=0.0)
-    log = RunLog(str(folder), histories, batches, max_epochs=2, hyperparameters={'batch_size': 4})
+    log = RunLog(str(folder), histories, batches, max_epochs=2, hyperparameters={'batch_size': 4},
+                 device=torch.device('cpu'))
     log.open(iteration)
     return log
 
@@ -53,6 +57,28 @@ def test_what_a_killed_run_logged_after_its_checkpoint_is_not_there_twice(tmp_pa
     again.step(2, 0, 2.25, 1e-3, 0.0, {})
     again.close()
     assert [line['iteration'] for line in lines_of(tmp_path)] == [1, 2]
+
+
+def test_the_log_has_a_line_for_each_step_and_event_of_all_starts(tmp_path, capsys):
+    log = opened(tmp_path, histories())
+    for iteration in (1, 2):
+        log.batches.waited += 0.25
+        log.took(Step(iteration, 0, 1e-3, [7]), torch.tensor(2.5 * iteration))
+    assert len((tmp_path / LOG).read_text().splitlines()) == 1  # the losses are still on the device
+    log.step(2, 0, 5.0, 1e-3, 0.0, {})
+    log.validation(2, {'loss': 2.0}, is_best=True)
+    log.saved(2, is_best=True)
+    log.took(Step(3, 1, 1e-3, [7]), torch.tensor(7.5))
+    log.close()
+    opened(tmp_path, histories(), iteration=2).close()
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [line['event'] for line in lines] == ['start', 'step', 'step', 'validation', 'save', 'step', 'start']
+    steps = [line for line in lines if line['event'] == 'step']
+    assert [(line['iteration'], line['epoch'], line['loss'], line['waited']) for line in steps] == [
+        (1, 0, 2.5, 0.25), (2, 0, 5.0, 0.25), (3, 1, 7.5, 0.0)]
+    assert all(line['memory_mb'] > 10 and line['learning_rate'] == 1e-3 for line in steps)
+    assert all(line['seconds'] >= 0 and line['time'].endswith('+00:00') for line in lines)
+    assert lines[3]['loss'] == 2.0 and lines[-1]['iteration'] == 2 and lines[0]['process'] == os.getpid()
 
 
 def test_the_two_phases_have_tags_of_their_own_and_tensorboard_gets_the_hyperparameters(tmp_path):

@@ -215,7 +215,9 @@ def test_a_run_without_a_record_resumes_silently(root, capsys):
     nudged('att/104.npz')(root)
     capsys.readouterr()
     start(root, 'run', *RESUMED, '--learning_rate', 0.01)
-    assert 'note' not in capsys.readouterr().err and [one['iteration'] for one in record(root)['starts']] == [3]
+    told = capsys.readouterr().err
+    assert 'changed since' not in told and 'trained with' not in told
+    assert [one['iteration'] for one in record(root)['starts']] == [3]
 
 
 @pytest.mark.parametrize('account', [{}, {'data': 3, 'machine': [], 'code': 'x'}, {'data': {'input_json': 3}}])

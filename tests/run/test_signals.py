@@ -16,7 +16,7 @@ def joint(shared=False):
     return types.SimpleNamespace(shared=shared, request=0, agreed=0)
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_asks_to_stop_and_the_handlers_come_back(number, monkeypatch):
     for name in ('stdout', 'stderr'):  # SIGHUP replaces both
         monkeypatch.setattr(sys, name, getattr(sys, name))
@@ -26,6 +26,18 @@ def test_a_signal_asks_to_stop_and_the_handlers_come_back(number, monkeypatch):
         os.kill(os.getpid(), number)
         assert stop.asked() and stop.name == number.name and stop.status == 128 + number
     assert signal.getsignal(number) == before
+
+
+def test_after_a_warning_a_second_signal_leaves_the_time_to_save_and_after_another_one_it_ends_at_once(monkeypatch):
+    ended = []
+    monkeypatch.setattr(os, '_exit', ended.append)
+    for first, second, statuses in ((signal.SIGUSR1, signal.SIGTERM, []), (signal.SIGUSR1, signal.SIGUSR1, []),
+                                    (signal.SIGTERM, signal.SIGTERM, [128 + signal.SIGTERM])):
+        ended.clear()
+        with StopSignals(joint()) as stop:
+            os.kill(os.getpid(), first)
+            os.kill(os.getpid(), second)
+            assert stop.asked() and ended == statuses
 
 
 def test_a_signal_is_passed_on_and_one_that_another_process_received_stops_this_one_too():

@@ -19,6 +19,7 @@ def copy(tmp_path):
     for name in ('model.pth', 'model-best.pth', 'infos_first.pkl', 'infos_first-best.pkl', 'optimizer.pth',
                  'histories_first.pkl', 'validations.jsonl'):
         (run / name).write_text(name)
+    (run / 'status.json').write_text('{"state": "finished"}')
     (run / 'iteration_5').mkdir()  # as --keep_checkpoints keeps it
 
     def call(*arguments):
