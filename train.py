@@ -45,7 +45,8 @@ from misc.training.optim import set_rate
 from misc.training.rewards import Rewards, load_rewards, mean_statistics
 from misc.training.schedule import Plan, Plateau, Schedule, measure_of
 from misc.training.step import Step, Updater
-from models.base import CaptionModel, dropping_words
+from misc.training.transfers import Arriving, to_device
+from models.base import CaptionModel, caption_lengths, dropping_words
 from models.decoding import sample
 
 # A phase of training: a batch -> (the terms of its loss, the statistics of its rewards).
@@ -77,19 +78,33 @@ def self_critical(model: CaptionModel, rewards: Rewards, batch: Batch, *, sample
     The words that are sampled depend on the seed, the epoch and the image, so neither the number of processes nor
     `--accumulate` changes them.
     """
-    greedy = None
-    if rewards.baseline == 'greedy':
-        with evaluating(model), precision(batch.device, amp):
-            greedy = sample(model, model.encode(batch), longest, greedy=True).captions[:, 0]
+    def encoded() -> Any:
+        return model.encode(batch) if shared is None else shared
+
+    def advantage() -> torch.Tensor:
+        found, means = rewards(batch.image_ids, words[:, :samples], words[:, samples] if baseline else None)
+        statistics.update(means)
+        return to_device(found, batch.device)
+
+    shared: Any = None
+    if model.trains_as_it_evaluates():  # then one encoding serves all passes
+        with precision(batch.device, amp):
+            shared = model.encode(batch)
     uniforms = uniform_numbers([(seed, batch.epoch, image, 1) for image in batch.images], samples, longest,
                                batch.device)
+    baseline: list[torch.Tensor] = []
+    if rewards.baseline == 'greedy':
+        with evaluating(model), precision(batch.device, amp):
+            baseline = [sample(model, encoded(), longest, greedy=True).captions]
     # Dropout stays on: the captions are samples of the very model that the gradient is taken of.
     with torch.no_grad(), precision(batch.device, amp):
-        sampled = sample(model, model.encode(batch), longest, copies=samples, uniforms=uniforms).captions
-    advantage, statistics = rewards(batch.image_ids, sampled, greedy)
+        sampled = sample(model, encoded(), longest, copies=samples, uniforms=uniforms).captions
+    arriving = Arriving(torch.cat([sampled, *baseline], 1))
+    statistics: dict[str, float] = {}
     with precision(batch.device, amp):
-        loss = self_critical_loss(model, batch, sampled, torch.from_numpy(advantage).to(batch.device))
-    return loss, statistics
+        memory, words = encoded(), arriving.numbers()  # the host waits for the device only here
+        lengths = caption_lengths(words[:, :samples])
+        return self_critical_loss(model, memory, sampled, advantage, lengths), statistics
 
 
 @dataclass(frozen=True)

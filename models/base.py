@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention_weights import mean_and_last, recording
+from models.dropout import Dropout
+from models.norms import BatchNorm
 from models.packing import Groups
 
 Cache = tuple[Tensor, ...]
@@ -165,6 +167,15 @@ class CaptionModel(nn.Module, Generic[MemoryT]):
         """The positions (N,) of words in so many `captions` of `length` positions, in the order in which
         `word_states` passes them to the attention modules."""
         return positions
+
+    def trains_as_it_evaluates(self) -> bool:
+        """Whether the model computes the same in training and in evaluation mode: nothing in it is dropped, or
+        normalised by its batch."""
+        def differs(module: Any) -> bool:
+            dropout = getattr(module, 'dropout', 0)
+            return isinstance(module, BatchNorm) or bool(
+                module.probability if isinstance(module, Dropout) else isinstance(dropout, float) and dropout)
+        return not any(map(differs, self.modules()))
 
     def start(self, memory: MemoryT, copies: int = 1) -> State[MemoryT]:
         """A `State` of `copies` empty captions for each image of the memory."""

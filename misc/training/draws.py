@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from misc.training.transfers import to_device
+
 
 def uniform_numbers(keys: Sequence[tuple[int, ...]], copies: int, longest: int,
                     device: torch.device) -> torch.Tensor:
@@ -14,4 +16,4 @@ def uniform_numbers(keys: Sequence[tuple[int, ...]], copies: int, longest: int,
     `keys`: for each image, a tuple of whole numbers from 0; its random numbers are a function of it.
     """
     drawn = [np.random.default_rng(key).random((copies, longest), dtype=np.float32) for key in keys]
-    return torch.from_numpy(np.concatenate(drawn)).to(device)
+    return to_device(np.concatenate(drawn), device)

@@ -19,6 +19,7 @@ import torch
 from torch import distributed
 
 from misc import parallel
+from misc.training.transfers import Arriving
 
 BUCKET = 25 << 20   # bytes from which a bucket is sent: smaller messages cost more, larger ones start later
 REQUESTS = 32       # numbers that a process may ask for, from 1; 0 asks for nothing
@@ -199,26 +200,6 @@ class Bucket:
             torch._foreach_copy_([view for view, _ in there], [gradient for _, gradient in there])
         for view, parameter in zip(self.views, self.parameters):
             parameter.grad = view
-
-
-class Arriving:
-    """The numbers of a tensor on their way to the host, which does not wait for its device before it needs them."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.event: Any = None
-        if tensor.device.type != 'cuda':
-            self.host = tensor.clone()
-            return
-        self.host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        self.host.copy_(tensor, non_blocking=True)
-        self.event = torch.cuda.Event()
-        self.event.record(torch.cuda.current_stream(tensor.device))
-
-    def numbers(self) -> torch.Tensor:
-        """The numbers, on the host."""
-        if self.event is not None:
-            self.event.synchronize()
-        return self.host
 
 
 def _raise(error: Exception) -> None:

@@ -5,7 +5,7 @@ the hidden states.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -44,20 +44,25 @@ def caption_loss(model: WordModel, batch: Any, smoothing: float = 0.0) -> dict[s
     return {'loss': word_loss(states, model.output, targets, weights, smoothing), 'tokens': len(targets)}
 
 
-def self_critical_loss(model: WordModel, batch: Any, samples: Tensor, advantage: Tensor) -> dict[str, Any]:
+def self_critical_loss(model: WordModel, memory: Any, samples: Tensor, advantage: Callable[[], Tensor],
+                       lengths: Sequence[int] | None = None) -> dict[str, Any]:
     """The mean over the sampled tokens of -log p times the caption's advantage.
 
-    Shapes: samples (I, S, T) long, zero padded; advantage (I, S).  A caption's end token is one of its tokens; a
-    caption that was cut at the longest length T has none.  The gradient comes from one teacher-forced pass; with
-    dropout off it is that of sampling with the graph kept (Rennie et al. 2017, equation 8).
+    Shapes: samples (I, S, T) long, zero padded, of the images that the model encoded to `memory`; `lengths`: their
+    I * S numbers of words, where the host knows them.  A caption's end token is one of its tokens; a caption that
+    was cut at the longest length T has none.  The gradient comes from one teacher-forced pass; with dropout off it
+    is that of sampling with the graph kept (Rennie et al. 2017, equation 8).
+
+    `advantage()` returns the advantages (I, S).  It is called when the pass has been queued, so the host computes
+    rewards while a GPU computes the pass.
 
     Returns {'loss': scalar tensor, 'tokens': scalar tensor}.
     """
     T = samples.shape[2]
-    states, places = model.word_states(model.encode(batch), samples)
+    states, places = model.word_states(memory, samples, lengths)
     sampled = places % (T + 1) < T  # the position after a cut caption was never drawn
     tokens = sampled.sum()
-    weights = advantage.reshape(-1)[places // (T + 1)] * sampled / tokens
+    weights = advantage().reshape(-1)[places // (T + 1)] * sampled / tokens
     loss = word_loss(states, model.output, caption_targets(samples, places), weights)
     return {'loss': loss, 'tokens': tokens}
 

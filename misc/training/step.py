@@ -9,9 +9,10 @@ import torch
 
 from misc import parallel
 from misc.cli import DataError
-from misc.training.gradients import Arriving, JointGradients
+from misc.training.gradients import JointGradients
 from misc.training.losses import all_finite
 from misc.training.optim import set_rate
+from misc.training.transfers import Arriving
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from misc.evaluation.captioning import evaluating
 from misc.training.cider import CiderD
 from misc.training.losses import caption_loss, self_critical_loss
 from misc.training.rewards import Rewards
+from misc.training.transfers import to_device
 from models.decoding import beam_search, sample
 from scripts.benchmarking.made_up import Sizes, made_up_sentences, region_counts
 from scripts.benchmarking.operations import counted_operations
@@ -95,9 +96,12 @@ class SelfCritical(Workload):
         greedy = self.greedy()
         with torch.no_grad():
             samples = sample(model, model.encode(batch), longest, copies=self.samples).captions
-        advantage, statistics = self.rewards(batch.image_ids, samples, greedy)
-        self.words = statistics['words']
-        return self_critical_loss(model, batch, samples, torch.from_numpy(advantage).to(self.device))['loss']
+
+        def advantage() -> torch.Tensor:
+            found, statistics = self.rewards(batch.image_ids, samples, greedy)
+            self.words = statistics['words']
+            return to_device(found, self.device)
+        return self_critical_loss(model, model.encode(batch), samples, advantage)['loss']
 
     def greedy(self) -> torch.Tensor:
         """Greedy captions of the batch, (images, words)."""

@@ -39,7 +39,7 @@ def test_the_gradient_is_that_of_sampling_with_the_graph_kept():
         assert (samples[..., -1] > 0).any() and (samples[..., -1] == 0).any()
         advantage = torch.randn(3, 4)
         model.zero_grad()
-        self_critical_loss(model, batch, samples, advantage)['loss'].backward()
+        self_critical_loss(model, model.encode(batch), samples, lambda given=advantage: given)['loss'].backward()
         fast = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         model.zero_grad()
         total, tokens = 0, 0
@@ -203,14 +203,38 @@ def test_each_flag_of_the_phase_changes_what_is_learnt(corpus, tmp_path):
 
 
 def test_an_image_is_encoded_once_for_each_way_it_is_looked_at(monkeypatch):
-    """Baseline, samples and gradient: three encodings, however many samples."""
-    model, batch, calls = make_model(), make_batch(), []
-    plain = model.encode
-    monkeypatch.setattr(model, 'encode', lambda b: (calls.append(1), plain(b))[1])
+    """Baseline, samples and gradient: three encodings, however many samples; one where nothing is dropped or
+    normalised by the batch."""
+    for options, encodings in ((dict(), 3), (dict(dropout=0.0, drop_prob_lm=0.0), 1), (dict(dropout=0.0), 3),
+                               (dict(drop_prob_lm=0.0), 3), (dict(dropout=0.0, drop_prob_lm=0.0, use_bn=1), 3)):
+        losses = []
+        for shares in (True, False):
+            model, batch, calls = make_model(**options), make_batch(), []
+            plain = model.encode
+            monkeypatch.setattr(model, 'encode', lambda b, calls=calls, plain=plain: (calls.append(1), plain(b))[1])
+            batch.image_ids, batch.images, batch.epoch, batch.device = [1, 2, 3], [0, 1, 2], 0, torch.device('cpu')
+            rewards = mock.Mock(baseline='greedy', return_value=(np.arange(15, dtype=np.float32).reshape(3, 5), {}))
+            if not shares:
+                monkeypatch.setattr(model, 'trains_as_it_evaluates', lambda: False)
+            terms, _ = train.self_critical(model, rewards, batch, samples=5, longest=6, seed=1, amp='off')
+            assert len(calls) == (encodings if shares else 3) and terms['loss'].requires_grad and model.training
+            losses.append(terms['loss'].item())
+        assert losses[0] == losses[1]  # the same captions and gradient either way
+
+
+def test_rewards_are_computed_when_the_teacher_forced_pass_has_been_queued(monkeypatch):
+    model, batch, order = make_model(), make_batch(), []
+    plain = model.word_states
+    monkeypatch.setattr(model, 'word_states', lambda *given: (order.append('pass'), plain(*given))[1])
     batch.image_ids, batch.images, batch.epoch, batch.device = [1, 2, 3], [0, 1, 2], 0, torch.device('cpu')
-    rewards = mock.Mock(baseline='greedy', return_value=(np.ones((3, 5), np.float32), {}))
-    terms, _ = train.self_critical(model, rewards, batch, samples=5, longest=6, seed=1, amp='off')
-    assert len(calls) == 3 and terms['loss'].requires_grad and model.training
+
+    def rewards(image_ids, samples, greedy):
+        order.append('rewards')
+        assert samples.shape == (3, 5, 6) and greedy.shape == (3, 6) and image_ids == [1, 2, 3]
+        return np.ones((3, 5), np.float32), {'reward': 2.0}
+    rewards.baseline = 'greedy'
+    _, statistics = train.self_critical(model, rewards, batch, samples=5, longest=6, seed=1, amp='off')
+    assert order == ['pass', 'rewards'] and statistics == {'reward': 2.0}
 
 
 def test_a_plateau_of_the_first_phase_does_not_lower_the_rate_of_the_second(corpus, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import types
+from unittest import mock
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from misc.training.gradients import JointGradients
 from misc.training.losses import all_finite
 from misc.training.optim import build_optimiser
 from misc.training.step import LateFlags, Step, Updater, guarded_step
+from misc.training.transfers import Arriving
 from models import build
 from scripts.benchmarking.made_up import QUICK, made_up_batch, model_options
 from tests.helpers import tiny
@@ -99,6 +101,19 @@ def test_a_finite_flag_is_read_one_step_later_and_before_anything_is_saved(monke
     assert flags.settle() is None and flags.settle() is None
     flags.send(torch.tensor(False), 'fourth')
     assert flags.settle() == 'fourth'
+
+
+def test_numbers_arrive_by_an_asynchronous_copy_into_pinned_memory_and_an_event(monkeypatch):
+    order = []
+    event = types.SimpleNamespace(record=lambda stream: order.append(f'recorded on {stream}'),
+                                  synchronize=lambda: order.append('waited'))
+    monkeypatch.setattr(torch.cuda, 'Event', lambda: event)
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: f'the stream of {device.type}')
+    pinned = mock.Mock(copy_=lambda source, non_blocking: order.append('copied' if non_blocking else 'blocked'))
+    monkeypatch.setattr(torch, 'empty', lambda shape, dtype, pin_memory: pin_memory and pinned)
+    arriving = Arriving(mock.Mock(device=torch.device('cuda')))
+    assert order == ['copied', 'recorded on the stream of cuda']
+    assert arriving.numbers() is pinned and order[2:] == ['waited']
 
 
 def test_items_are_prefetched_in_order_and_an_error_is_raised_in_its_place():

@@ -36,6 +36,6 @@ def test_the_loss_of_samples_weighs_their_tokens_by_their_advantage_and_leaves_o
     said = tokens_of(batch.captions, cut_at=6)
     expected = -sum(weight * log_probs[number, t, word] for number, (words, weight) in enumerate(zip(
         said, advantage.flatten())) for t, word in enumerate(words)) / sum(map(len, said))
-    found = self_critical_loss(model, batch, batch.captions, advantage)
+    found = self_critical_loss(model, model.encode(batch), batch.captions, lambda: advantage)
     assert int(found['tokens']) == sum(map(len, said))
     assert float(found['loss'].detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
