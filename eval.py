@@ -23,15 +23,17 @@ from misc.cli import DataError, UserError, note, run_command
 from misc.dataset.corpus import Corpus
 from misc.dataset.labels import caption_width, image_path
 from misc.disk.files import check_writable
+from misc.disk.locks import held_output
 from misc.evaluation.captioning import ImageCaptions, caption_images, mean_loss
 from misc.evaluation.lengths import LengthCheck
-from misc.evaluation.output import caption_lines, file_name, joined_name, vis_entries
+from misc.evaluation.output import caption_lines, file_name, joined_name, scored_caption, vis_entries
 from misc.evaluation.scoring import Scores, references_of, score_captions
 from misc.machine import memory_errors, pick_device
 from misc.page import facts as page_facts
 from misc.page.data import Entry
 from misc.page.page import write_page
 from misc.page.thumbnails import as_seen
+from misc.pictures.coco_list import ServerFile, listed_images
 from misc.pictures.image_folder import ImageFolder
 from misc.pictures.images import read_rgb
 from misc.pictures.recipes import RecipeFlags, warn_of_other_recipe
@@ -44,14 +46,13 @@ from misc.scoring.scores import score_table
 
 LOSS_CAPTIONS = 5  # reference captions of each image that --verbose_loss takes
 BYTES = 200        # about what is written of each image, at least
-VIS = os.path.join('vis', 'vis.json')
 
 
 def main() -> int:
     """Check the options and the files, caption, score, write; returns the exit status."""
     with parallel.processes(), contextlib.ExitStack() as at_end:
         evaluation = parallel.together(lambda: set_up(at_end))
-        parallel.on_main(lambda: check_outputs(evaluation))
+        parallel.on_main(lambda: reserve_outputs(evaluation, at_end))
         results, loss = caption_split(evaluation)
         status = parallel.on_main(lambda: write_all(evaluation, results, loss))
         # torchrun kills the other processes as soon as one fails: only the main one reports it.
@@ -69,6 +70,7 @@ class Evaluation:
     rows          the images of the corpus that are captioned
     references    the reference captions, or None without --language_eval
     folder        the pictures of --image_folder, or None
+    server_file   the file for COCO's test server, or None without COCO's list of images
     page_files    the image files that the page shows, one for each row; [] without --dump_images
     page_reader   how the page reads them
     """
@@ -83,20 +85,49 @@ class Evaluation:
     rows: list[int]
     references: References | None
     folder: ImageFolder | None
+    server_file: ServerFile | None
     page_files: list[str]
     page_reader: Callable[[str], np.ndarray]
+
+    def path(self, *names: str) -> str:
+        """The path of an output."""
+        return os.path.join(self.options.output_dir, *names)
+
+    @property
+    def vis(self) -> str:
+        """The file of the captions."""
+        return self.path('vis', 'vis.json')
+
+    @property
+    def results(self) -> str:
+        """The results file."""
+        return self.path('eval_results', f'{self.name}_{self.options.split}.json')
+
+    def outputs(self) -> list[str]:
+        """The files that are written; of the page the one that is opened."""
+        options, found = self.options, []
+        if options.dump_json:
+            found.append(self.vis)
+        if self.server_file:
+            found.append(self.server_file.path(self.name, options.output_dir))
+        if options.dump_images:
+            found.append(self.path('vis', 'index.html'))
+        if self.references is not None or options.verbose_loss:
+            found.append(self.results)
+        return found
 
 
 def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     """Check the command line and the files that it names.  `at_end` removes temporary files when it closes."""
-    options, given, folder = read_options(at_end)
+    options, given, folder, listed = read_options(at_end)
     device = pick_device(options.device, options.matmul_precision)
     runs = read_runs(options.model, options.infos_path, caption_width(options.input_label_h5))
     members = opts.member_options(options, given, [(run.infos_path, run.infos['opt']) for run in runs])
     model = build_model(members, runs, device)
     if folder and options.language_eval:   # checked before regions are extracted, which may take a day
         references_of(folder.pictures.files, options.input_json, options.coco_json, options.score_tokens)
-    info = find_regions(folder, options, runs, device) if folder else None
+    info = find_regions(folder, options, runs, device) if folder else \
+        {'images': listed, 'ix_to_word': runs[0].infos['vocab']} if listed else None
     corpus = open_corpus(options, members, runs, model.needs, info)
     if not folder:
         for run in runs:
@@ -115,8 +146,9 @@ def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     is_upright = folder or any(run.infos.get('regions') for run in runs)
     name = options.id or joined_name(file_name(run.infos['opt'].get('id')) for run in runs)
     files = page_files(options.image_root, corpus, rows) if options.dump_images else []
-    return Evaluation(options, members, name, model, decode, device, corpus, rows, references, folder, files,
-                      as_seen if is_upright else read_rgb)
+    server_file = folder.server_file if folder else ServerFile(options.coco_json, len(listed)) if listed else None
+    return Evaluation(options, members, name, model, decode, device, corpus, rows, references, folder, server_file,
+                      files, as_seen if is_upright else read_rgb)
 
 
 def decoding_method(options: opts.Options, longest: int, vocabulary: dict[str, str],
@@ -132,31 +164,30 @@ def decoding_method(options: opts.Options, longest: int, vocabulary: dict[str, s
     return decode
 
 
-def check_outputs(evaluation: Evaluation) -> None:
-    """Raise `DataError` if what the evaluation is to write cannot be written, before anything is captioned."""
-    options, size = evaluation.options, BYTES * len(evaluation.rows)
-    if options.dump_json:
-        check_writable(VIS, size)
-    if options.dump_images:
-        check_writable(os.path.join('vis', 'index.html'), size)
-    if evaluation.references is not None or options.verbose_loss:
-        check_writable(results_file(evaluation), size)
+def reserve_outputs(evaluation: Evaluation, at_end: contextlib.ExitStack) -> None:
+    """Raise `DataError` if what the evaluation is to write cannot be written, before anything is captioned, and
+    `UsageError` if another evaluation is going to write it; until `at_end`, no other one may."""
+    for path in evaluation.outputs():
+        check_writable(path, BYTES * len(evaluation.rows))
+    for path in evaluation.outputs():
+        at_end.enter_context(held_output(path, (
+            f'another evaluation is at work that will write {path}; wait for it, or give this one a folder of its '
+            'own with --output_dir')))
 
 
-def results_file(evaluation: Evaluation) -> str:
-    """The results file, eval_results/ID_SPLIT.json."""
-    return os.path.join('eval_results', f'{evaluation.name}_{evaluation.options.split}.json')
-
-
-def read_options(at_end: contextlib.ExitStack) -> tuple[opts.Options, set[str], ImageFolder | None]:
-    """The options, the names of those given on the command line, and the pictures of --image_folder, whose inputs
-    replace those of a data set."""
+def read_options(at_end: contextlib.ExitStack) -> tuple[opts.Options, set[str], ImageFolder | None,
+                                                        list[dict[str, Any]] | None]:
+    """The options, the names of those given on the command line, the pictures of --image_folder, whose inputs replace
+    those of a data set, and the images of COCO's list where the data set has features of them."""
     options, given = opts.eval_options()
-    if not options.image_folder:
-        return options, given, None
-    folder = ImageFolder(options.image_folder, at_end, options.regions_dir, options.coco_json,
-                         None if options.num_images < 0 else options.num_images)
-    return opts.replaced(options, **folder.inputs()), given, folder
+    if options.image_folder:
+        folder = ImageFolder(options.image_folder, at_end, options.regions_dir, options.coco_json,
+                             None if options.num_images < 0 else options.num_images)
+        return opts.replaced(options, **folder.inputs()), given, folder, None
+    listed = listed_images(options.coco_json) if options.coco_json else None
+    if listed:
+        options = opts.of_listed_images(options, given, listed[0]['split'])
+    return options, given, None, listed
 
 
 def find_regions(folder: ImageFolder, options: opts.Options, runs: list[Run], device: torch.device) -> dict[str, Any]:
@@ -205,7 +236,8 @@ def caption_split(evaluation: Evaluation) -> tuple[list[ImageCaptions], float | 
 
     with memory_errors('--batch_size'), worker_errors():
         results = caption_images(evaluation.model, batches(), evaluation.decode, corpus.images, corpus.vocabulary,
-                                 device, len(rows), options.seed, with_attention=options.dump_images)
+                                 device, len(rows), options.seed, with_attention=options.dump_images,
+                                 best_of=options.sample_n if options.score_caption == 'best' else 1)
         loss = mean_loss(evaluation.model, batches(LOSS_CAPTIONS), device, len(rows)) \
             if options.verbose_loss else None
     return results, loss
@@ -229,12 +261,12 @@ def write_all(evaluation: Evaluation, results: list[ImageCaptions], loss: float 
         attempt(lambda: write_captions(evaluation, results))
     if isinstance(evaluation.decode, LengthCheck) and (hint := evaluation.decode.hint()):
         note(hint)
-    if folder and options.coco_json:
-        attempt(lambda: folder.write_results({image.image_id: image.first.text for image in results},
-                                             evaluation.name))
+    if server := evaluation.server_file:
+        attempt(lambda: server.write({image.image_id: image.first.text for image in results},
+                                     server.path(evaluation.name, options.output_dir)))
     if evaluation.references is not None:
         scores = score_captions(results, evaluation.references, options.sample_n > 1)
-        print_scores(evaluation.name, scores, options.sample_n)
+        print_scores(evaluation.name, scores, options)
     if loss is not None:
         print(f'loss: {loss:.4f}')
     if evaluation.references is not None or loss is not None:
@@ -248,15 +280,17 @@ def write_all(evaluation: Evaluation, results: list[ImageCaptions], loss: float 
 
 def write_captions(evaluation: Evaluation, results: list[ImageCaptions]) -> None:
     """Write vis/vis.json."""
-    write_vis(VIS, vis_entries(results, evaluation.options.sample_n, evaluation.options.dump_path))
-    note(f'wrote {VIS}')
+    write_vis(evaluation.vis, vis_entries(results, evaluation.options.sample_n, evaluation.options.dump_path))
+    note(f'wrote {evaluation.vis}')
 
 
-def print_scores(name: str, scores: Scores, captions: int) -> None:
+def print_scores(name: str, scores: Scores, options: opts.Options) -> None:
     """The table of scores, and one of the scores of several captions."""
     print(score_table({name: scores.overall}))
     if scores.several:
-        print(score_table({f'{captions} captions per image': scores.several}))
+        print(f'these are the scores of one of the {options.sample_n} captions of each image: '
+              f'{scored_caption(options.score_caption == "best", options.sample_max)}')
+        print(score_table({f'{options.sample_n} captions per image': scores.several}))
 
 
 def write_scores(evaluation: Evaluation, results: list[ImageCaptions], scores: Scores, loss: float | None) -> None:
@@ -269,7 +303,7 @@ def write_scores(evaluation: Evaluation, results: list[ImageCaptions], scores: S
         del recorded[name]
     captions: dict[ImageId, str] = {image.image_id: image.first.text for image in results
                                     if not scores.overall or image.image_id in scores.per_image}
-    path = write_results(results_file(evaluation), {**scores.overall, **scores.several},
+    path = write_results(evaluation.results, {**scores.overall, **scores.several},
                          image_rows(captions, scores.per_image), recorded, loss, scores.bad_endings)
     note(f'wrote {path}')
 
@@ -300,9 +334,10 @@ def write_captions_page(evaluation: Evaluation, results: list[ImageCaptions], sc
                                           options.group_size)
     facts = page_facts.page_facts(evaluation.name, source, list(map(model_facts, evaluation.members)), decoding,
                                   {**scores.overall, **scores.several}, len(entries))
-    broken = write_page('vis', facts, entries, regions, max(1, options.num_workers), evaluation.page_reader)
+    broken = write_page(evaluation.path('vis'), facts, entries, regions, max(1, options.num_workers),
+                        evaluation.page_reader)
     page_facts.report_missing(broken, problems)
-    note('wrote vis/index.html')
+    note(f'wrote {evaluation.path("vis", "index.html")}')
 
 
 def model_facts(member: opts.Options) -> page_facts.ModelFacts:

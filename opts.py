@@ -423,16 +423,22 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
                        help='images decoded at a time; less takes less memory')
     group.add_argument('--sample_n', type=number_in(int, 1), default=1, metavar='N',
                        help='captions per image: N samples, or the N best beams')
+    group.add_argument('--score_caption', type=one_of('first', 'best'), default='first', metavar='NAME',
+                       help='which of the --sample_n captions of an image is scored, shown first, and written as its '
+                            'caption: first (the best beam, or the first sample) or best (the one with the highest '
+                            'log-probability, which helps with samples)')
     flag(group, 'language_eval', 'score the captions (BLEU, METEOR, ROUGE-L, CIDEr, SPICE where it is '
                                  'installed)')
     add_score_tokens_flag(group)
     group.add_argument('--coco_json', metavar='FILE',
-                       help='COCO caption annotations to take references from, in place of --input_json; with '
-                            "--image_folder COCO's list of images")
+                       help='COCO caption annotations to take references from, in place of --input_json; or COCO\'s '
+                            'list of images without captions, image_info_test2014.json: those images are captioned '
+                            'from their feature folders (or --image_folder), and the captions are also written as '
+                            'COCO\'s test server expects them')
     group.add_argument('--id', type=run_name, default='', metavar='NAME',
                        help="name in eval_results/ID_SPLIT.json (default: the run's, or the runs' joined "
-                            'by +, cut where that is too long); SPLIT is pictures_LIST of the images that '
-                            '--coco_json LIST.json lists, with --image_folder')
+                            'by +, cut where that is too long); SPLIT is LIST of the images that '
+                            '--coco_json LIST.json lists, and pictures_LIST with --image_folder')
     flag(group, 'verbose_beam', 'print every finished beam of every image')
     flag(group, 'verbose_loss', 'also compute the cross-entropy loss, on five captions of each image')
     flag(group, 'dump_json', 'write the captions to vis/vis.json', True)
@@ -440,6 +446,9 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     flag(group, 'dump_images', 'write vis/index.html, a page with pictures, captions, scores, and the regions that '
                                'each word attended to, as boxes where --input_box_dir or --input_rel_box_dir is '
                                'given (needs --image_root)')
+    group.add_argument('--output_dir', default='', metavar='DIR',
+                       help='folder in which vis/ and eval_results/ are written (default: the current one); one for '
+                            'each of several evaluations at the same time')
     group.add_argument('--image_root', default='', metavar='DIR',
                        help='folder that holds train2014/ and val2014/, for --dump_images')
 
@@ -623,6 +632,22 @@ def with_run_files(options: Options, given: set[str]) -> Options:
             if paths and name not in given:
                 found[name] = next(iter(paths.values()))
     return replaced(options, **found)
+
+
+def of_listed_images(options: Options, given: set[str], split: str) -> Options:
+    """A copy of `options` for the images that `--coco_json` lists without captions, in place of a `split` of
+    `--input_json`.  Raises `UsageError` for flags that need captions, or name other images."""
+    for name in ('language_eval', 'verbose_loss'):
+        if getattr(options, name):
+            raise UsageError(f'--{name} 1 needs captions, and --coco_json {options.coco_json} lists images without '
+                             'any; leave it out')
+    if 'split' in given:
+        raise UsageError(f'--split {options.split} contradicts --coco_json {options.coco_json}, whose images are '
+                         'captioned; leave one out')
+    if 'input_json' in given:
+        note(f'note: the images are those of {options.coco_json}, and the vocabulary is that of the model; '
+             f'--input_json {options.input_json} is not read')
+    return replaced(options, split=split, input_json=options.coco_json)
 
 
 class RaisingParser(Parser):

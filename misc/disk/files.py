@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from misc.cli import DataError
@@ -102,11 +102,7 @@ def is_abandoned(name: str) -> bool:
 def check_writable(path: StrPath, size: int = 1) -> None:
     """Raise `DataError` if no file of about `size` bytes can be written at `path`, before hours of work are lost on
     it.  Nothing is left behind, not even a folder that had to be made."""
-    folder = os.path.dirname(os.path.abspath(path))
-    missing = []  # folders, from the innermost
-    while not os.path.lexists(folder):
-        missing.append(folder)
-        folder = os.path.dirname(folder)
+    missing = missing_folders(path)
     trial = f'{os.fspath(path)}.{os.getpid()}{TEMPORARY}'
     try:
         if os.path.isdir(path):
@@ -123,9 +119,23 @@ def check_writable(path: StrPath, size: int = 1) -> None:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(trial)
-        for one in missing:
-            with contextlib.suppress(OSError):
-                os.rmdir(one)
+        remove_empty(missing)
+
+
+def missing_folders(path: StrPath) -> list[str]:
+    """The folders that have to be made for a file at `path`, from the innermost."""
+    folder, missing = os.path.dirname(os.path.abspath(path)), []
+    while not os.path.lexists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    return missing
+
+
+def remove_empty(folders: Iterable[str]) -> None:
+    """Remove those of the `folders`, from the innermost, that are empty."""
+    for one in folders:
+        with contextlib.suppress(OSError):
+            os.rmdir(one)
 
 
 def open_regular(path: StrPath, mode: str = 'rb', **kwargs: Any) -> Any:

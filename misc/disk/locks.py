@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from misc.cli import UsageError
-from misc.disk.files import StrPath
+from misc.disk.files import StrPath, missing_folders, remove_empty
 
 PATIENCE = 10.0  # seconds to wait for a lock: the workers of a killed process take a while to end
 
@@ -48,6 +48,23 @@ def held_file(path: StrPath, refusal: str) -> Iterator[None]:
                 os.unlink(path)
         _private.discard(descriptor)
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def held_output(path: StrPath, refusal: str) -> Iterator[None]:
+    """Hold the lock of a file that is written at the end of long work, `.NAME.lock` beside it.
+
+    Its folder is made if necessary, and removed if it is still empty at the end.  Raises `UsageError(refusal)`
+    where another process holds the lock.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    missing = missing_folders(path)
+    os.makedirs(folder, exist_ok=True)
+    try:
+        with held_file(os.path.join(folder, f'.{name}.lock'), refusal):
+            yield
+    finally:
+        remove_empty(missing)
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Captions of images, where their words looked, and the loss on reference captions."""
 
 import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -81,7 +82,7 @@ def words_of(indices: Iterable[int], vocabulary: Mapping[str, str]) -> list[str]
 def caption_images(model: Any, batches: Iterable[Any], decode: Callable[..., Any],
                    images: Sequence[Mapping[str, Any]], vocabulary: Mapping[str, str], device: torch.device,
                    total: int, seed: int = 0, with_attention: bool = False, show_progress: bool = True,
-                   stopped: Callable[[], bool] = never) -> list[ImageCaptions]:
+                   stopped: Callable[[], bool] = never, best_of: int = 1) -> list[ImageCaptions]:
     """Caption all images, in order; with several processes each does its share, and all get all results.
 
     batches         this process's `Batch`es
@@ -91,6 +92,7 @@ def caption_images(model: Any, batches: Iterable[Any], decode: Callable[..., Any
     seed            samples depend on it and their image, not on batches or processes
     with_attention  also keep the attention of each image's first caption
     stopped         asked before each batch, see `for_all_batches`
+    best_of         the most probable of so many captions of each image comes first
 
     Raises `DataError` if the model computes no probability that is a number for an image.
     """
@@ -98,6 +100,8 @@ def caption_images(model: Any, batches: Iterable[Any], decode: Callable[..., Any
         keys = [(seed, row) for row in batch.images]
         memory = model.encode(batch.to(device))
         decoded = decode(model, memory, functools.partial(uniform_numbers, keys, device=device))
+        if best_of > 1:
+            decoded = best_first(decoded, best_of)
         looks = word_attention(model, memory, decoded.captions[:, :1], batch.counts) if with_attention \
             else [None] * len(batch.images)
         return [ImageCaptions(image_id, images[row].get('file_path', ''), captions_of(image_id, indices, log_probs),
@@ -113,6 +117,16 @@ def caption_images(model: Any, batches: Iterable[Any], decode: Callable[..., Any
         return captions
 
     return sum(for_all_batches(model, caption, batches, 'captioning', total, show_progress, stopped), [])
+
+
+def best_first(decoded: Any, count: int) -> Any:
+    """A `Decoded` with the first `count` captions of each image in the order of their log-probabilities."""
+    n = decoded.log_probs.shape[1]
+    order = decoded.log_probs[:, :count].argsort(dim=1, descending=True, stable=True)  # (I, count)
+    rest = torch.arange(order.shape[1], n, device=order.device).expand(len(order), -1)
+    order = torch.cat((order, rest), 1)
+    captions = decoded.captions.gather(1, order[..., None].expand_as(decoded.captions))
+    return dataclasses.replace(decoded, captions=captions, log_probs=decoded.log_probs.gather(1, order))
 
 
 def word_attention(model: Any, memory: Any, captions: torch.Tensor,

@@ -43,6 +43,14 @@ def vis_entries(results: Sequence[ImageCaptions], captions: int = 1, with_path: 
     return [entry(image) for image in results]
 
 
+def scored_caption(is_best: bool, is_decoded: bool) -> str:
+    """Which of several captions of an image is scored, in words; `is_decoded`: by beam search, not sampled."""
+    if is_best:
+        return 'the one with the highest log-probability'
+    return 'the best beam' if is_decoded else \
+        'the first that was drawn (--score_caption best takes the one with the highest log-probability)'
+
+
 def file_name(run_id: Any) -> str:
     """A run's id as part of a file name; ids come from checkpoints, which anyone may have written."""
     return re.sub(r'[^\w.+-]+', '_', str(run_id or '')).strip('.')[:80] or 'captioner'

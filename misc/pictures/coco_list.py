@@ -2,13 +2,17 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from misc.cli import DataError, note
 from misc.disk.files import read_json
 from misc.disk.numbers import whole_number
 from misc.prepare.broken import Broken
+from misc.scoring.results import write_vis
 
+MADE_BY = "the lists of COCO's images, https://cocodataset.org/#download"
 SPLIT_NAME = re.compile(r'(?:test|val|train)20\d\d')
 
 
@@ -36,7 +40,11 @@ def select_listed(coco_json: str, names: Sequence[str], folder: str, broken: Bro
 
 def read_list(coco_json: str) -> dict[str, int]:
     """{file name: id} of the images of a list.  Raises `DataError`."""
-    content = read_json(coco_json, 'the lists of COCO\'s images, https://cocodataset.org/#download', exact=True)
+    return ids_in(read_json(coco_json, MADE_BY, exact=True), coco_json)
+
+
+def ids_in(content: Any, coco_json: str) -> dict[str, int]:
+    """{file name: id} of the images of a list, the `content` of the file `coco_json`.  Raises `DataError`."""
     try:
         numbers = {image['file_name']: whole_number(image['id']) for image in content['images']}
         wanted = {name: number for name, number in numbers.items() if number is not None}
@@ -52,12 +60,41 @@ def read_list(coco_json: str) -> dict[str, int]:
     return wanted
 
 
+def listed_images(coco_json: str) -> list[dict[str, Any]] | None:
+    """The images of a list without captions, as entries of a data set in a split that has the name of the list; None
+    if `coco_json` is a file of captions.  Raises `DataError` where it is neither."""
+    content = read_json(coco_json, MADE_BY, exact=True)
+    if not isinstance(content, dict) or content.get('annotations'):
+        return None
+    split = list_name(coco_json)
+    folder = f'{split}/' if SPLIT_NAME.fullmatch(split) else ''
+    ids = ids_in(content, coco_json)
+    sizes = [{name: image[name] for name in ('width', 'height') if name in image} for image in content['images']]
+    return [{'id': number, 'split': split, 'file_path': folder + name, **size}
+            for (name, number), size in zip(ids.items(), sizes)]
+
+
 def list_name(coco_json: str) -> str:
     """The name of the images that `coco_json` lists: test2014 and the like, else that of the file."""
     split = SPLIT_NAME.search(os.path.basename(coco_json))
     return split.group() if split else os.path.splitext(os.path.basename(coco_json))[0]
 
 
-def results_path(coco_json: str, run_id: str) -> str:
-    """The path of the captions that COCO's test server takes, under the name that it expects."""
-    return os.path.join('vis', f'captions_{list_name(coco_json)}_{run_id}_results.json')
+@dataclass(frozen=True)
+class ServerFile:
+    """The captions of the `wanted` images that `coco_json` lists, in the format and under the name that COCO's test
+    server expects."""
+
+    coco_json: str
+    wanted: int
+
+    def path(self, run_id: str, output_dir: str) -> str:
+        """Where the captions of a run go."""
+        return os.path.join(output_dir, 'vis', f'captions_{list_name(self.coco_json)}_{run_id}_results.json')
+
+    def write(self, captions: Mapping[int, str], path: str) -> None:
+        """Write `captions`, {image id: caption}; a note says whether some are missing."""
+        write_vis(path, [{'image_id': image_id, 'caption': caption} for image_id, caption in captions.items()])
+        note(f"wrote {path}, in the format of COCO's test server: {len(captions)} captions")
+        if len(captions) < self.wanted:
+            note(f'note: {self.coco_json} lists {self.wanted} images, and the server expects a caption of each')

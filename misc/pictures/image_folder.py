@@ -14,11 +14,10 @@ from misc import parallel
 from misc.cli import DataError, UsageError, note
 from misc.dataset.recipe import describe
 from misc.machine import memory_errors
-from misc.pictures.coco_list import list_name, results_path
+from misc.pictures.coco_list import ServerFile, list_name
 from misc.pictures.listing import FolderPictures
 from misc.pictures.recipes import RecipeFlags, recipe_for_models
 from misc.prepare.broken import Broken
-from misc.scoring.results import write_vis
 
 MOST_AT_ONCE = 8   # pictures in a batch of the feature networks, where --batch_size allows as many
 
@@ -77,17 +76,10 @@ class ImageFolder:
                             'the reasons above')
         return self.pictures.corpus(found, extraction.sizes, runs[0][1]['vocab'])
 
-    def write_results(self, captions: Mapping[int, str], run_id: str) -> None:
-        """Write `captions`, {image id: caption}, in the file, and in the format, that COCO's test server expects.
-        Without COCO's list, nothing."""
-        if not self.coco_json:
-            return
-        path = results_path(self.coco_json, run_id)
-        write_vis(path, [{'image_id': image_id, 'caption': caption} for image_id, caption in captions.items()])
-        note(f"wrote {path}, in the format of COCO's test server: {len(captions)} captions")
-        if len(captions) < self.pictures.wanted:
-            note(f'note: {self.coco_json} lists {self.pictures.wanted} images, and the server expects a caption of '
-                 'each')
+    @property
+    def server_file(self) -> ServerFile | None:
+        """The file for COCO's test server; None without COCO's list."""
+        return ServerFile(self.coco_json, self.pictures.wanted) if self.coco_json else None
 
     def finish(self) -> int:
         """List the pictures that could not be read; returns the exit status."""

@@ -303,6 +303,68 @@ def test_several_models_are_an_ensemble_and_several_captions_have_a_diversity(tr
     assert overall['oracle_CIDEr'] >= overall['CIDEr'] and {'Div-1', 'Div-2', 'mBLEU-4'} <= set(overall)
 
 
+@pytest.mark.usefixtures('without_java')
+def test_of_several_captions_the_first_or_the_most_probable_one_is_scored(trained, capsys, tmp_path):
+    images = tmp_path / 'pictures' / 'val2014'
+    images.mkdir(parents=True)
+    for image_id in range(112, 116):
+        Image.new('RGB', (40, 30), 'olive').save(images / f'{image_id}.jpg')
+    draws = ('--sample_max', 0, '--sample_n', 5, '--temperature', 2, '--language_eval', 1, '--dump_images', 1,
+             '--image_root', images.parent)
+    found = {}
+    for choice, said in (('first', 'the first that was drawn (--score_caption best'),
+                         ('best', 'the one with the high')):
+        entries = evaluate(trained, *draws, '--score_caption', choice)
+        assert f'one of the 5 captions of each image: {said}' in capsys.readouterr().out
+        scored = json.loads((tmp_path / 'eval_results' / 'tiny_test.json').read_text())['images']
+        assert [row['caption'] for row in scored] == [entry['caption'] for entry in entries]
+        found[choice] = entries
+    for first, best in zip(found['first'], found['best']):
+        assert sorted(map(str, first['beams'])) == sorted(map(str, best['beams']))
+        assert best['log_prob'] == max(beam['log_prob'] for beam in first['beams'])
+        probabilities = [beam['log_prob'] for beam in best['beams']]
+        assert probabilities == sorted(probabilities, reverse=True)
+    assert [entry['caption'] for entry in found['first']] != [entry['caption'] for entry in found['best']]
+    beams = evaluate(trained, '--beam_size', 3, '--sample_n', 3, '--language_eval', 1)
+    assert 'one of the 3 captions of each image: the best beam\n' in capsys.readouterr().out and len(beams) == 4
+
+
+def write_list(folder, ids, **more):
+    """COCO's list of images of the tiny corpus, without captions."""
+    path = folder / 'image_info_test2014.json'
+    path.write_text(json.dumps({'info': {}, 'licenses': [], 'images': [
+        {'id': image_id, 'file_name': f'{image_id}.jpg', 'width': 40, 'height': 30} for image_id in ids], **more}))
+    return path
+
+
+def test_a_list_of_images_is_captioned_from_feature_folders_for_the_test_server(trained, tmp_path, capsys):
+    corpus, run = trained
+    plain = {entry['image_id']: entry['caption'] for entry in evaluate(trained)}
+    ids = [114, 112, 115]
+    listed = write_list(tmp_path, ids)
+    flags = ['--run', run, '--checkpoint', 'last', '--coco_json', listed, '--num_workers', 0, '--device', 'cpu']
+    tiny.run(evaluation, flags)
+    captions = json.loads((tmp_path / 'vis' / 'captions_test2014_tiny_results.json').read_text())
+    assert captions == [{'image_id': image_id, 'caption': plain[image_id]} for image_id in ids]
+    assert 'captions_test2014_tiny_results.json, in the format of COCO\'s test server: 3' in capsys.readouterr().err
+    entries = json.loads((tmp_path / 'vis' / 'vis.json').read_text())
+    assert entries[0]['file_path'] == 'test2014/114.jpg'
+    tiny.run(evaluation, [*flags, '--num_images', 2, '--input_json', corpus / 'talk.json'])
+    said = capsys.readouterr().err
+    assert 'lists 3 images, and the server expects a caption of each' in said and 'talk.json is not read' in said
+    for more, message in ((('--language_eval', 1), '--language_eval 1 needs captions'),
+                          (('--verbose_loss', 1), '--verbose_loss 1 needs captions'),
+                          (('--split', 'test'), '--split test contradicts --coco_json')):
+        with pytest.raises(UsageError, match=message):
+            tiny.run(evaluation, [*flags, *more])
+    write_list(tmp_path, [*ids, 999])
+    with pytest.raises(DataError, match='999'):
+        tiny.run(evaluation, flags)
+    # Annotations are references, and the images those of the split.
+    write_list(tmp_path, ids, annotations=[{'id': 1, 'image_id': 114, 'caption': 'a dog'}])
+    assert len(evaluate(trained, '--coco_json', listed)) == 4
+
+
 def test_the_joined_name_of_an_ensemble_is_distinct_and_fits_a_file_name():
     names = ['m' * 80 + str(number) for number in range(5)]
     joined = [output.joined_name(models) for models in (names, names[:4], names[::-1], ['\u4e00' * 80])]

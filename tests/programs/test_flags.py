@@ -120,6 +120,7 @@ MACHINE = {'device', 'num_workers', 'matmul_precision'}
 PARTS = {'accumulate'}  # in tests/programs/test_parallel.py
 # In tests/programs/test_resume.py: flags of train.py, and of eval.py.
 RESUMING, RUN_FOLDER = {'resume', 'save_every_minutes'}, {'run', 'checkpoint'}
+OUTPUTS = {'output_dir'}  # in tests/programs/test_outputs.py
 
 # Flag of eval.py: (a value, the flags to compare with).  The log-probabilities of captions differ.
 CHANGES_CAPTIONS = {
@@ -146,13 +147,15 @@ IN_TEST_EVAL = {
         'verbose_beam'},
     'test_each_output_flag_has_its_effect': {
         'split', 'num_images', 'id', 'coco_json', 'dump_json', 'dump_path', 'dump_images', 'image_root'},
+    'test_of_several_captions_the_first_or_the_most_probable_one_is_scored': {'score_caption'},
     'test_captions_are_written_in_coco_form_with_scores_per_image': {'language_eval', 'verbose_loss'},
     'test_captions_are_scored_against_texts_or_tokens': {'score_tokens'},
 }
 # The places of tests in other files.
 ELSEWHERE = {
     **{f'programs/test_eval.py::{test}': names for test, names in IN_TEST_EVAL.items()},
-    'programs/test_resume.py': RESUMING | RUN_FOLDER, 'programs/test_self_critical.py': SELF_CRITICAL,
+    'programs/test_resume.py': RESUMING | RUN_FOLDER, 'programs/test_outputs.py': OUTPUTS,
+    'programs/test_self_critical.py': SELF_CRITICAL,
     'programs/test_parallel.py': PARTS,
     'pictures/test_image_folder.py': OWN_PICTURES}
 
@@ -577,7 +580,7 @@ def test_every_flag_has_its_test():
     groups = [CHANGES_WEIGHTS, CHANGES_SHAPES, CHANGES_SHAPES_OF, CHANGES_VALIDATION, SCHEDULES,
               SCHEDULED_SAMPLING, RUNNING, RESUMING, MACHINE, PARTS, SELF_CRITICAL]
     assert sorted(name for group in groups for name in group) == sorted(flags_of(opts.train_parser()))
-    groups = [CHANGES_CAPTIONS, EVAL_READING, RUN_FOLDER, opts.MODEL_OPTIONS, MACHINE, OWN_PICTURES,
+    groups = [CHANGES_CAPTIONS, EVAL_READING, RUN_FOLDER, OUTPUTS, opts.MODEL_OPTIONS, MACHINE, OWN_PICTURES,
               *IN_TEST_EVAL.values()]
     assert {name for group in groups for name in group} == set(flags_of(opts.eval_parser()))
     for place, names in ELSEWHERE.items():

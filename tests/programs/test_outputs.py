@@ -6,13 +6,15 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import eval as evaluation
 import train
-from misc.cli import DataError
+from misc.cli import DataError, UsageError
 from misc.dataset.array_files import write_array
 from misc.dataset.features import open_reader
 from misc.dataset.packing import write_packed
+from misc.disk import locks
 from misc.scoring import java
 from scripts import create_report
 from tests.helpers import tiny
@@ -89,7 +91,7 @@ def test_a_file_that_cannot_be_written_in_the_end_does_not_cost_the_others(evalu
 
     def then_broken(*given, **named):
         found = plain(*given, **named)
-        open('vis', 'w').close()
+        os.mkdir('vis/vis.json')
         return found
     monkeypatch.setattr(evaluation, 'caption_images', then_broken)
     with pytest.raises(OSError):
@@ -119,6 +121,36 @@ def test_results_that_cannot_be_read_are_replaced(evaluate):
                 file.write(text)
         evaluate('--num_images', 2)
         assert images_in(RESULTS) == images_in('vis/vis.json') == 2
+
+
+def test_outputs_go_into_their_folder_and_two_evaluations_do_not_meet(
+        evaluate, corpus, tmp_path, monkeypatch, capsys):
+    images = tmp_path / 'pictures' / 'val2014'
+    images.mkdir(parents=True)
+    for image_id in range(112, 116):
+        Image.new('RGB', (40, 30), 'olive').save(images / f'{image_id}.jpg')
+    monkeypatch.setattr(locks, 'PATIENCE', 0.1)
+    plain, inner = evaluation.caption_images, []
+
+    def meanwhile(*given, **named):
+        """While one evaluation captions, start others."""
+        monkeypatch.setattr(evaluation, 'caption_images', plain)
+        for flags in ((), ('--dump_json', 0), ('--id', 'other')):
+            with pytest.raises(UsageError, match='another evaluation .*(vis.json|tiny_test.json); .*--output_dir'):
+                evaluate('--output_dir', 'a/b', *flags)
+        evaluate('--output_dir', 'c', '--num_images', 3)
+        evaluate('--output_dir', 'a/b', '--id', 'other', '--dump_json', 0, '--beam_size', 1)
+        inner.append(1)
+        return plain(*given, **named)
+    monkeypatch.setattr(evaluation, 'caption_images', meanwhile)
+    evaluate('--output_dir', 'a/b', '--dump_images', 1, '--image_root', images.parent)
+    assert inner and sorted(os.listdir()) == ['a', 'c']
+    assert images_in('a/b/vis/vis.json') == images_in('a/b/eval_results/tiny_test.json') == 4
+    assert images_in('c/vis/vis.json') == 3 and images_in('a/b/eval_results/other_test.json') == 4
+    assert os.path.exists('a/b/vis/index.html') and not [
+        name for _, _, names in os.walk('.') for name in names if name.endswith('.lock')]
+    said = capsys.readouterr().err
+    assert 'wrote a/b/vis/vis.json' in said and 'wrote a/b/vis/index.html' in said
 
 
 def test_other_features_than_those_of_the_training_are_warned_of(corpus, trained, tmp_path, capsys):
