@@ -46,8 +46,8 @@ DATA_FILES = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_fe
 # Options whose change on resuming needs no note: where files are, what is logged and saved and when, the machine,
 # how long to train, and what is recorded without being a flag.
 NEUTRAL = (*DATA_FILES, 'cached_tokens', 'start_from', 'resume', 'checkpoint_path', 'id', 'device', 'num_workers',
-           'matmul_precision', 'losses_log_every', 'save_checkpoint_every', 'save_every_minutes', 'keep_checkpoints',
-           'max_epochs', 'patience', 'load_best_score', 'keeps_rates', 'vocab_size', 'seq_length')
+           'matmul_precision', 'xlinear', 'losses_log_every', 'save_checkpoint_every', 'save_every_minutes',
+           'keep_checkpoints', 'max_epochs', 'patience', 'load_best_score', 'keeps_rates', 'vocab_size', 'seq_length')
 # What --resume does not take over: where the run was, and whether it counted bests of another folder.
 OF_ONE_START = ('start_from', 'resume', 'checkpoint_path', 'id', 'load_best_score')
 # How eval.py decodes captions.
@@ -318,6 +318,11 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
                        help='of float32 matrix products on CUDA: high (TF32: ten bits of mantissa, several times '
                             'as fast), highest (float32; where results are compared with those of a CPU), or '
                             'medium (as high, or less where PyTorch offers it). Nothing changes on a CPU')
+    group.add_argument('--xlinear', type=one_of('auto', 'plain', 'fused'), default='auto', metavar='NAME',
+                       help='X-linear attention on CUDA: auto (fused Triton kernels where they can run), plain '
+                            '(PyTorch: slower, and sums in the same order every time, so that a training on one GPU '
+                            'can be repeated bit for bit), or fused (refuse to start without). Nothing changes on '
+                            'a CPU')
     group.add_argument('--seed', type=number_in(int, 0, 2 ** 32 - 1), default=123, metavar='N',
                        help='seed of everything random')
     group.add_argument('--num_workers', type=number_in(int, 0), default=2, metavar='N',
@@ -921,6 +926,15 @@ def check_batch_norm(options: Options, processes: int) -> None:
         parts = f'--accumulate {options.accumulate}' if options.accumulate > 1 else f'{processes} processes'
         raise UsageError(f'--use_bn {options.use_bn} does not go with {parts}: batch normalisation needs the '
                          'whole batch; use one process without --accumulate, or --use_bn 0')
+
+
+def check_xlinear(options: Options, device: str, obstacle: str | None) -> None:
+    """Refuse `--xlinear fused` where there is an `obstacle` to it, and report it on a CUDA `device` that could be
+    faster without."""
+    if options.xlinear == 'fused' and obstacle is not None:
+        raise UsageError(f'--xlinear fused: the kernels cannot run: {obstacle}; take auto or plain')
+    if options.xlinear == 'auto' and device == 'cuda' and obstacle is not None:
+        note(f'note: X-linear attention runs in plain PyTorch, not in fused kernels: {obstacle}')
 
 
 def check_scheduled_sampling(options: Options) -> None:

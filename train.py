@@ -346,6 +346,7 @@ def build(options: opts.Options, given: set[str], folder: RunFolder, status: Sta
                              parallel.count())
     options = opts.with_feature_size(options, feature_width(*opts.feature_source(options)), infos_path)
     device = pick_device(options.device, options.matmul_precision)
+    opts.check_xlinear(options, device.type, models.xlinear_obstacle(options, device))
     torch.manual_seed(options.seed)
     corpus = Corpus(opts.sources(options))
     vocabulary, longest = corpus.vocabulary, corpus.longest

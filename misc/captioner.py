@@ -25,8 +25,8 @@ from misc.scoring.endings import forbidden_endings
 from models.ensemble import Ensemble
 
 # The options of eval.py that `load` takes.
-OPTIONS = (*opts.DECODING_OPTIONS, 'device', 'matmul_precision', 'batch_size', 'detector', 'cnn_model', 'cnn_layout',
-           'cnn_weight_dir')
+OPTIONS = (*opts.DECODING_OPTIONS, 'device', 'matmul_precision', 'xlinear', 'batch_size', 'detector', 'cnn_model',
+           'cnn_layout', 'cnn_weight_dir')
 Path = str | os.PathLike[str]
 
 
@@ -217,10 +217,12 @@ def read_runs(model_paths: Sequence[str], infos_paths: Sequence[str], longest: i
 def build_model(members: Sequence[opts.Options], runs: Sequence[Run], device: torch.device) -> Any:
     """The model of a run, or the ensemble of several, with their weights, which the runs then no longer hold.
 
-    members: the options of each model.  Raises `DataError` for weights that do not fit them.
+    members: the options of each model.  Raises `DataError` for weights that do not fit them, `UsageError` for
+    `--xlinear fused` on a device that cannot.
     """
     networks = []
     for options, run in zip(members, runs):
+        opts.check_xlinear(options, device.type, models.xlinear_obstacle(options, device))
         build = functools.partial(models.build, options, len(run.infos['vocab']) + 1, run.infos['opt']['seq_length'])
         check_size(build, run)
         networks.append(build())

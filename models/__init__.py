@@ -25,11 +25,13 @@ from argparse import Namespace
 from collections.abc import Callable, Collection, Mapping, Sized
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from models.base import CaptionModel
 from models.decoding import Constraints, Decoded, Decoder, WordByWord, beam_search, sample
 from models.geometry import RelationBias
+from models.kernels import fused_obstacle
 from models.position import position_encoding
 from models.recurrent import ShowAttendTell, ShowTell, TopDown
 from models.transformer import TransformerCaptioner
@@ -42,6 +44,14 @@ def build(options: Namespace, vocab_size: int, longest: int) -> CaptionModel:
     """
     model, arguments = MODELS[options.caption_model]
     return model(vocab_size, longest, **arguments(options))
+
+
+def xlinear_obstacle(options: Namespace, device: torch.device) -> str | None:
+    """Why `device` cannot run the fused kernels of the model's X-linear attention; None where it can, or where the
+    model has no such attention."""
+    if options.cross_attn != 'xlinear' or MODELS[options.caption_model][0] is not TransformerCaptioner:
+        return None
+    return fused_obstacle(device, options.input_encoding_size)
 
 
 def build_decoder(options: Namespace, longest: int, vocabulary: Mapping[str, str], copies: int = 1, *,
@@ -80,7 +90,7 @@ def transformer_arguments(options: Namespace) -> dict[str, Any]:
     return dict(feature_size=options.img_feat_size, size=options.input_encoding_size, hidden=options.ff_size,
                 layers=options.num_layers, heads=options.heads, dropout=options.dropout,
                 feature_dropout=options.drop_prob_lm, norm=options.norm, activation=options.ff_activation,
-                cross=options.cross_attn, use_bn=options.use_bn)
+                cross=options.cross_attn, use_bn=options.use_bn, fused=options.xlinear != 'plain')
 
 
 def spatial_pe_arguments(options: Namespace) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Groups:
         self.rows = sum(self.counts)
         self.longest = max(self.counts, default=0)
         self.is_even = all(count == self.longest for count in self.counts)
+        self._pairs: tuple[Groups, Pairs] | None = None
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -90,12 +91,88 @@ class Groups:
         flat = padded.reshape((-1,) + padded.shape[2:])
         return flat if self.is_even else flat.index_select(0, self.padded_index)
 
+    def pairs(self, others: 'Groups') -> 'Pairs':
+        """The pairs of these rows and the rows of the same group of `others`; computed once for the same `others`."""
+        if self._pairs is None or self._pairs[0] is not others:
+            self._pairs = others, Pairs(self, others)
+        return self._pairs[1]
+
     def select(self, groups: Sequence[int]) -> tuple[Tensor, 'Groups']:
         """The packed row numbers of the chosen groups, in the given order, and their `Groups`."""
         starts = [start for start, _ in self.spans()]
         chosen = Groups([self.counts[group] for group in groups], self.device)
         first = index_tensor([starts[group] for group in groups], self.device)
         return first[chosen.group_ids] + chosen.offsets, chosen
+
+
+class Pairs:
+    """Every word of an image with every region of it: Q pairs, packed word by word."""
+
+    def __init__(self, words: Groups, regions: Groups) -> None:
+        """Both have a group for each image."""
+        self.words, self.regions = words, regions
+        self.count = sum(count * others for count, others in zip(words.counts, regions.counts))
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """(I,) the number of each image's first pair."""
+        counts = self.words.sizes * self.regions.sizes
+        return counts.cumsum(0) - counts
+
+    @cached_property
+    def layout(self) -> Tensor:
+        """(5, I) int32: each image's first word, number of words, first region, number of regions, first pair."""
+        words, regions = self.words, self.regions
+        return torch.stack((words.starts, words.sizes, regions.starts, regions.sizes, self.starts)).int()
+
+    @cached_property
+    def regions_of_word(self) -> Tensor:
+        """(N,) how many pairs a word has."""
+        return self.regions.sizes[self.words.group_ids]
+
+    @cached_property
+    def word(self) -> Tensor:
+        """(Q,) the word of each pair."""
+        words = torch.arange(self.words.rows, device=self.words.device)
+        return torch.repeat_interleave(words, self.regions_of_word, output_size=self.count)
+
+    @cached_property
+    def image(self) -> Tensor:
+        """(Q,) the image of each pair."""
+        return self.words.group_ids[self.word]
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """(Q,) the number of each pair's region within the image."""
+        first = self.starts[self.image] + self.words.offsets[self.word] * self.regions.sizes[self.image]
+        return torch.arange(self.count, device=self.words.device) - first
+
+    @cached_property
+    def region(self) -> Tensor:
+        """(Q,) the region of each pair."""
+        return self.regions.starts[self.image] + self.offset
+
+    @cached_property
+    def place(self) -> Tensor:
+        """(Q,) where each pair lies in the flattened (N * P) layout."""
+        return self.word * self.regions.longest + self.offset
+
+    @cached_property
+    def by_region(self) -> Tensor:
+        """(Q,) the number that each pair would have if they were packed region by region."""
+        return self.starts[self.image] + self.offset * self.words.sizes[self.image] + self.words.offsets[self.word]
+
+    def sum_over_regions(self, rows: Tensor) -> Tensor:
+        """(Q, ...) -> (N, ...) in float32 or better, the sums over the pairs of each word."""
+        wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        return torch.segment_reduce(wide, 'sum', lengths=self.regions_of_word, unsafe=True)
+
+    def sum_over_words(self, rows: Tensor) -> Tensor:
+        """(Q, ...) -> (M, ...) in float32 or better, the sums over the pairs of each region."""
+        wide = torch.empty_like(rows, dtype=torch.promote_types(rows.dtype, torch.float32))
+        wide.index_copy_(0, self.by_region, rows.to(wide.dtype))
+        lengths = self.words.sizes[self.regions.group_ids]
+        return torch.segment_reduce(wide, 'sum', lengths=lengths, unsafe=True)
 
 
 class _Scatter(torch.autograd.Function):

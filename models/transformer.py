@@ -57,14 +57,15 @@ class TransformerCaptioner(CaptionModel[TransformerMemory]):
     `place` is a module of `models/position.py`, or None; `relations` a `RelationBias`, or None; `extra_skip`
     as for `SelfAttention`, in the encoder.  `dropout` acts inside the transformer, `feature_dropout` on the
     embedded features.  `norm` is a key of `NORMS`, `activation` 'relu' or 'gelu', `cross` 'dot-product' or
-    'xlinear', `use_bn` as for `feature_norms`.
+    'xlinear', `use_bn` as for `feature_norms`, `fused` as for `kernels.xlinear_mix`.
     """
 
     def __init__(self, vocab_size: int, longest: int, feature_size: int = 2048, size: int = 512,
                  hidden: int = 2048, layers: int = 6, heads: int = 8, dropout: float = 0.1,
                  feature_dropout: float = 0.5, norm: str = 'layer', activation: str = 'relu',
                  cross: str = 'dot-product', place: PositionEncoding | None = None,
-                 relations: RelationBias | None = None, extra_skip: bool = False, use_bn: int = 0) -> None:
+                 relations: RelationBias | None = None, extra_skip: bool = False, use_bn: int = 0,
+                 fused: bool = True) -> None:
         super().__init__()
         self.vocab_size, self.longest, self.size = vocab_size, longest, size
         self.feature_norm, self.embedded_norm = feature_norms(use_bn, feature_size, size)
@@ -81,7 +82,7 @@ class TransformerCaptioner(CaptionModel[TransformerMemory]):
         self.register_buffer('word_positions', sinusoid(longest + 1, size), persistent=False)
         self.word_dropout = Dropout(dropout)
         self.decoder: Sequence[DecoderLayer] = nn.ModuleList(  # type: ignore[assignment]
-            DecoderLayer(size, heads, hidden, dropout, norm, activation, cross)
+            DecoderLayer(size, heads, hidden, dropout, norm, activation, cross, fused)
             for _ in range(layers))
         self.decoder_norm = NORMS[norm](size)
         self.output = nn.Linear(size, vocab_size)
@@ -164,10 +165,10 @@ class DecoderLayer(nn.Module):
     """Causal self-attention over a caption's words, cross-attention to the regions, feed-forward network."""
 
     def __init__(self, size: int, heads: int, hidden: int, dropout: float, norm: str, activation: str,
-                 cross: str) -> None:
+                 cross: str, fused: bool = True) -> None:
         super().__init__()
         self.attention = SelfAttention(size, heads, dropout)
-        self.cross = (XLinearCross(size, dropout) if cross == 'xlinear'
+        self.cross = (XLinearCross(size, dropout, fused) if cross == 'xlinear'
                       else DotProductCross(size, heads, dropout))
         self.feed_forward = FeedForward(size, hidden, dropout, activation)
         self.norms = nn.ModuleList(NORMS[norm](size) for _ in range(3))

@@ -27,9 +27,10 @@ class XLinearCross(nn.Module):
 
     attention_record: list[Tensor] | None = None  # takes the spatial weights (N, P) of each call
 
-    def __init__(self, size: int, dropout: float) -> None:
+    def __init__(self, size: int, dropout: float, fused: bool = True) -> None:
+        """`fused` as for `kernels.xlinear_mix`."""
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.fused = dropout, fused
         self.query1, self.key, self.query2, self.value = (
             BilinearProjection(size) for _ in range(4))
         # Names of published weights: `embed` is Wm, `spatial` ws, `squeeze` Wc (which expands d/2 to d).
@@ -56,7 +57,7 @@ class XLinearCross(nn.Module):
                                                            dropout)
             else:
                 mixed, mean_e = kernels.xlinear_mix(query, key, value, *weights, word_groups, memory.groups, dropout,
-                                                    self.attention_record)
+                                                    self.attention_record, self.fused)
         return torch.sigmoid(self.squeeze(mean_e)) * self.query2(words) * mixed
 
 

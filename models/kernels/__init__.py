@@ -5,6 +5,9 @@ would launch too many kernels on a GPU, where PyTorch's own are used.  Each docs
 tests/models/test_kernels.py checks every gradient numerically.  `dropout` is always a probability, 0 for none.
 """
 
+import functools
+import importlib.util
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,6 +15,7 @@ from torch.nn import functional as F
 from models.kernels.attention import DropoutAttention
 from models.kernels.elementwise import CELU, AddDropout, ReLUDropout
 from models.kernels.elementwise import Dropout as _Dropout
+from models.kernels.pairs import XLinearPairs
 from models.kernels.xlinear import XLinearMix
 from models.packing import Groups
 
@@ -61,8 +65,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 
 
 def xlinear_mix(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias: Tensor, spatial: Tensor,
-                words: Groups, regions: Groups, dropout: float = 0.0,
-                record: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+                words: Groups, regions: Groups, dropout: float = 0.0, record: list[Tensor] | None = None,
+                fused: bool = True) -> tuple[Tensor, Tensor]:
     """The part of X-linear attention (Pan et al. 2020, section 3.2) where words meet regions.
 
     For every word q and each region (k, v) of its image: e = dropout(ReLU(weight (q * k) + bias)); spatial
@@ -71,8 +75,17 @@ def xlinear_mix(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias:
     query (N, d) in the groups `words`, key and value (M, d) in the groups `regions`, both by image; weight
     (d/2, d), bias and spatial (d/2,), which may be of higher precision than the query.  `record`, if given,
     takes the weights a as (N, P).  Returns the sum of a v (N, d) and the mean of e (N, d/2) over the regions.
+
+    The CPU goes image by image, a GPU computes all pairs at once: with `fused` in Triton kernels, where
+    `fused_obstacle` knows no reason against it.
     """
-    return XLinearMix.apply(query, key, value, weight, bias, spatial, words, regions, dropout, record)
+    mix: type[torch.autograd.Function] = XLinearMix
+    if query.device.type != 'cpu':
+        mix = XLinearPairs
+        if fused and fused_obstacle(query.device, query.shape[1], query.dtype, regions.longest) is None:
+            from models.kernels.fused import XLinearFused
+            mix = XLinearFused
+    return mix.apply(query, key, value, weight, bias, spatial, words, regions, dropout, record)
 
 
 def xlinear_mix_padded(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias: Tensor, spatial: Tensor,
@@ -91,3 +104,30 @@ def xlinear_mix_padded(query: Tensor, key: Tensor, value: Tensor, weight: Tensor
     a = logits.softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)  # (I, L, P)
     mixed, mean_e = torch.bmm(a, value), torch.matmul(shares[:, None, None], e)  # (I, L, d), (I, L, 1, d / 2)
     return mixed.view(len(query), d), mean_e.view(len(query), -1)
+
+
+def fused_obstacle(device: torch.device, size: int, dtype: torch.dtype = torch.float32,
+                   most_regions: int = 1) -> str | None:
+    """Why the fused kernels of `xlinear_mix` cannot run on `device` for a model of `size` d and images of up to so
+    many regions; None where they can."""
+    obstacle = triton_obstacle(device)
+    if obstacle is None:
+        from models.kernels.fused import why_not
+        obstacle = why_not(size, most_regions, dtype)
+    return obstacle
+
+
+@functools.cache
+def triton_obstacle(device: torch.device) -> str | None:
+    """Why Triton's kernels cannot run on `device`, found out by running one; None where they can."""
+    if device.type != 'cuda':
+        return 'they need a CUDA device'
+    if importlib.util.find_spec('triton') is None:
+        return 'Triton is not installed'
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return f'{torch.cuda.get_device_name(device)} is older than they support'
+    try:
+        from models.kernels.fused import runs_on
+        return None if runs_on(device) else 'a kernel gave wrong numbers'
+    except Exception as error:  # of the compiler, of the C compiler that it needs, of the driver
+        return f'Triton failed: {type(error).__name__}: {str(error).strip()[:200]}'

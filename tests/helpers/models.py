@@ -28,7 +28,7 @@ def make_options(**changes: Any) -> types.SimpleNamespace:
     options = dict(caption_model='spatial_pe', enc_pos_type='gxg', enc_pos_embedding=True, num_grids=9,
                    input_encoding_size=16, img_feat_size=12, ff_size=20, num_layers=2, heads=4,
                    dropout=0.3, drop_prob_lm=0.5, norm='layer', ff_activation='relu',
-                   cross_attn='xlinear', box_trignometric_embedding=True, legacy_extra_skip=False,
+                   cross_attn='xlinear', xlinear='auto', box_trignometric_embedding=True, legacy_extra_skip=False,
                    rnn_type='lstm', hidden_size=10, att_hid_size=7, use_bn=0)
     return types.SimpleNamespace(**{**options, **changes})
 

@@ -8,11 +8,16 @@ import torch
 from misc.training.losses import WordLoss
 from models import kernels
 from models.dropout import Dropout
+from models.kernels.pairs import XLinearPairs
 from models.packing import Groups
 
 
 def xlinear(query, key, value, *weights):
     return kernels.xlinear_mix(query, key, value, *weights, Groups([3, 2], 'cpu'), Groups([4, 5], 'cpu'), 0.4)
+
+
+def xlinear_pairs(query, key, value, *weights):
+    return XLinearPairs.apply(query, key, value, *weights, Groups([3, 2], 'cpu'), Groups([4, 5], 'cpu'), 0.4)
 
 
 def attention(query, key, value, *, causal=False):
@@ -22,6 +27,7 @@ def attention(query, key, value, *, causal=False):
 
 HAND_WRITTEN = {  # shapes of the inputs, and a function of them with a hand-written gradient
     'x-linear': ([(5, 8), (9, 8), (9, 8), (4, 8), (4,), (4,)], xlinear),
+    'x-linear of all pairs at once': ([(5, 8), (9, 8), (9, 8), (4, 8), (4,), (4,)], xlinear_pairs),
     'attention': ([(2, 2, 4, 3), (2, 2, 3, 3), (2, 2, 3, 3)], attention),
     'causal attention': ([(2, 2, 3, 3)] * 3, functools.partial(attention, causal=True)),
     'dropout': ([(4, 6)], lambda rows: Dropout(0.4)(rows)),
