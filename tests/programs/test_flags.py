@@ -516,8 +516,8 @@ def evaluate(runs, corpus, tmp_path, monkeypatch):
 
     def run(*flags):
         flags = [str(flag).replace('CORPUS', str(corpus)) for flag in flags]
-        flags = [flag.replace('OTHER', str(runs('--seed', 7).folder))
-                 .replace('SHOWN', str(runs(*SHOW_TELL).folder)) for flag in flags]
+        for name, trained in (('OTHER', ('--seed', 7)), ('SHOWN', SHOW_TELL)):
+            flags = [flag.replace(name, str(runs(*trained).folder)) if name in flag else flag for flag in flags]
         tiny.run(evaluation, tiny.eval_flags(corpus, runs().folder, *flags))
         return json.loads((tmp_path / 'vis' / 'vis.json').read_text())
     return run
