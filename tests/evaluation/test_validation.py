@@ -96,6 +96,7 @@ def test_the_best_is_the_highest_cider_or_the_lowest_loss_and_starts_anew_with_t
     assert (best.score, best.measure) == (0.2, 'CIDEr')
     resumed = Best(0.5, 'CIDEr')
     assert not resumed.update({'loss': 1.0, 'CIDEr': 0.4}) and resumed.score == 0.5
+    assert resumed.update({'loss': 1.0}) and resumed == Best(-1.0, 'loss')
 
 
 def test_a_cider_below_half_of_the_first_is_warned_of(capsys):

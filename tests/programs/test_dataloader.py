@@ -1,11 +1,27 @@
-"""The worker processes of the data loader end with the process that started them."""
+"""Batches in parts; the worker processes of the data loader end with the process that started them."""
 
 import multiprocessing
 import os
 import subprocess
 import sys
 
-from dataloader import init_worker
+import torch
+
+from dataloader import ARRAYS, init_worker
+from tests.helpers.models import batch_with_captions
+
+
+def test_a_batch_in_parts_is_the_whole_batch_in_the_same_order():
+    batch = batch_with_captions()
+    batch.epoch, batch.position = 3, 8
+    for count, sizes in ((1, [3]), (2, [1, 2]), (3, [1, 1, 1]), (9, [1, 1, 1])):
+        parts = batch.split(count)
+        assert [len(part) for part in parts] == sizes
+        assert {(part.epoch, part.position) for part in parts} == {(3, 8)}
+        for name in ('image_ids', 'images', 'counts', 'lengths'):
+            assert sum((getattr(part, name) for part in parts), []) == getattr(batch, name)
+        for name in ARRAYS:
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
 
 
 def test_a_loader_worker_exits_if_its_parent_died_before_it_started():

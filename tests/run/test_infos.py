@@ -121,7 +121,8 @@ def test_moments_are_loaded_only_if_complete_and_finite(kind, name):
     for wrong in (torch.full((2, 3), math.nan), torch.zeros(3, 2), torch.zeros(2, 3, dtype=torch.int64), 'x', {}):
         assert not spoil(kind, lambda state, wrong=wrong: state[0].update({name: wrong})), wrong
     assert not spoil(kind, lambda state: state[0].update(another=torch.zeros(2, 3)))
-    assert not spoil(kind, lambda state: state.update({7: state.pop(0)}))
+    for place in (7, -2):
+        assert not spoil(kind, lambda state, place=place: state.update({place: state.pop(0)}))
     assert not spoil(kind, lambda state: state.update({'0': state.pop(0)}))
     if kind.startswith('adam'):
         for step in (torch.tensor(-1.0), torch.tensor(math.nan), torch.zeros(3), torch.zeros(1), None, 'x'):

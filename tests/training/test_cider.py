@@ -73,6 +73,14 @@ def test_ngrams_missing_from_the_table_are_distinguished():
                                      [False, False, False]]
 
 
+def test_the_table_covers_its_own_ngrams_and_none_that_references_have_added():
+    scorer = CiderD({('1',): 1.0, ('1', '0'): 1.0}, 9)
+    rows = np.array([[1, 0], [2, 0]])
+    for _ in range(2):
+        assert scorer.table.coverage(rows) == pytest.approx(2 / 6)  # of 1, 0, 1 0, 2, 0, 2 0
+        scorer.prepare([rows])
+
+
 @pytest.mark.parametrize('size', [1, 2, 63, 64, 65, 128, 1000])
 def test_the_search_in_two_steps_equals_one_search(size):
     draw = np.random.default_rng(size)
@@ -118,8 +126,9 @@ def test_a_table_is_read_from_a_pickle_and_a_wrong_one_is_refused(tmp_path):
             ({('1',): 1.0}, 0, 'ref_len'), ([], 9, 'tuples')]:
         with pytest.raises(DataError, match=message):
             CiderD.from_pickle(saved({'document_frequency': table, 'ref_len': ref_len}))
-    with pytest.raises(DataError, match='make it with: python x.py'):
-        CiderD.from_pickle(saved({'ref_len': 1}), 'python x.py')
+    for part in ({'ref_len': 1}, {'document_frequency': {('1',): 1.0}}):
+        with pytest.raises(DataError, match='make it with: python x.py'):
+            CiderD.from_pickle(saved(part), 'python x.py')
     with pytest.raises(DataError, match='there is no file.*python x.py'):
         CiderD.from_pickle(tmp_path / 'absent.p', 'python x.py')
 

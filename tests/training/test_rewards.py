@@ -60,6 +60,8 @@ def test_the_advantage_is_the_weighted_reward_minus_the_baseline(weights):
     assert statistics['reward'] == pytest.approx(wanted.mean())
     assert statistics['baseline'] == pytest.approx(first.mean())
     assert [name in statistics for name in ('cider', 'bleu')] == [weight > 0 for weight in weights]
+    assert sum(weight * statistics.get(name, 0) for name, weight in zip(('cider', 'bleu'), weights)) == pytest.approx(
+        wanted.mean())
     assert statistics['advantage'] == pytest.approx(wanted.mean() - first.mean())
 
     others = np.array([[np.delete(row, s).mean() for s in range(4)] for row in wanted])

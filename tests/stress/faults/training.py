@@ -73,7 +73,6 @@ FAULTS = [
         ('SIGMA = 6.0', 'SIGMA = 5.0'),
         ('/ (-2 * SIGMA ** 2)', '/ (-1 * SIGMA ** 2)'),
         ('np.maximum(matches.lengths - 1, 0)[:, None]', 'matches.lengths[:, None]'),
-        ('np.maximum(image.lengths - 1, 0) for', 'image.lengths - 1 for'),
         ('scores[block] = 10 * (', 'scores[block] = ('),
         ('.sum(1) / sizes[owner]', '.mean(1)'),
         ('self.table.look_up(ngrams.keys, add=True)', 'self.table.look_up(ngrams.keys)'),
