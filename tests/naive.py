@@ -3,7 +3,7 @@
 One image, one caption, one cell at a time; no cache, no batch, no tricks.  Tests compare the fast paths with
 these, and `scripts/benchmark.py` times both.  The dimension letters are those of `models/__init__.py`.
 
-Dropout is off, unless `drop` says otherwise: `drop(probability)` is the factor by which dropout with this probability
+Dropout is off where `drop` is None; else `drop(probability)` is the factor by which dropout with this probability
 multiplies its numbers, all alike.
 """
 
@@ -12,9 +12,12 @@ import math
 import torch
 
 
-def keep_all(probability):
-    """Dropout that is off."""
-    return 1.0
+def factor(drop, module, name='dropout'):
+    """By what a module's dropout multiplies."""
+    if drop is None:
+        return 1.0
+    dropout = getattr(module, name)
+    return drop(getattr(dropout, 'probability', dropout))
 
 
 def norm(module, x):
@@ -29,7 +32,7 @@ def norm(module, x):
     return (x - mean) / (variance + 1e-5).sqrt() * module.weight + module.bias
 
 
-def embed_features(model, x, drop=keep_all):
+def embed_features(model, x, drop=None):
     """An image's features (P, D) -> (P, d), by Dropout(ReLU(x W^T + b)) between the batch normalisations that the
     model has, which use their running statistics."""
     def normalised(module, x):
@@ -37,9 +40,9 @@ def embed_features(model, x, drop=keep_all):
             return x
         return (x - module.running_mean) / (module.running_var + 1e-5).sqrt() * module.weight + module.bias
 
-    dropout = model.feature_dropout if hasattr(model, 'encoder') else model.dropout
+    scale = factor(drop, model, 'feature_dropout' if hasattr(model, 'encoder') else 'dropout')
     x = torch.relu(linear(model.feature_embed, normalised(getattr(model, 'feature_norm', None), x)))
-    return normalised(getattr(model, 'embedded_norm', None), x * drop(dropout.probability))
+    return normalised(getattr(model, 'embedded_norm', None), x * scale)
 
 
 def linear(module, x):
@@ -47,7 +50,7 @@ def linear(module, x):
     return x @ module.weight.T + module.bias
 
 
-def dot_attention(module, queries, keys, mask=None, bias=None, record=None, drop=keep_all):
+def dot_attention(module, queries, keys, mask=None, bias=None, record=None, drop=None):
     """Multi-head attention of queries (n, d) to keys (m, d), a head at a time.
 
     mask (n, m) is True where a query may attend; bias (heads, n, m) is added to the logits.  A list `record`
@@ -63,7 +66,7 @@ def dot_attention(module, queries, keys, mask=None, bias=None, record=None, drop
             logits = logits.masked_fill(~mask, -torch.inf)
         if bias is not None:
             logits = logits + bias[head]
-        heads.append(logits.softmax(-1) * drop(module.dropout) @ v[:, part])
+        heads.append(logits.softmax(-1) * factor(drop, module) @ v[:, part])
         weights = weights + logits.softmax(-1) / module.heads
     if record is not None:
         record.append(weights)
@@ -97,7 +100,7 @@ def relation_bias(relations, layer, boxes):
     return torch.stack([torch.stack(row) for row in rows]).T.reshape(relations.heads, P, P)
 
 
-def xlinear_attention(module, queries, regions, record=None, drop=keep_all):
+def xlinear_attention(module, queries, regions, record=None, drop=None):
     """X-linear attention (Pan et al. 2020) of queries (n, d) to regions (P, d), a query at a time.
 
     A list `record` takes the spatial weights (n, P).
@@ -111,7 +114,7 @@ def xlinear_attention(module, queries, regions, record=None, drop=keep_all):
     k, v = project(module.key, regions), project(module.value, regions)
     out, weights = [], []
     for n in range(len(queries)):
-        e = torch.relu(linear(module.embed, q1[n] * k)) * drop(module.dropout)  # (P, d/2)
+        e = torch.relu(linear(module.embed, q1[n] * k)) * factor(drop, module)  # (P, d/2)
         a = linear(module.spatial, e).softmax(0)  # (P, 1)
         c = torch.sigmoid(linear(module.squeeze, e.mean(0)))
         out.append(c * (a * (q2[n] * v)).sum(0))
@@ -121,22 +124,22 @@ def xlinear_attention(module, queries, regions, record=None, drop=keep_all):
     return torch.stack(out)
 
 
-def cross_attention(module, queries, regions, record=None, drop=keep_all):
+def cross_attention(module, queries, regions, record=None, drop=None):
     """Either kind of cross-attention."""
     if hasattr(module, 'squeeze'):
         return xlinear_attention(module, queries, regions, record, drop)
     return dot_attention(module, queries, regions, record=record, drop=drop)
 
 
-def feed_forward(module, x, drop=keep_all):
+def feed_forward(module, x, drop=None):
     """d -> ff_size -> d."""
-    inner, factor = linear(module.inner, x), drop(module.dropout.probability)
+    inner, scale = linear(module.inner, x), factor(drop, module)
     if module.activation == 'gelu':
-        return linear(module.outer, inner * (1 + torch.erf(inner / 2 ** 0.5)) / 2 * factor)
-    return linear(module.outer, inner.clamp(min=0) * factor)
+        return linear(module.outer, inner * (1 + torch.erf(inner / 2 ** 0.5)) / 2 * scale)
+    return linear(module.outer, inner.clamp(min=0) * scale)
 
 
-def place_regions(place, x, grids, boxes, drop=keep_all):
+def place_regions(place, x, grids, boxes, drop=None):
     """The spatial encoding of one image's regions x (P, d), a region and a grid cell at a time."""
     if place is None:
         return x
@@ -167,10 +170,10 @@ def place_regions(place, x, grids, boxes, drop=keep_all):
                         total[channel] += u[position] * (math.sin(angle) if even else math.cos(angle))
                         total[channel] += w[position] * (math.cos(angle) if even else math.sin(angle))
                 out.append(total)
-    return torch.stack(out) * drop(place.dropout.probability)
+    return torch.stack(out) * factor(drop, place)
 
 
-def encode(model, features, grids=None, boxes=None, drop=keep_all):
+def encode(model, features, grids=None, boxes=None, drop=None):
     """One image's regions (P, D) -> what the decoder attends to: encoded regions (P, d), or the regions themselves
     where a model has no encoder."""
     if not hasattr(model, 'encoder'):
@@ -178,10 +181,10 @@ def encode(model, features, grids=None, boxes=None, drop=keep_all):
     x = embed_features(model, features, drop)
     x = place_regions(model.place, x, grids, boxes, drop)
     for number, layer in enumerate(model.encoder):
-        y, factor = norm(layer.norms[0], x), drop(layer.dropout.probability)
+        y, scale = norm(layer.norms[0], x), factor(drop, layer)
         bias = None if model.relations is None else relation_bias(model.relations, number, boxes)
-        x = x + dot_attention(layer.attention, y, y, bias=bias, drop=drop) * factor
-        x = x + feed_forward(layer.feed_forward, norm(layer.norms[1], x), drop) * factor
+        x = x + dot_attention(layer.attention, y, y, bias=bias, drop=drop) * scale
+        x = x + feed_forward(layer.feed_forward, norm(layer.norms[1], x), drop) * scale
     return norm(model.encoder_norm, x)
 
 
@@ -197,7 +200,7 @@ def cross_entropy(log_probs, targets, smoothing):
     return total / len(targets)
 
 
-def next_word_log_probs(model, regions, words, record=None, drop=keep_all):
+def next_word_log_probs(model, regions, words, record=None, drop=None):
     """Log-probabilities (len(words) + 1, V) of every next word of one caption, given `words`.
 
     A list `record` takes each layer's attention weights over the regions, (len(words) + 1, P); a recurrent
@@ -209,13 +212,13 @@ def next_word_log_probs(model, regions, words, record=None, drop=keep_all):
     d, T = model.size, len(inputs)
     table = torch.tensor([[(math.sin if c % 2 == 0 else math.cos)(t / 10000 ** (c // 2 * 2 / d))
                            for c in range(d)] for t in range(T)], device=regions.device)
-    x = (model.word_embed.weight[inputs] * d ** 0.5 + table) * drop(model.word_dropout.probability)
+    x = (model.word_embed.weight[inputs] * d ** 0.5 + table) * factor(drop, model, 'word_dropout')
     causal = torch.ones(T, T, device=regions.device).tril().bool()
     for layer in model.decoder:
-        y, factor = norm(layer.norms[0], x), drop(layer.dropout.probability)
-        x = x + dot_attention(layer.attention, y, y, causal, drop=drop) * factor
-        x = x + cross_attention(layer.cross, norm(layer.norms[1], x), regions, record, drop) * factor
-        x = x + feed_forward(layer.feed_forward, norm(layer.norms[2], x), drop) * factor
+        y, scale = norm(layer.norms[0], x), factor(drop, layer)
+        x = x + dot_attention(layer.attention, y, y, causal, drop=drop) * scale
+        x = x + cross_attention(layer.cross, norm(layer.norms[1], x), regions, record, drop) * scale
+        x = x + feed_forward(layer.feed_forward, norm(layer.norms[2], x), drop) * scale
     return linear(model.output, norm(model.decoder_norm, x)).log_softmax(-1)
 
 
@@ -248,9 +251,9 @@ def additive_attention(module, query, regions, record=None):
     return sum(weight * region for weight, region in zip(logits.softmax(0), regions))
 
 
-def recurrent_log_probs(model, features, words, record=None, drop=keep_all):
+def recurrent_log_probs(model, features, words, record=None, drop=None):
     """As `next_word_log_probs`, by a recurrent model that reads an image's features (P, D) and their mean."""
-    kind, mean, factor = type(model).__name__, features.mean(0), drop(model.dropout.probability)
+    kind, mean, scale = type(model).__name__, features.mean(0), factor(drop, model)
     blank, out = torch.zeros(model.size), []
     if kind != 'ShowTell':
         regions = embed_features(model, features, drop)
@@ -268,11 +271,11 @@ def recurrent_log_probs(model, features, words, record=None, drop=keep_all):
             attended = additive_attention(model.attention, state[0], regions, record)
             state = cell_step(model.cell, [x, attended], state)
         else:
-            mean_in = torch.relu(linear(model.mean_embed, mean)) * factor
-            attention = cell_step(model.attention_cell, [state[0], mean_in, torch.relu(x) * factor], attention)
+            mean_in = torch.relu(linear(model.mean_embed, mean)) * scale
+            attention = cell_step(model.attention_cell, [state[0], mean_in, torch.relu(x) * scale], attention)
             attended = additive_attention(model.attention, attention[0], regions, record)
             state = cell_step(model.language_cell, [attended, attention[0]], state)
-        out.append(linear(model.output, state[0] * factor))
+        out.append(linear(model.output, state[0] * scale))
     return torch.stack(out).log_softmax(-1)
 
 

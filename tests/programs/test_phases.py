@@ -70,16 +70,16 @@ def test_samples_and_loss_have_dropout_and_the_baseline_has_none(changes, monkey
     expected, tokens, with_dropout = 0.0, 0, []
     with torch.no_grad():
         for i, arrays in enumerate(per_image(batch)):
-            dropped, whole = (naive.encode(model, *arrays, drop=one) for one in (drop, naive.keep_all))
+            dropped, whole = (naive.encode(model, *arrays, drop=one) for one in (drop, None))
 
             def next_of(regions, how):
                 return lambda said: naive.next_word_log_probs(model, regions, said, drop=how)[-1]
-            assert said(phase.greedy[i]) == naive.greedy(next_of(whole, naive.keep_all), 6)[0]
+            assert said(phase.greedy[i]) == naive.greedy(next_of(whole, None), 6)[0]
             with_dropout.append(said(phase.greedy[i]) != naive.greedy(next_of(dropped, drop), 6)[0])
             for s, uniforms in enumerate(phase.uniforms.view(3, 4, 6)[i].tolist()):
                 words = naive.sampled(next_of(dropped, drop), uniforms)
                 assert said(phase.samples[i, s]) == words
-                with_dropout.append(words != naive.sampled(next_of(whole, naive.keep_all), uniforms))
+                with_dropout.append(words != naive.sampled(next_of(whole, None), uniforms))
                 drawn = (words + [0])[:6]
                 log_probs = naive.next_word_log_probs(model, dropped, words, drop=drop)
                 expected -= advantage[i, s] * sum(float(log_probs[t, word]) for t, word in enumerate(drawn))

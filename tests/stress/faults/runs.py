@@ -131,8 +131,11 @@ FAULTS = [
         ("f'.{len(before):06d}'", "'.0'"),
         ('self.histories.setdefault(REWARDS, {})[iteration] = dict(statistics)', 'pass'),
         ('self.histories[SCORES][iteration] = dict(scores)', 'pass'),
-        ('            self.file = None\n\n\nclass', '            pass\n\n\nclass'),
         ('self.clock = max(time.time(), latest)', 'self.clock = time.time()')),
+    *faults_in(
+        'misc/run/logfile.py', [LOG],
+        ('training goes on\')\n            self.file = None', 'training goes on\')'),
+        ('        self.file = None\n\n    @', '\n    @')),
     *faults_in(
         'misc/run/histories.py', [HISTORIES, READERS, STATE],
         ("(line for line in file if line.endswith('\\n'))", 'file'),
