@@ -144,9 +144,8 @@ def resumed(path: Path) -> Any:
     flags = tiny.train_flags(HERE, HERE / 'run', '--start_from', HERE / 'run', '--max_epochs', 9,
                              '--losses_log_every', 10 ** 9)
     messages = io.StringIO()
-    with mock.patch.object(sys, 'argv', ['train.py', *map(str, flags)]), contextlib.redirect_stderr(messages):
-        options, given = opts.train_options()
-        training = train.build(options, given, run_folder.RunFolder(options.checkpoint_path, options.id))
+    with mock.patch.object(train, 'train', lambda training: training), contextlib.redirect_stderr(messages):
+        training = tiny.run(train, flags)
     if 'start from zero' in messages.getvalue():
         training.batches.close()
         raise DataError(messages.getvalue())

@@ -28,7 +28,7 @@ FAULTS = [
         ('size=options.hidden_size, dropout=options.drop_prob_lm)', 'size=options.hidden_size)'),
         ('options.heads, options.box_trignometric_embedding)', 'options.heads)'),
         ('extra_skip=options.legacy_extra_skip, ', ''),
-        ('cross=options.cross_attn, use_bn=options.use_bn)', 'cross=options.cross_attn)'),
+        ('cross=options.cross_attn, use_bn=options.use_bn', 'cross=options.cross_attn'),
         ('dict(inner=options.att_hid_size, use_bn=options.use_bn,', 'dict(inner=options.att_hid_size,'),
         ('norm=options.norm, ', ''),
         ('activation=options.ff_activation,', ''),
