@@ -1,4 +1,4 @@
-"""Compare runs on one page: scores with intervals, differences with p-values, wins and losses, curves."""
+"""Compare runs on one page: scores with intervals, differences with p-values, wins and losses, wording, curves."""
 
 import argparse
 import io
@@ -12,23 +12,27 @@ from PIL import Image
 
 from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, plain_text, progress, run_command
 from misc.compare import image_statistics
-from misc.compare.comparison import Settings, compare
+from misc.compare.comparison import Difference, Settings, compare
 from misc.compare.curves import distinct_names
 from misc.compare.examples import shown_images
+from misc.compare.places import Contrast, Gap, contrasts_of, corrected, place_kinds
 from misc.compare.report import Report, page
+from misc.compare.wording import Measure, Wording, compare_wording
 from misc.disk.files import check_writable, path_under, replacing
 from misc.pictures.images import read_upright
 from misc.run.histories import read_logged
+from misc.scoring.checks import TOKENIZERS
 from misc.scoring.metrics import meteor_counts
 from misc.scoring.references import ImageId, References, image_files, read_references
 from misc.scoring.results import Results, check_comparable, read_all, shared_images
-from misc.scoring.scores import score_table
+from misc.scoring.scores import aligned, score_table
 
 SIDE = 224    # pixels of a picture's longer side: twice the size at which it is shown
 DESCRIPTION = """\
 Compare runs by their results files, as eval.py and score_captions.py write them, on one HTML page that
 needs no network: scores with bootstrap confidence intervals, differences from the first run with
-p-values, the largest wins and losses with their captions, training curves.
+p-values, the same by the places that references name, length and variety of the captions, the largest
+wins and losses, training curves.
 
   python scripts/create_report.py eval_results/A_test.json eval_results/B_test.json \\
       --runs checkpoints/A checkpoints/B --input_json data/cocotalk.json --image_root $IMAGE_ROOT
@@ -59,6 +63,10 @@ def arguments() -> Parser:
                         'them (default: 0)')
     parser.add_argument('--examples', type=number_in(int, low=0), default=8, metavar='N',
                         help='how many of the largest wins and losses to show for each run and metric; 0 shows none')
+    parser.add_argument('--by_place', type=boolean, nargs='?', const=True, default=True, metavar='0|1',
+                        help='1 also compares the runs on images whose references name a place (left, in front of, '
+                        '...) with the others, where there are references; 0 saves its time, ten seconds for two '
+                        'runs on 1,000 images (default: 1)')
     parser.add_argument('--confidence', type=number_in(float, low=50, below=100), default=95.0, metavar='PERCENT',
                         help='of the intervals; a difference is significant if its corrected p-value is at most '
                         'what is missing to 100 per cent')
@@ -93,12 +101,17 @@ def main() -> None:
         if references.captions else []
     settings = Settings(options.draws, options.seed, options.confidence)
     comparison = compare(runs, images, baseline, counted, settings)
+    wording = compare_wording(runs, images, baseline, TOKENIZERS[runs[0].kind], settings)
+    contrasts, left_out = by_place(runs, images, baseline, references, counted, settings) \
+        if references.captions and options.by_place and len(runs) > 1 else ({}, [])
+    notes += left_out
     notes += [f'{run.name} {line}' for run in runs for line in run.notes]
     pictures: dict[ImageId, bytes] = {}
     if options.image_root:
         pictures, missing = small_pictures(options, shown_images(comparison, runs, options.examples))
         notes += missing
-    report = Report(comparison, runs, histories, references.captions, pictures, options.examples, settings, notes)
+    report = Report(comparison, runs, histories, references.captions, pictures, options.examples, settings, notes,
+                    contrasts, wording)
     write(options.output, page(report))
     print_summary(report)
     note(f'wrote {options.output}')
@@ -140,6 +153,15 @@ def count_statistics(runs: Sequence[Results], references: References, use_java: 
     return counted
 
 
+def by_place(runs: Sequence[Results], images: Sequence[ImageId], baseline: str, references: References,
+             counted: Sequence[image_statistics.Counts], settings: Settings
+             ) -> tuple[dict[tuple[str, str], list[Contrast]], list[str]]:
+    """{(run, metric): its contrasts by the places that references name}, and notes about places left out."""
+    kinds, notes = place_kinds(references.captions, images, TOKENIZERS[references.kind])
+    return corrected([contrast for kind in progress(kinds, 'images by the places that references name', 'place')
+                      for contrast in contrasts_of(kind, runs, images, baseline, counted, settings)]), notes
+
+
 def small_pictures(options: argparse.Namespace, images: Sequence[ImageId]) -> tuple[dict[ImageId, bytes], list[str]]:
     """{image: the bytes of a small JPEG} of `images`, and a note about those that cannot be read.
 
@@ -175,7 +197,8 @@ def write(path: str, text: str) -> None:
 
 
 def print_summary(report: Report) -> None:
-    """Print the scores and a line for each difference on standard output, notes on standard error."""
+    """Print the scores, a line for each difference, and tables of wording and places on standard output, notes on
+    standard error."""
     comparison = report.comparison
     print(score_table({name: {metric: score.value for metric, score in scores.items() if score.value is not None}
                        for name, scores in comparison.scores.items()}))
@@ -184,8 +207,39 @@ def print_summary(report: Report) -> None:
         interval = '' if one.low is None else f' [{one.low:+.4f}, {one.high:+.4f}]'
         print(f'{one.run} - {comparison.baseline}: {one.metric}{means} {one.value:+.4f}{interval}, '
               f'corrected p {one.adjusted_p:.4f}, {one.verdict(report.settings.level) or "not significant"}')
+    if report.wording is not None:
+        print(f'\n{wording_table(report.wording)}')
+        for run, words in report.wording.words.items():
+            changes = ', '.join(f'{word} {change:+d}' for word, change in [*words.more, *words.fewer])
+            print(f'{run} - {comparison.baseline}, captions with a word: {changes or "no difference"}')
+    for (run, metric), rows in report.contrasts.items():
+        if metric == next(iter(report.contrasts))[1]:  # the others are on the page
+            print(f'\n{run} - {comparison.baseline}: {metric}, by the place that references name')
+            print(place_table(rows))
     for line in [*report.notes, *comparison.notes]:
         note(f'note: {line}')
+
+
+def wording_table(wording: Wording) -> str:
+    """A line for each property of captions, a column for each run."""
+    def show(measure: Measure, run: str) -> str:
+        value = measure.scores[run].value or 0
+        text = f'{value:.1%}' if measure.is_share else f'{value:.2f}' if isinstance(value, float) else f'{value:,}'
+        difference = measure.differences.get(run)
+        return text + (f' (corrected p {difference.adjusted_p:.4f})' if difference else '')
+    runs = list(wording.measures[0].scores)
+    return aligned([['', *runs], *([measure.name, *(show(measure, run) for run in runs)]
+                                   for measure in wording.measures)])
+
+
+def place_table(contrasts: Sequence[Contrast]) -> str:
+    """A line for each place: the difference on its images, on the others, and the gap between the two."""
+    def show(test: Difference | Gap) -> str:
+        return f'{test.value:+.4f} [{test.low:+.4f}, {test.high:+.4f}] p {test.p:.4f} ({test.adjusted_p:.4f})'
+    return aligned([['place', 'images', 'difference, p (corrected)', 'others', 'difference, p (corrected)',
+                     'gap, p (corrected)'],
+                    *([one.kind, str(one.images), show(one.inside), str(one.others), show(one.outside),
+                       show(one.gap)] for one in contrasts)])
 
 
 if __name__ == '__main__':

@@ -125,18 +125,25 @@ def compare(runs: Sequence[Results], images: Sequence[ImageId], baseline: str, c
                               if {baseline, name} <= group.statistics.keys()))
     metrics = in_metric_order([*(metric for run in runs for metric in run.overall),
                                *(metric for group in groups for metric in group.metrics)])
-    resampled = bootstrap(groups, settings) if len(images) >= MIN_IMAGES else {}
+    resampled = bootstrap(groups, images, settings)
     if groups and not resampled:
         notes.append(f'No confidence intervals: {len(images)} image{"s" * (len(images) != 1)} cannot show how much '
                      f'a score would vary on others; at least {MIN_IMAGES} are needed, hundreds are better.')
-    by_name = {run.name: run for run in runs}
-    differences = [difference for name in others for group in groups for difference in differences_of(
-        by_name[baseline], by_name[name], images, group, resampled, settings)]
+    differences = paired_differences(runs, images, baseline, groups, resampled, settings)
     differences.sort(key=lambda one: (others.index(one.run), metrics.index(one.metric)))
+    scores = {run.name: scores_of(run, images, groups, resampled, settings) for run in runs}
+    return Comparison([run.name for run in runs], baseline, images, metrics, scores, differences, notes)
+
+
+def paired_differences(runs: Sequence[Results], images: Sequence[ImageId], baseline: str,
+                       groups: Sequence[MetricGroup], resampled: Resampled, settings: Settings) -> list[Difference]:
+    """The differences of all `runs` from the one named `baseline`, their p-values corrected for their number."""
+    by_name = {run.name: run for run in runs}
+    differences = [difference for run in runs if run.name != baseline for group in groups
+                   for difference in differences_of(by_name[baseline], run, images, group, resampled, settings)]
     for difference, adjusted in zip(differences, significance.holm([one.p for one in differences])):
         difference.adjusted_p = adjusted
-    scores = {run.name: scores_of(run, images, groups, resampled, settings) for run in runs}
-    return Comparison(list(by_name), baseline, images, metrics, scores, differences, notes)
+    return differences
 
 
 def check_draws(settings: Settings, count: int) -> None:
@@ -149,10 +156,11 @@ def check_draws(settings: Settings, count: int) -> None:
                          'or fewer runs')
 
 
-def bootstrap(groups: Sequence[MetricGroup], settings: Settings) -> Resampled:
-    """The scores of every run and metric on resampled images, the same resamples for all."""
+def bootstrap(groups: Sequence[MetricGroup], images: Sequence[ImageId], settings: Settings) -> Resampled:
+    """The scores of every run and metric on resampled `images`, the same resamples for all; {} where the images are
+    too few."""
     places = [(group, run) for group in groups for run in group.statistics]
-    if not places:
+    if not places or len(images) < MIN_IMAGES:
         return {}
     sums = significance.bootstrap_sums(
         np.concatenate([group.statistics[run] for group, run in places], 1), settings.draws, settings.seed)

@@ -16,6 +16,8 @@ from misc.compare import sections
 from misc.compare.comparison import Comparison, Settings
 from misc.compare.curves import colours
 from misc.compare.examples import differing_words
+from misc.compare.places import Contrast
+from misc.compare.wording import Wording
 from misc.run.histories import History
 from misc.scoring.references import ImageId
 from misc.scoring.results import Results
@@ -39,6 +41,8 @@ class Report:
     pictures    {image: the bytes of a small JPEG}, may be empty
     examples    the number of wins and of losses shown for each run and metric
     notes       remarks for the reader, a line each
+    contrasts   {(run, metric): its differences by the places that references name}, may be empty
+    wording     what the captions are like, or None
     """
 
     comparison: Comparison
@@ -49,6 +53,8 @@ class Report:
     examples: int = 8
     settings: Settings = field(default_factory=Settings)
     notes: Sequence[str] = ()
+    contrasts: Mapping[tuple[str, str], Sequence[Contrast]] = field(default_factory=dict)
+    wording: Wording | None = None
 
     @property
     def colours(self) -> dict[str, int]:
@@ -75,7 +81,7 @@ def page(report: Report) -> str:
         picture_numbers={image: number for number, image in enumerate(report.pictures)},
         captions={run.name: run.captions for run in report.runs},
         panels=sections.training_panels(report.histories, numbers),
-        validations=sections.last_validations(report.histories),
+        contrasts=report.contrasts, wording=report.wording, validations=sections.last_validations(report.histories),
         options=sections.differing_options(report.runs))
     # Half a surrogate pair, which a JSON file may contain, cannot be written to a file.
     return text.encode('utf-8', 'replace').decode()

@@ -37,6 +37,17 @@ def swapped_sums(first: np.ndarray, second: np.ndarray, draws: int, seed: int) -
     return middle + moved, middle - moved
 
 
+def divided_sums(statistics: np.ndarray, size: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of `statistics` (N, C) over `size` of the N images, drawn without replacement, and over the others:
+    float64 (R, C) each."""
+    random, drawn = np.random.default_rng(seed), np.empty((draws, statistics.shape[1]))
+    first_ones = np.arange(len(statistics)) < size
+    for start, rows in _blocks(draws, len(statistics)):
+        chosen = random.permuted(np.tile(first_ones, (rows, 1)), axis=1)  # (rows, N)
+        drawn[start:start + rows] = chosen.astype(np.float64) @ statistics
+    return drawn, statistics.sum(0) - drawn
+
+
 def _blocks(draws, images):
     """(first, number) of the draws that are made together."""
     step = max(1, BLOCK // max(images, 1))

@@ -1,6 +1,6 @@
 """The names of the scores, their order, and the table in which they are printed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 METRICS = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr', 'SPICE')  # as papers list them
 LOWER_IS_BETTER = ('loss', 'mBLEU-4', 'mBLEU_4', 'bad_endings')  # mBLEU-4 by either spelling
@@ -26,6 +26,13 @@ def score_table(rows: Mapping[str, Mapping[str, float]]) -> str:
     cells = [['', *columns]]
     for label, scores in rows.items():
         cells.append([str(label), *(f'{scores[name]:.4f}' if name in scores else '-' for name in columns)])
+    return aligned(cells)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A plain-text table of rows of cells: a head, which is underlined, and lines with a label each, without a line
+    break at the end."""
+    cells = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
     cells.insert(1, ['-' * width for width in widths])
     return '\n'.join('  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])

@@ -111,6 +111,38 @@ def test_each_flag_does_what_it_says(tmp_path, two, capsys, monkeypatch):
     assert asked == [9]
 
 
+def test_places_and_wording_have_sections_and_are_printed(tmp_path, capsys):
+    ids = list(range(30))
+    texts = {'A': 'a dog', 'B': 'a dog <b>on</b> the left'}
+    runs = [write_results(tmp_path, name, ids=ids, overall={}, images=[
+        {'image_id': image, 'caption': texts[name], 'CIDEr': 1 + (name == 'B' and image < 12), 'SPICE': image / 30}
+        for image in ids]) for name in 'AB']
+    talk = tmp_path / 'talk.json'
+    talk.write_text(json.dumps({'ix_to_word': {}, 'images': [
+        {'id': image, 'split': 'test', 'captions': ['it is on the left' if image < 12 else 'a dog']}
+        for image in ids]}))
+    page = report(tmp_path, *runs, '--input_json', talk, '--draws', 400)
+    out, err = capsys.readouterr()
+    section = page.split('Images whose references name a place')[1].split('What the captions are like')[0]
+    assert re.findall('<summary>.*?</span>: (.*)</summary>', section) == ['CIDEr', 'SPICE']
+    assert re.findall('<details( open)?>', section) == [' open', '']
+    assert re.findall('<tr><th scope="row" class="text">(.*?)</th>', section)[:4] == [
+        'any of these', 'any but on', 'left', 'on']
+    assert 'left out are right (0), top (0)' in page and 'left out are right (0), top (0)' in err
+    assert section.count('<td data-value="1.0" class="better">+1.000') == 8    # difference and gap of the four kinds
+    assert 'B - A: CIDEr, by the place that references name' in out and 'B - A: SPICE, by' not in out
+    assert re.search(r'left +12 +\+1.0000 \[.*?\] p 0.0025 .* 18 +\+0.0000 \[.*?\] p 1.0000 .* \+1.0000 \[', out)
+    assert re.search(r'words in a caption +2.00 +7.00 \(corrected p 0.\d+\)', out)
+    assert 'B - A, captions with a word: ' in out and 'left +30' in out
+    wording = page.split('What the captions are like')[1].split('<h2>')[0]
+    assert '<bdi>left</bdi> +30' in wording and '<b>' not in wording
+
+    quick = report(tmp_path, *runs, '--input_json', talk, '--by_place', 0)
+    assert 'Images whose references' not in quick and 'What the captions are like' in quick
+    assert 'Images whose references' not in report(tmp_path, *runs)
+    assert 'Images whose references' not in report(tmp_path, runs[0], '--input_json', talk)
+
+
 def test_files_of_different_images_are_refused_or_compared_on_those_they_share(tmp_path, two):
     short = write_results(tmp_path, 'C', shift=0.1, ids=IMAGES[1:4])
     with pytest.raises(UsageError, match=r'(?s)12 in A \(split test\), 3 in C .*3 are in all.*--common 1'):
@@ -230,7 +262,7 @@ def test_text_of_strangers_never_becomes_markup(tmp_path, visit):
     page = visit(path, viewport={'width': 400, 'height': 700})
     assert page.title().startswith('Report on 3 runs')
     assert '<script>document.title="bad"</script>' in page.locator('.pair dd:visible').first.inner_text()
-    assert page.locator('h2').count() == 5
+    assert page.locator('h2').count() == 6
     assert page.evaluate('document.documentElement.scrollWidth') == 400  # long words break
     assert page.locator('img').count() == 0
 
@@ -249,7 +281,7 @@ def test_for_loss_and_self_bleu_lower_is_better_everywhere(tmp_path, capsys):
         return write_results(tmp_path, name, overall=means, images=scored)
 
     page = report(tmp_path, run('A', 3.0, 0.4), run('B', 2.0, 0.6))
-    assert capsys.readouterr().out.splitlines()[-2:] == [
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith('B - A: ')] == [
         'B - A: loss -1.0000 [-1.0000, -1.0000], corrected p 0.0100, better',
         'B - A: mBLEU-4 +0.2000 [+0.2000, +0.2000], corrected p 0.0100, worse']
     assert 'class="best">2.019<' in page and 'class="best">0.390<' in page
