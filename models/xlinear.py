@@ -54,7 +54,7 @@ class XLinearCross(nn.Module):
         with without_autocast(words.device):
             if isinstance(memory, PaddedPairs):
                 mixed, mean_e = kernels.xlinear_mix_padded(query, key, value, *weights, memory.padding, memory.shares,
-                                                           dropout)
+                                                           memory.sizes, dropout, self.fused)
             else:
                 mixed, mean_e = kernels.xlinear_mix(query, key, value, *weights, word_groups, memory.groups, dropout,
                                                     self.attention_record, self.fused)
@@ -91,15 +91,15 @@ class PackedKeyValue:
         dtype = autocast_dtype(self.key.device) or self.key.dtype
         shares = self.groups.mask / self.groups.sizes[:, None]
         return PaddedPairs(self.groups.pad(self.key.to(dtype)), self.groups.pad(self.value.to(dtype)),
-                           ~self.groups.mask, shares.to(dtype))
+                           ~self.groups.mask, shares.to(dtype), self.groups.sizes.int())
 
 
 class PaddedPairs:
     """As `PackedKeyValue`, padded: key and value (I, P, d); padding (I, P), True where there is no region; shares
-    (I, P), 1 / the number of regions where there is one, else 0."""
+    (I, P), 1 / the number of regions where there is one, else 0; sizes (I,) int32, that number."""
 
-    def __init__(self, key: Tensor, value: Tensor, padding: Tensor, shares: Tensor) -> None:
-        self.key, self.value, self.padding, self.shares = key, value, padding, shares
+    def __init__(self, key: Tensor, value: Tensor, padding: Tensor, shares: Tensor, sizes: Tensor) -> None:
+        self.key, self.value, self.padding, self.shares, self.sizes = key, value, padding, shares, sizes
 
     def padded(self) -> PaddedPairs:
         """The same."""

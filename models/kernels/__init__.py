@@ -89,14 +89,18 @@ def xlinear_mix(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias:
 
 
 def xlinear_mix_padded(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias: Tensor, spatial: Tensor,
-                       padding: Tensor, shares: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+                       padding: Tensor, shares: Tensor, sizes: Tensor, dropout: float = 0.0,
+                       fused: bool = True) -> tuple[Tensor, Tensor]:
     """As `xlinear_mix`, for decoding: as many words of each image, and regions padded, so that shapes depend on
     neither.
 
     query (I * L, d), key and value (I, P, d), padding (I, P), True where there is no region; shares (I, P), the
-    weights of a mean over the regions.
+    weights of a mean over the regions; sizes (I,) int32, the number of regions.
     """
     I, P, d = key.shape
+    if fused and not torch.is_grad_enabled() and fused_obstacle(query.device, d, query.dtype, P) is None:
+        from models.kernels.fused import padded_mix
+        return padded_mix(query, key, value, weight, bias, spatial, sizes, dropout)
     weight, bias, spatial = (part.to(query.dtype) for part in (weight, bias, spatial))
     products = query.view(I, -1, 1, d) * key[:, None]  # (I, L, P, d)
     e = relu_dropout_(F.linear(products.view(-1, d), weight, bias), dropout).view(*products.shape[:3], -1)

@@ -33,13 +33,22 @@ def read_layout(Layout, images, image) -> Any:
 
 
 @triton.jit
-def pairs_forward(Layout, images, Q, K, W, Bias, Spatial, Keep, factor, Logits, Sums, E,
+def padded_layout(Sizes, words, most_regions, image) -> Any:
+    """As `read_layout`, where every image has as many words, and its regions are the first of as many rows."""
+    return image * words, words, image * most_regions, tl.load(Sizes + image), image * words * most_regions
+
+
+@triton.jit
+def pairs_forward(Layout, images, words_of_each, most_regions, Q, K, W, Bias, Spatial, Keep, factor, Logits, Sums, E,
                   D: tl.constexpr, H: tl.constexpr, P: tl.constexpr, PARTS: tl.constexpr, BW: tl.constexpr,
                   BR: tl.constexpr, BK: tl.constexpr, BH: tl.constexpr, DROP: tl.constexpr, KEEP_E: tl.constexpr,
-                  PRECISION: tl.constexpr) -> None:
+                  PADDED: tl.constexpr, PRECISION: tl.constexpr) -> None:
     """For BW words and BR regions: Logits (N, P), Sums (N, PARTS, H) of e over the regions, and E (pairs, H)."""
     image, part = tl.program_id(0), tl.program_id(2)
-    word0, words, region0, regions, pair0 = read_layout(Layout, images, image)
+    if PADDED:
+        word0, words, region0, regions, pair0 = padded_layout(Layout, words_of_each, most_regions, image)
+    else:
+        word0, words, region0, regions, pair0 = read_layout(Layout, images, image)
     i0, j0 = tl.program_id(1) * BW, part * BR
     if (i0 < words) & (j0 < regions):
         pair = tl.arange(0, BW * BR)
@@ -71,12 +80,16 @@ def pairs_forward(Layout, images, Q, K, W, Bias, Spatial, Keep, factor, Logits, 
 
 
 @triton.jit
-def mix_forward(Layout, images, V, Logits, Sums, A, Mixed, Mean,
+def mix_forward(Layout, images, words_of_each, most_regions, V, Logits, Sums, A, Mixed, Mean,
                 D: tl.constexpr, H: tl.constexpr, P: tl.constexpr, PARTS: tl.constexpr, BW: tl.constexpr,
-                BR: tl.constexpr, BD: tl.constexpr, BH: tl.constexpr, PRECISION: tl.constexpr) -> None:
+                BR: tl.constexpr, BD: tl.constexpr, BH: tl.constexpr, PADDED: tl.constexpr,
+                PRECISION: tl.constexpr) -> None:
     """For BW words: A (N, P), the softmax of the logits; Mixed (N, D), the values' sum; Mean (N, H) of e."""
     image, i0 = tl.program_id(0), tl.program_id(1) * BW
-    word0, words, region0, regions, _ = read_layout(Layout, images, image)
+    if PADDED:
+        word0, words, region0, regions, _ = padded_layout(Layout, words_of_each, most_regions, image)
+    else:
+        word0, words, region0, regions, _ = read_layout(Layout, images, image)
     if i0 < words:
         i, p = i0 + tl.arange(0, BW), tl.arange(0, P)
         is_word, is_region = i < words, p < regions
@@ -240,22 +253,10 @@ class XLinearFused(torch.autograd.Function):
         """Shapes as for `kernels.xlinear_mix`."""
         query, key, value, weight, bias, spatial = (
             part.to(query.dtype).contiguous() for part in (query, key, value, weight, bias, spatial))
-        pairs, blocks = words.pairs(regions), Blocks(query, words, regions)
-        (N, d), H = query.shape, weight.shape[0]
-        wants_gradient = any(ctx.needs_input_grad)
-        keep, factor = None, 1.0
-        if dropout:
-            keep, factor = keep_mask(torch.Size((pairs.count, H)), dropout, query.device, torch.uint8)
-        e = query.new_empty(pairs.count if wants_gradient else 0, H)
-        sums = query.new_empty(N, blocks.parts, H, dtype=torch.float32)
-        logits, a = query.new_empty(2, N, blocks.P, dtype=torch.float32)
-        mixed, mean_e = torch.empty_like(query), query.new_empty(N, H)
-        layout = pairs.layout, len(words)
-        pairs_forward[blocks.grid_of_pairs](
-            *layout, query, key, weight, bias, spatial, e if keep is None else keep, factor, logits, sums, e, d, H,
-            blocks.P, blocks.parts, DROP=keep is not None, KEEP_E=wants_gradient, **blocks.pairs_forward)
-        mix_forward[blocks.grid_of_words(blocks.mix_forward['BW'])](
-            *layout, value, logits, sums, a, mixed, mean_e, d, H, blocks.P, blocks.parts, **blocks.mix_forward)
+        pairs, wants_gradient = words.pairs(regions), any(ctx.needs_input_grad)
+        blocks = Blocks(query, len(words), words.longest, regions.longest)
+        mixed, mean_e, a, e, factor = launch_forward(
+            query, key, value, weight, bias, spatial, blocks, pairs.layout, pairs.count, dropout, wants_gradient)
         if record is not None:
             record.append(a[:, :regions.longest].to(query.dtype))
         if wants_gradient:
@@ -268,7 +269,7 @@ class XLinearFused(torch.autograd.Function):
         query, key, value, weight, spatial, e, a = ctx.saved_tensors
         words, regions = ctx.groups
         pairs: Pairs = words.pairs(regions)
-        blocks, factor = Blocks(query, words, regions), ctx.factor
+        blocks, factor = Blocks(query, len(words), words.longest, regions.longest), ctx.factor
         d_mixed, d_mean = d_mixed.contiguous(), d_mean.contiguous()
         (_, d), H = query.shape, weight.shape[0]
         layout, sizes = (pairs.layout, len(words)), (d, H, blocks.P)
@@ -290,18 +291,51 @@ class XLinearFused(torch.autograd.Function):
                 None, None, None, None)
 
 
-class Blocks:
-    """The sizes of all blocks and grids, of float32 or bfloat16 queries (N, d)."""
+def padded_mix(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias: Tensor, spatial: Tensor,
+               sizes: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+    """`kernels.xlinear_mix_padded` without a gradient, in two kernels; `sizes` (I,) int32, the regions of each."""
+    I, P, _ = key.shape
+    parts = (part.to(query.dtype).contiguous() for part in (query, key, value, weight, bias, spatial))
+    blocks = Blocks(query, I, len(query) // I, P)
+    return launch_forward(*parts, blocks, sizes, len(query) * P, dropout, False, True)[:2]
 
-    def __init__(self, query: Tensor, words: Groups, regions: Groups) -> None:
+
+def launch_forward(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias: Tensor, spatial: Tensor,
+                   blocks: 'Blocks', layout: Tensor, pairs: int, dropout: float, wants_gradient: bool,
+                   padded: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """The forward kernels -> mixed values (N, d), means of e (N, H), weights (N, P') in float32, e (pairs, H) or
+    empty, and the factor of dropout.  `layout`: `Pairs.layout`, or with `padded` the sizes of `padded_mix`."""
+    (N, d), H = query.shape, weight.shape[0]
+    keep, factor = None, 1.0
+    if dropout:
+        keep, factor = keep_mask(torch.Size((pairs, H)), dropout, query.device, torch.uint8)
+    e = query.new_empty(pairs if wants_gradient else 0, H)
+    sums = query.new_empty(N, blocks.parts, H, dtype=torch.float32)
+    logits, a = query.new_empty(2, N, blocks.P, dtype=torch.float32)
+    mixed, mean_e = torch.empty_like(query), query.new_empty(N, H)
+    where = layout, blocks.images, blocks.most_words, blocks.most_regions
+    sizes = d, H, blocks.P, blocks.parts
+    pairs_forward[blocks.grid_of_pairs](
+        *where, query, key, weight, bias, spatial, e if keep is None else keep, factor, logits, sums, e, *sizes,
+        DROP=keep is not None, KEEP_E=wants_gradient, PADDED=padded, **blocks.pairs_forward)
+    mix_forward[blocks.grid_of_words(blocks.mix_forward['BW'])](
+        *where, value, logits, sums, a, mixed, mean_e, *sizes, PADDED=padded, **blocks.mix_forward)
+    return mixed, mean_e, a, e, factor
+
+
+class Blocks:
+    """The sizes of all blocks and grids, of float32 or bfloat16 queries (N, d) of so many images, which have up to so
+    many words and regions each."""
+
+    def __init__(self, query: Tensor, images: int, most_words: int, most_regions: int) -> None:
         d = query.shape[1]
         H, is_wide = d // 2, query.element_size() == 4
-        self.images, self.most_words, self.d, self.H = len(words), words.longest, d, H
-        self.P = max(16, triton.next_power_of_2(regions.longest))
+        self.images, self.most_words, self.most_regions, self.d, self.H = images, most_words, most_regions, d, H
+        self.P = max(16, triton.next_power_of_2(most_regions))
         precise: Any = {'PRECISION': 'ieee' if torch.get_float32_matmul_precision() == 'highest' else 'tf32'}
         eight, four = ({'num_warps': warps, 'num_stages': 2, **precise} for warps in (8, 4))
         self.BW, self.BR = 8, 16
-        self.parts = -(-regions.longest // self.BR)
+        self.parts = -(-most_regions // self.BR)
         self.pairs_forward = {'BW': self.BW, 'BR': self.BR, 'BK': block_of(d, 32 if is_wide else 64),
                               'BH': block_of(H, 64 if is_wide else 128), **eight}
         self.mix_forward = {'BW': 16, 'BR': self.BR, 'BD': block_of(d, 64), 'BH': block_of(H, 64), **four}

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,25 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from models.kernels import fused
-from models.packing import Groups
 
 TOOLS = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin'
 SIZE, WORDS, REGIONS = 512, 60, 100
-POINTERS = {'Layout': '*i32', 'Keep': '*u8', 'images': 'i32', 'factor': 'fp32',  # others are of the model's type
+NAMES = ('pairs_forward', 'mix_forward', 'value_backward', 'logits_backward', 'pairs_backward', 'weight_backward')
+# The types of parameters; others point to the model's.
+POINTERS = {'Layout': '*i32', 'Keep': '*u8', 'factor': 'fp32',
+            **dict.fromkeys(('images', 'words_of_each', 'most_regions'), 'i32'),
             **dict.fromkeys(('Logits', 'Sums', 'A', 'DLogits', 'DQ', 'DK', 'DW', 'DBias', 'DSpatial'), '*fp32')}
 
 
-def kernels(dtype: torch.dtype) -> dict[str, dict[str, Any]]:
-    """{kernel: its constants}, as `XLinearFused` gives them."""
+def kernels(dtype: torch.dtype) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each kernel and its constants, as training gives them, then those of decoding."""
     torch.set_float32_matmul_precision('high')
-    blocks = fused.Blocks(torch.empty(1, SIZE, dtype=dtype), Groups([WORDS], 'cpu'), Groups([REGIONS], 'cpu'))
+    blocks = fused.Blocks(torch.empty(1, SIZE, dtype=dtype), 1, WORDS, REGIONS)
     sizes = {'D': SIZE, 'H': SIZE // 2, 'P': blocks.P, 'PARTS': blocks.parts}
-    names = ('pairs_forward', 'mix_forward', 'value_backward', 'logits_backward', 'pairs_backward', 'weight_backward')
-    return {name: {**sizes, **getattr(blocks, name), 'DROP': True, 'KEEP_E': True} for name in names}
+    for training in (True, False):
+        for name in NAMES if training else NAMES[:2]:
+            flags = {'DROP': training, 'KEEP_E': training, 'PADDED': not training}
+            yield name, {**sizes, **getattr(blocks, name), **flags}
 
 
 def compile_kernel(name: str, constants: dict[str, Any], model_type: str) -> dict[str, Any]:
@@ -54,15 +59,15 @@ def compile_kernel(name: str, constants: dict[str, Any], model_type: str) -> dic
     line = next(line for line in usage.splitlines() if 'REG:' in line)
     used = {key: int(number) for key, number in (part.split(':') for part in line.split() if part.count(':') == 1
                                                  and part.split(':')[1].isdigit())}
-    return {'kernel': name, 'type': model_type, 'registers': used['REG'], 'stack': used['STACK'],
-            'local': code.count('LDL') + code.count('STL'), 'shared': compiled.metadata.shared,
-            'tensor cores': code.count('HGMMA') + code.count('HMMA')}
+    return {'kernel': name + ' (decoding)' * constants['PADDED'], 'type': model_type, 'registers': used['REG'],
+            'stack': used['STACK'], 'local': code.count('LDL') + code.count('STL'),
+            'shared': compiled.metadata.shared, 'tensor cores': code.count('HGMMA') + code.count('HMMA')}
 
 
 def main() -> None:
     """Compile all kernels in both types."""
     for dtype, name in ((torch.float32, 'fp32'), (torch.bfloat16, 'bf16')):
-        for kernel, constants in kernels(dtype).items():
+        for kernel, constants in kernels(dtype):
             print(json.dumps(compile_kernel(kernel, constants, name)), flush=True)
 
 

@@ -53,6 +53,7 @@ def main() -> None:
     """Compare the fused kernels with the loop, in float32 without and with dropout, and in 16 bits (float16: the
     interpreter computes with NumPy, which has no bfloat16)."""
     os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is loaded
+    from models import kernels
     from models.kernels import fused, xlinear
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision('highest')
@@ -69,6 +70,16 @@ def main() -> None:
         of_kernels, of_loop = (distances(results(mix, parts, words, regions, dropout), expected)
                                for mix in (fused.XLinearFused, XLinearMix))
         print(json.dumps({'dtype': str(dtype), 'dropout': dropout, 'fused': of_kernels, 'loop': of_loop}))
+    query, *_ = inputs([15], [1], 64)
+    _, key, value, *weights = inputs([1], [3 * 20], 64)
+    sizes = torch.tensor([20, 1, 9], dtype=torch.int32)
+    padding = torch.arange(20) >= sizes[:, None]
+    given = [query, key.view(3, 20, 64), value.view(3, 20, 64), *weights]
+    expected, plain = (kernels.xlinear_mix_padded(*(part.to(dtype) for part in given), padding,
+                                                  (~padding / sizes[:, None]).to(dtype), sizes)
+                       for dtype in (torch.float64, torch.float32))
+    found = fused.padded_mix(*given, sizes)
+    print(json.dumps({'padded': True, 'fused': distances(found, expected), 'loop': distances(plain, expected)}))
 
 
 class Masks:

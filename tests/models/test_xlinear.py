@@ -35,7 +35,7 @@ def test_all_pairs_at_once_equal_the_loop_over_images(words, regions, size, dtyp
 
 def assert_as_close(found, loop):
     """Assert that results are about as close to those in double precision as the loop's are."""
-    assert set(found) == set(RESULTS)
+    assert set(found) in ({*RESULTS}, {*RESULTS[:2]})
     for name, distance in found.items():
         assert distance < 2 * loop[name] + 1e-14, (name, distance, loop[name])
 
@@ -69,7 +69,7 @@ def test_the_fused_kernels_equal_the_loop_in_tritons_interpreter():
     found = interpreted()
     if isinstance(found, str):
         pytest.skip(found)
-    assert len(found) == len(CASES) + 2
+    assert len(found) == len(CASES) + 3 and found[-1]['padded']
     for case in found:
         assert_as_close(case['fused'], case['loop'])
 
@@ -82,7 +82,7 @@ def test_the_fused_kernels_compile_for_sm_90_without_spilling_registers(tmp_path
                          text=True, env={**os.environ, 'TRITON_CACHE_DIR': str(tmp_path)})
     assert ran.returncode == 0, ran.stderr
     found = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert len(found) == 2 * 6
+    assert len(found) == 2 * (6 + 2)
     for kernel in found:
         assert kernel['stack'] == kernel['local'] == 0 and kernel['tensor cores'], kernel
         assert kernel['registers'] <= 255 and kernel['shared'] <= 227 * 1024, kernel
