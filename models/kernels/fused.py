@@ -11,6 +11,7 @@ In the kernels a program works on a block of words of one image, and perhaps of 
 `models/__init__.py`; H is d/2, BX the block of X, `part` a block of regions.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -251,12 +252,12 @@ class XLinearFused(torch.autograd.Function):
                 spatial: Tensor, words: Groups, regions: Groups, dropout: float,
                 record: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Shapes as for `kernels.xlinear_mix`."""
-        query, key, value, weight, bias, spatial = (
-            part.to(query.dtype).contiguous() for part in (query, key, value, weight, bias, spatial))
+        parts = [part.to(query.dtype).contiguous() for part in (query, key, value, weight, bias, spatial)]
+        query, key, value, weight, _, spatial = parts
         pairs, wants_gradient = words.pairs(regions), any(ctx.needs_input_grad)
         blocks = Blocks(query, len(words), words.longest, regions.longest)
         mixed, mean_e, a, e, factor = launch_forward(
-            query, key, value, weight, bias, spatial, blocks, pairs.layout, pairs.count, dropout, wants_gradient)
+            parts, blocks, pairs.layout, pairs.count, dropout, wants_gradient)
         if record is not None:
             record.append(a[:, :regions.longest].to(query.dtype))
         if wants_gradient:
@@ -295,16 +296,20 @@ def padded_mix(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias: 
                sizes: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
     """`kernels.xlinear_mix_padded` without a gradient, in two kernels; `sizes` (I,) int32, the regions of each."""
     I, P, _ = key.shape
-    parts = (part.to(query.dtype).contiguous() for part in (query, key, value, weight, bias, spatial))
+    parts = [part.to(query.dtype).contiguous() for part in (query, key, value, weight, bias, spatial)]
     blocks = Blocks(query, I, len(query) // I, P)
-    return launch_forward(*parts, blocks, sizes, len(query) * P, dropout, False, True)[:2]
+    return launch_forward(parts, blocks, sizes, len(query) * P, dropout, False, True)[:2]
 
 
-def launch_forward(query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias: Tensor, spatial: Tensor,
-                   blocks: 'Blocks', layout: Tensor, pairs: int, dropout: float, wants_gradient: bool,
-                   padded: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+def launch_forward(parts: Sequence[Tensor], blocks: 'Blocks', layout: Tensor, pairs: int, dropout: float,
+                   wants_gradient: bool, padded: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
     """The forward kernels -> mixed values (N, d), means of e (N, H), weights (N, P') in float32, e (pairs, H) or
-    empty, and the factor of dropout.  `layout`: `Pairs.layout`, or with `padded` the sizes of `padded_mix`."""
+    empty, and the factor of dropout.
+
+    `parts`: query, key, value, weight, bias, spatial, of one type.  `layout`: `Pairs.layout`, or with `padded` the
+    sizes of `padded_mix`.
+    """
+    query, key, value, weight, bias, spatial = parts
     (N, d), H = query.shape, weight.shape[0]
     keep, factor = None, 1.0
     if dropout:
