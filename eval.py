@@ -43,6 +43,7 @@ from misc.scoring.endings import forbidden_endings
 from misc.scoring.references import ImageId, References
 from misc.scoring.results import image_rows, write_results, write_vis
 from misc.scoring.scores import score_table
+from models.registry import MODELS
 
 LOSS_CAPTIONS = 5  # reference captions of each image that --verbose_loss takes
 BYTES = 200        # about what is written of each image, at least
@@ -342,8 +343,15 @@ def write_captions_page(evaluation: Evaluation, results: list[ImageCaptions], sc
 
 def model_facts(member: opts.Options) -> page_facts.ModelFacts:
     """What the page says about a model."""
-    return page_facts.ModelFacts(member.caption_model, member.num_layers, member.cross_attn, member.enc_pos_type,
-                                 member.enc_pos_embedding)
+    model = MODELS[member.caption_model]
+    place, encoding = model.place(member), model.encoding(member)
+    details, layers = [encoding] if encoding else [], 1
+    if opts.is_used('num_layers', member):
+        layers = member.num_layers
+        details.append(f'{layers} layers')
+    if opts.is_used('cross_attn', member):
+        details.append(f'{member.cross_attn} cross-attention')
+    return page_facts.ModelFacts(member.caption_model, details, layers, model.attends_with(member), str(place or ''))
 
 
 if __name__ == '__main__':

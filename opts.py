@@ -12,6 +12,7 @@ from misc.dataset.networks import LAYOUTS, names_in
 from misc.dataset.sources import FLAGS, Sources
 from misc.scoring.references import SCORE_TOKENS
 from misc.training.schedule import Plan, Schedule
+from models.registry import MODELS, about, is_used, users
 
 Options = argparse.Namespace  # of train.py or eval.py; never changed after it is made, see `replaced`
 
@@ -20,23 +21,6 @@ MODEL_OPTIONS = ('caption_model', 'num_layers', 'input_encoding_size', 'ff_size'
                  'norm', 'heads', 'img_feat_size', 'cross_attn', 'enc_pos_embedding', 'enc_pos_type',
                  'num_grids', 'box_trignometric_embedding', 'legacy_extra_skip', 'rnn_type', 'hidden_size',
                  'att_hid_size', 'norm_img_feat', 'norm_box_feat', 'use_bn')
-TRANSFORMERS = ('spatial_pe', 'relation_transformer', 'transformer')
-RECURRENT = ('show_tell', 'show_attend_tell', 'topdown')
-WITH_POSITIONS, WITH_ATTENTION = ('spatial_pe', 'relation_transformer'), ('show_attend_tell', 'topdown')
-# Option: the models that use it; options that are not here are used by all.
-USED_BY = {
-    **dict.fromkeys(('num_layers', 'ff_size', 'ff_activation', 'norm', 'heads', 'cross_attn', 'dropout'),
-                    TRANSFORMERS),
-    **dict.fromkeys(('enc_pos_embedding', 'enc_pos_type', 'num_grids', 'input_grid_vec_dir'),
-                    ('spatial_pe',)),
-    **dict.fromkeys(('box_trignometric_embedding', 'legacy_extra_skip'), ('relation_transformer',)),
-    **dict.fromkeys(('input_box_dir', 'input_rel_box_dir', 'norm_box_feat'), WITH_POSITIONS),
-    **dict.fromkeys(('rnn_type', 'hidden_size', 'input_fc_feat_dir'), RECURRENT),
-    **dict.fromkeys((f'scheduled_sampling_{name}' for name in (
-        'start', 'increase_every', 'increase_prob', 'max_prob')), RECURRENT),
-    'att_hid_size': WITH_ATTENTION, 'norm_img_feat': TRANSFORMERS + WITH_ATTENTION,
-    'use_bn': TRANSFORMERS + ('topdown',),
-}
 DROPOUT_RATES = ('dropout', 'drop_prob_lm')  # a run that began from a legacy checkpoint keeps these
 # How a model's inputs are read; the models of an ensemble must agree on these.
 INPUT_OPTIONS = ('img_feat_size', 'norm_img_feat', 'num_grids', 'norm_box_feat')
@@ -102,13 +86,10 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the model."""
     group = parser.add_argument_group('model')
-    group.add_argument('--caption_model', type=one_of(*TRANSFORMERS, *RECURRENT), default='spatial_pe',
+    group.add_argument('--caption_model', type=one_of(*MODELS), default='spatial_pe',
                        metavar='NAME',
-                       help='a transformer: spatial_pe (regions carry a spatial encoding), '
-                            'relation_transformer (self-attention weighted by the geometry of the regions), '
-                            'transformer (no positions); or a recurrent model: show_tell (sees the mean '
-                            'feature once), show_attend_tell (an LSTM with soft attention), topdown (an '
-                            'attention LSTM and a language LSTM)')
+                       help=f'a model that reads all words of a caption at once: {about(False)}; or a recurrent one: '
+                            f'{about(True)}')
     group.add_argument('--num_layers', type=number_in(int, 1), default=6, metavar='N',
                        help='layers of the encoder and of the decoder')
     group.add_argument('--input_encoding_size', type=number_in(int, 2), default=512, metavar='N',
@@ -126,12 +107,13 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--img_feat_size', type=number_in(int, 1), metavar='N',
                        help="numbers in a region's feature (default: as many as those of --input_img_feat_dir have)")
     group.add_argument('--use_bn', type=number_in(int, 0, 2), default=0, metavar='0|1|2',
-                       help='transformers and topdown: batch normalisation of the region features before '
+                       help=f'{users("use_bn")}: batch normalisation of the region features before '
                             'they are embedded (1), and of the embedded ones too (2); where features are '
                             'of very unequal scale')
+    crossed = ' and '.join(name for name, model in MODELS.items() if model.default_cross == 'xlinear')
     group.add_argument('--cross_attn', type=one_of('xlinear', 'dot-product'), metavar='NAME',
-                       help='attention of words to regions: xlinear or dot-product (default: xlinear for '
-                            'spatial_pe, dot-product for the others)')
+                       help=f'attention of words to regions in {users("cross_attn")}: xlinear or dot-product '
+                            f'(default: xlinear for {crossed}, dot-product for the others)')
     flag(group, 'enc_pos_embedding', 'spatial encoding learned (1), or fixed sinusoids over the grid (0)',
          True)
     group.add_argument('--enc_pos_type', type=one_of('gxg', 'g2', 'box-coord'), default='gxg',
@@ -145,11 +127,11 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
                                      'output, before the output layer; only for weights that were trained this '
                                      'way')
     group.add_argument('--rnn_type', type=one_of('lstm', 'gru'), default='lstm', metavar='NAME',
-                       help='cell of show_tell and show_attend_tell: lstm, or gru (a quarter fewer weights)')
+                       help=f'cell of {users("rnn_type")}: lstm, or gru (a quarter fewer weights)')
     group.add_argument('--hidden_size', type=number_in(int, 1), default=512, metavar='N',
                        help='size of the state of the recurrent models')
     group.add_argument('--att_hid_size', type=number_in(int, 1), default=512, metavar='N',
-                       help='inner size of the attention of show_attend_tell and topdown')
+                       help=f'inner size of the attention of {users("att_hid_size")}')
 
 
 def add_dropout_flags(parser: argparse.ArgumentParser) -> None:
@@ -742,7 +724,8 @@ def completed(options: Options, given: set[str], saved_options: Mapping[str, Any
 def feature_source(options: Options) -> tuple[str, str]:
     """Where the features lie whose width is the model's, and their kind: 'att', or 'fc' for a model that reads
     nothing but mean features and has a source of them."""
-    kind = 'fc' if options.caption_model == 'show_tell' and options.input_fc_feat_dir else 'att'
+    reads_means = 'features' not in MODELS[options.caption_model].inputs
+    kind = 'fc' if reads_means and options.input_fc_feat_dir else 'att'
     return getattr(options, FLAGS[kind]), kind
 
 
@@ -848,11 +831,6 @@ def show(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def is_used(name: str, options: Options) -> bool:
-    """Whether the model that `options` describe uses the option `name`."""
-    return options.caption_model in USED_BY.get(name, (options.caption_model,))
-
-
 def training_options(options: Options) -> list[str]:
     """The options that decide how a model is trained, besides those of the model itself."""
     neutral = {*NEUTRAL, *MODEL_OPTIONS} - ({'max_epochs'} if options.cosine else set())
@@ -868,7 +846,7 @@ def announced_options(options: Options, given: set[str]) -> list[str]:
 
 def unused(options: Options, given: set[str]) -> list[str]:
     """The flags among those `given` that the model does not use."""
-    return [name for name in USED_BY if name in given and not is_used(name, options)]
+    return [name for name in vars(options) if name in given and not is_used(name, options)]
 
 
 def checked_model(options: Options, given: set[str], infos_path: str | None = None) -> Options:
@@ -877,47 +855,48 @@ def checked_model(options: Options, given: set[str], infos_path: str | None = No
     Raises `UsageError` for model options that contradict each other; where they come from a checkpoint, the
     message names its `infos_path`.
     """
+    model = MODELS[options.caption_model]
     if options.cross_attn is None:
-        options = replaced(options, cross_attn='xlinear' if options.caption_model == 'spatial_pe' else 'dot-product')
+        options = replaced(options, cross_attn=model.default_cross)
     try:
-        if options.caption_model in TRANSFORMERS:
-            check_transformer(options, given)
-        elif options.caption_model == 'topdown' and options.rnn_type != 'lstm':
-            raise UsageError(f'--rnn_type {options.rnn_type} does not go with --caption_model topdown, whose two '
-                             'cells are LSTMs; leave it out, or take show_tell or show_attend_tell')
+        check_sizes(options)
+        for name, value in model.fixed.items():
+            if getattr(options, name) != value:
+                raise UsageError(f'--{name} {show(getattr(options, name))} does not go with --caption_model '
+                                 f'{options.caption_model}, which only knows {value}; leave it out')
+        check_places(options, given)
     except UsageError as error:
         raise UsageError(f'{error}' + (f' (the model is that of {infos_path})' if infos_path else '')) from None
     return options
 
 
-def check_transformer(options: Options, given: set[str]) -> None:
-    """Refuse sizes, spatial encodings and inputs that do not fit together in a transformer."""
+def check_sizes(options: Options) -> None:
+    """Refuse a model size that attention with several heads cannot have."""
+    if not is_used('heads', options):
+        return
     if options.input_encoding_size % 2:
         raise UsageError(f'--input_encoding_size {options.input_encoding_size} must be even')
     if options.input_encoding_size % options.heads:
         raise UsageError(f'--heads {options.heads} does not divide --input_encoding_size '
                          f'{options.input_encoding_size}; allowed are its divisors')
-    if options.caption_model == 'spatial_pe' and not options.enc_pos_embedding \
-            and 'enc_pos_type' in given and options.enc_pos_type != 'gxg':
+
+
+def check_places(options: Options, given: set[str]) -> None:
+    """Refuse a model that knows where regions are without a source for their places, and a spatial encoding that
+    does not exist."""
+    model = MODELS[options.caption_model]
+    place, chooses = model.place(options), isinstance(model.places, Mapping)
+    if chooses and not options.enc_pos_embedding and 'enc_pos_type' in given and options.enc_pos_type != 'gxg':
         raise UsageError(f'--enc_pos_type {options.enc_pos_type} has no fixed form; with '
                          '--enc_pos_embedding 0 only gxg is allowed')
-    if options.caption_model in WITH_POSITIONS:
-        check_place_inputs(options)
-
-
-def check_place_inputs(options: Options) -> None:
-    """Refuse a model with spatial encoding without a source for the positions of the regions."""
-    boxes = options.input_box_dir or options.input_rel_box_dir
-    if options.caption_model == 'relation_transformer':
-        wants_boxes = '--caption_model relation_transformer'
-    else:
-        wants_boxes = options.enc_pos_embedding and options.enc_pos_type == 'box-coord' \
-            and '--enc_pos_type box-coord'
-    if wants_boxes and not boxes:
-        raise UsageError(f'{wants_boxes} needs --input_box_dir or --input_rel_box_dir')
-    if not boxes and not options.input_grid_vec_dir:
-        raise UsageError('--caption_model spatial_pe needs --input_grid_vec_dir (made by prepro_areas.py), '
-                         'or --input_box_dir or --input_rel_box_dir to compute grid vectors from')
+    if place is None or options.input_box_dir or options.input_rel_box_dir:
+        return
+    if place.source == 'boxes':
+        who = f'--enc_pos_type {options.enc_pos_type}' if chooses else f'--caption_model {options.caption_model}'
+        raise UsageError(f'{who} needs --input_box_dir or --input_rel_box_dir')
+    if not options.input_grid_vec_dir:
+        raise UsageError(f'--caption_model {options.caption_model} needs --input_grid_vec_dir (made by '
+                         'prepro_areas.py), or --input_box_dir or --input_rel_box_dir to compute grid vectors from')
 
 
 def check_batch_norm(options: Options, processes: int) -> None:
@@ -939,10 +918,11 @@ def check_xlinear(options: Options, device: str, obstacle: str | None) -> None:
 
 def check_scheduled_sampling(options: Options) -> None:
     """Refuse scheduled sampling of a model that reads all words of a caption at once."""
-    if options.scheduled_sampling_start >= 0 and options.caption_model in TRANSFORMERS:
+    if options.scheduled_sampling_start >= 0 and not MODELS[options.caption_model].word_by_word:
+        recurrent = ', '.join(name for name, model in MODELS.items() if model.word_by_word)
         raise UsageError(f'--scheduled_sampling_start {options.scheduled_sampling_start} does not go with '
                          f'--caption_model {options.caption_model}, which reads all words of a caption at '
-                         f'once; allowed is -1, or one of {", ".join(RECURRENT)}')
+                         f'once; allowed is -1, or one of {recurrent}')
 
 
 def check_image_folder(options: Options, given: set[str]) -> None:

@@ -59,7 +59,7 @@ class PictureCaption(Caption):
     words      the words
     log_prob   the sum of the log-probabilities of the words and the end token
     attention  float32 (words, regions): how much each word looked at each region, the mean over the layers; rows
-               sum to 1.  None for show_tell, which attends to no regions
+               sum to 1.  None for a model that attends to no single regions
     boxes      (regions, 4) x1 y1 x2 y2 of the regions: in pixels of the upright picture, or as they were given
     others     the other captions, with `sample_n` above 1
     """

@@ -21,7 +21,7 @@ from models.dropout import Dropout
 from models.geometry import RelationBias
 from models.norms import NORMS, feature_norms
 from models.packing import Groups
-from models.position import PositionEncoding, sinusoid
+from models.position import PositionEncoding, position_encoding, sinusoid
 from models.xlinear import PackedKeyValue, PaddedPairs, XLinearCross
 
 KeyValue = PaddedKeyValue | PackedKeyValue | PaddedPairs
@@ -141,6 +141,26 @@ class TransformerCaptioner(CaptionModel[TransformerMemory]):
 
     def _embed(self, words: Tensor, positions: Tensor) -> Tensor:
         return self.word_dropout(self.word_embed(words) * math.sqrt(self.size) + positions)
+
+
+def transformer(vocab_size: int, longest: int, *, xlinear: str, **others: Any) -> TransformerCaptioner:
+    """`transformer`: fused kernels unless `xlinear` is 'plain'; the others as for `TransformerCaptioner`."""
+    return TransformerCaptioner(vocab_size, longest, fused=xlinear != 'plain', **others)
+
+
+def spatial_transformer(vocab_size: int, longest: int, *, kind: str, learned: bool, cells: int, size: int,
+                        dropout: float, **others: Any) -> TransformerCaptioner:
+    """`spatial_pe`: `kind` and `learned` as for `position_encoding`, on a grid of so many `cells`; the others as for
+    `transformer`."""
+    place = position_encoding(kind, learned, size, math.isqrt(cells), dropout)
+    return transformer(vocab_size, longest, size=size, dropout=dropout, place=place, **others)
+
+
+def relation_transformer(vocab_size: int, longest: int, *, trigonometric: bool, layers: int, heads: int,
+                         **others: Any) -> TransformerCaptioner:
+    """`relation_transformer`: `trigonometric` as for `RelationBias`, the others as for `transformer`."""
+    relations = RelationBias(layers, heads, trigonometric)
+    return transformer(vocab_size, longest, layers=layers, heads=heads, relations=relations, **others)
 
 
 class EncoderLayer(nn.Module):

@@ -9,48 +9,24 @@ from misc.cli import DataError, note
 from misc.page.data import Facts
 
 NAMED = 10  # broken pictures that are named one by one
-WITHOUT_ATTENTION = 'show_tell'
-RECURRENT = ('show_attend_tell', 'topdown')
-WEIGHTS = {
-    'xlinear': 'the spatial weights of its X-linear attention',
-    'dot-product': 'the weights of its dot-product attention, averaged over the heads',
-    'recurrent': 'the weights of its attention over the regions, computed before each word'}
-POSITIONS = {
-    'gxg': 'how many grid cells each region covers in every row and every column',
-    'g2': 'what share of each grid cell every region covers',
-    'box-coord': 'the box of each region',
-    'fixed': 'how many grid cells each region covers in every row and every column, as a fixed mixture of sinusoids',
-    'relations': 'how each pair of regions lies relative to one another'}
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The options of a model that the page describes; see opts.py."""
+    """What the page says about a model.
 
-    caption_model: str
-    num_layers: int
-    cross_attn: str
-    enc_pos_type: str
-    enc_pos_embedding: bool
+    name       its --caption_model
+    details    options that distinguish it from others of this name
+    layers     how many layers attend to regions
+    attention  what its attention weights are; '' for a model that does not attend to single regions
+    places     what it knows about where regions are, after "The model knows"; '' for nothing
+    """
 
-    @property
-    def attention(self) -> str:
-        """How the model attends to regions, a key of `WEIGHTS`; '' where it does not."""
-        if self.caption_model == WITHOUT_ATTENTION:
-            return ''
-        return 'recurrent' if self.caption_model in RECURRENT else self.cross_attn
-
-    @property
-    def position(self) -> str:
-        """What the model knows about the place of a region, a key of `POSITIONS`; '' for nothing."""
-        if self.caption_model == 'spatial_pe':
-            return str(self.enc_pos_type) if self.enc_pos_embedding else 'fixed'
-        return 'relations' if self.caption_model == 'relation_transformer' else ''
-
-    @property
-    def has_layers(self) -> bool:
-        """Whether `num_layers` counts layers that attend to regions."""
-        return self.attention in ('xlinear', 'dot-product')
+    name: str
+    details: Sequence[str]
+    layers: int
+    attention: str
+    places: str
 
 
 def page_facts(run_id: str, source: str, models: Sequence[ModelFacts], decoding: str, overall: dict[str, float],
@@ -63,10 +39,7 @@ def page_facts(run_id: str, source: str, models: Sequence[ModelFacts], decoding:
 
 def model_name(model: ModelFacts) -> str:
     """A model's name with the options that distinguish it."""
-    more = [model.position] if model.caption_model == 'spatial_pe' else []
-    if model.has_layers:
-        more += [f'{model.num_layers} layers', f'{model.cross_attn} cross-attention']
-    return model.caption_model + (f' ({", ".join(more)})' if more else '')
+    return model.name + (f' ({", ".join(model.details)})' if model.details else '')
 
 
 def decoding_method(sample_max: bool, temperature: float, beam_size: int, group_size: int) -> str:
@@ -83,11 +56,11 @@ def about_attention(models: Sequence[ModelFacts]) -> str:
     """What the highlighted weights are."""
     attending = [model for model in models if model.attention]
     if not attending:
-        return ('This model sees only the mean of all regions, once, before the first word. It does not attend to '
-                'single regions, so there is nothing to highlight.')
-    kinds = dict.fromkeys(WEIGHTS[model.attention] for model in attending)
+        return ('This model sees the regions of an image only as a whole. It does not attend to single ones, so '
+                'there is nothing to highlight.')
+    kinds = dict.fromkeys(model.attention for model in attending)
     text = f'For each word of the caption, {" and ".join(kinds)}. The weights of a word add up to 100 %.'
-    if any(model.has_layers and model.num_layers > 1 for model in attending):
+    if any(model.layers > 1 for model in attending):
         text += ' “All layers” is the mean over the layers of the decoder.'
     if len(attending) < len(models):
         text += f' Weights are averaged over the {len(attending)} of {len(models)} models that attend to regions.'
@@ -98,7 +71,7 @@ def about_attention(models: Sequence[ModelFacts]) -> str:
 
 def about_positions(models: Sequence[ModelFacts]) -> str:
     """What the models know about where regions are."""
-    known = [POSITIONS[model.position] for model in models if model.position]
+    known = [model.places for model in models if model.places]
     if not known:
         return (('This model does' if len(models) == 1 else 'These models do') + ' not know where regions are. '
                 'The grid shows what they cover of it anyway.')

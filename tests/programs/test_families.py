@@ -14,14 +14,13 @@ from misc.captioner import load
 from misc.cli import UsageError
 from misc.dataset.corpus import Corpus
 from misc.run import folder as run_folder
+from models import MODELS
 from tests.helpers import tiny
-
-MODELS = opts.TRANSFORMERS + opts.RECURRENT
 
 
 def flags_of(corpus, name):
     """The flags that a tiny model `name` needs in addition to those of `tiny`."""
-    return ['--caption_model', name, *(tiny.RECURRENT_FLAGS if name in opts.RECURRENT else ()),
+    return ['--caption_model', name, *(tiny.RECURRENT_FLAGS if MODELS[name].word_by_word else ()),
             *(('--input_box_dir', corpus / 'box') if name == 'relation_transformer' else ())]
 
 
@@ -91,11 +90,11 @@ def test_the_python_interface_captions_arrays_as_evaluation_does(trained, name):
     assert [caption.text for caption in captions] == [entry['caption'] for entry in entries]
     for caption, entry, regions in zip(captions, entries, boxes):
         assert caption.log_prob == pytest.approx(entry['log_prob'], abs=1e-3)
-        if name in opts.TRANSFORMERS + opts.WITH_ATTENTION:
+        if MODELS[name].attention:
             assert caption.attention.shape == (len(caption.words), len(regions))
         else:
             assert caption.attention is None
-    if name not in opts.WITH_POSITIONS:
+    if MODELS[name].places is None:
         without = captioner.caption(features=features[0])
         assert without.text == captions[0].text and without.boxes is None
 

@@ -270,8 +270,8 @@ def test_scheduled_sampling_follows_its_flags_and_is_for_recurrent_models(runs, 
 
 def test_a_flag_that_the_model_does_not_use_is_named_in_a_note(runs, capsys):
     runs(*SHOW_TELL, anew=True)
-    assert ('note: --caption_model show_tell makes no use of --num_layers, --ff_size, --heads, --num_grids, '
-            '--input_grid_vec_dir, --att_hid_size\n') in capsys.readouterr().err
+    assert ('note: --caption_model show_tell makes no use of --input_grid_vec_dir, --num_layers, '
+            '--ff_size, --heads, --num_grids, --att_hid_size\n') in capsys.readouterr().err
     runs(anew=True)
     assert 'makes no use' not in capsys.readouterr().err
     with pytest.raises(UsageError, match='--rnn_type gru does not go with --caption_model topdown'):

@@ -116,7 +116,7 @@ def test_the_model_trains_at_every_step_of_both_phases_though_it_is_validated_in
         monkeypatch.setattr(train, loss, watched(getattr(train, loss)))
     tiny.run(train, self_critical_flags(
         corpus, tmp_path, '--caption_model', name, '--perform_validation_every', 2, '--self_critical_after', 1,
-        *(tiny.RECURRENT_FLAGS if name in opts.RECURRENT else ()),
+        *(tiny.RECURRENT_FLAGS if models.MODELS[name].word_by_word else ()),
         *(('--input_box_dir', corpus / 'box') if name == 'relation_transformer' else ())))
     assert modes == [(True, True)] * 6
 

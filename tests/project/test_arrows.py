@@ -34,7 +34,7 @@ ALL = set(MISC)
 ARROWS = {
     **MISC,
     'models': set(),
-    'opts': ALL,
+    'opts': ALL | {'models'},
     'dataloader': {'misc.dataset', 'misc.disk', 'misc.parallel'},
     'prepro_areas': ALL,
     'scripts': ALL | {'models', 'dataloader', 'opts', 'misc.captioner'},
