@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+import opts
 import train
 from misc.captioner import load
 from misc.cli import DataError, UsageError
@@ -75,6 +76,9 @@ def test_nothing_in_a_published_model_names_a_place(pictures_root, published):
         assert str(pictures_root).encode() not in path.read_bytes()
     assert [text for text in strings_in(pickles.load(published / 'infos_model.pkl')) if '/' in text] == []
     assert str(pictures_root).encode() in (pictures_root / 'run' / 'infos_tiny.pkl').read_bytes()
+    kept = run_folder.read_infos(str(published / 'infos_model.pkl'))['opt']
+    assert [flag.dest for flag in opts.train_parser()._actions
+            if flag.metavar in ('DIR', 'FILE') and (flag.dest in kept or flag.dest not in opts.NEUTRAL)] == []
 
 
 def test_the_rounded_weights_are_computed_with_in_float32_alone_and_in_an_ensemble(
