@@ -15,7 +15,8 @@ import pytest
 from misc.scoring import java
 from tests.helpers import ROOT
 
-PAGES = sorted(path.relative_to(ROOT).as_posix() for pattern in ('*.md', 'docs/*.md', 'data/README.md')
+PAGES = sorted(path.relative_to(ROOT).as_posix()
+               for pattern in ('*.md', 'docs/*.md', 'data/README.md', 'data/pretrained/README.md')
                for path in ROOT.glob(pattern))
 # The pages with blocks marked as the pipeline, in the order in which they run: a page may use what earlier ones make.
 PIPELINE = ('README.md', 'docs/data.md')
