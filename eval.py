@@ -21,6 +21,7 @@ from misc import parallel
 from misc.captioner import build_model, read_runs
 from misc.cli import DataError, UserError, note, run_command
 from misc.dataset.corpus import Corpus
+from misc.dataset.image_list import read_image_list
 from misc.dataset.labels import caption_width, image_path
 from misc.disk.files import check_writable
 from misc.disk.locks import held_output
@@ -147,7 +148,8 @@ def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     is_upright = folder or any(run.infos.get('regions') for run in runs)
     name = options.id or joined_name(file_name(run.infos['opt'].get('id')) for run in runs)
     files = page_files(options.image_root, corpus, rows) if options.dump_images else []
-    server_file = folder.server_file if folder else ServerFile(options.coco_json, len(listed)) if listed else None
+    server_file = folder.server_file if folder else \
+        ServerFile(options.coco_json, len(listed)) if listed and not options.images_json else None
     return Evaluation(options, members, name, model, decode, device, corpus, rows, references, folder, server_file,
                       files, as_seen if is_upright else read_rgb)
 
@@ -179,12 +181,15 @@ def reserve_outputs(evaluation: Evaluation, at_end: contextlib.ExitStack) -> Non
 def read_options(at_end: contextlib.ExitStack) -> tuple[opts.Options, set[str], ImageFolder | None,
                                                         list[dict[str, Any]] | None]:
     """The options, the names of those given on the command line, the pictures of --image_folder, whose inputs replace
-    those of a data set, and the images of COCO's list where the data set has features of them."""
+    those of a data set, and the images of --images_json, or of COCO's list, where there are features of them."""
     options, given = opts.eval_options()
     if options.image_folder:
         folder = ImageFolder(options.image_folder, at_end, options.regions_dir, options.coco_json,
                              None if options.num_images < 0 else options.num_images)
         return opts.replaced(options, **folder.inputs()), given, folder, None
+    if options.images_json:
+        images = read_image_list(options.images_json)
+        return opts.replaced(options, split=images[0]['split'], input_json=options.images_json), given, None, images
     listed = listed_images(options.coco_json) if options.coco_json else None
     if listed:
         options = opts.of_listed_images(options, given, listed[0]['split'])
@@ -193,7 +198,8 @@ def read_options(at_end: contextlib.ExitStack) -> tuple[opts.Options, set[str], 
 
 def find_regions(folder: ImageFolder, options: opts.Options, runs: list[Run], device: torch.device) -> dict[str, Any]:
     """Find the regions of the folder's pictures; what stands in for the content of --input_json."""
-    flags = RecipeFlags(options.detector, options.cnn_model, options.cnn_layout, options.cnn_weight_dir)
+    flags = RecipeFlags(options.detector, options.cnn_model, options.cnn_layout, options.cnn_weight_dir,
+                        options.extractor)
     return folder.find_regions([(run.infos_path, run.infos) for run in runs], flags, device, options.batch_size,
                                options.num_workers)
 
@@ -330,7 +336,7 @@ def write_captions_page(evaluation: Evaluation, results: list[ImageCaptions], sc
             return None, None
 
     source = os.path.basename(os.path.abspath(options.image_folder)) if options.image_folder \
-        else f'the {options.split} split'
+        else os.path.basename(options.images_json) if options.images_json else f'the {options.split} split'
     decoding = page_facts.decoding_method(options.sample_max, options.temperature, options.beam_size,
                                           options.group_size)
     facts = page_facts.page_facts(evaluation.name, source, list(map(model_facts, evaluation.members)), decoding,

@@ -404,6 +404,11 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
                        help='options and vocabulary, infos_ID.pkl beside the weights; one for each model')
     group.add_argument('--split', type=one_of('train', 'restval', 'val', 'test', 'all'), default='test',
                        metavar='NAME', help='images to caption: train, restval, val, test or all')
+    group.add_argument('--images_json', metavar='FILE',
+                       help='caption the images of this list by their feature folders (--input_img_feat_dir and so '
+                            'on), not a split of --input_json: for new pictures that have features, but neither '
+                            "labels nor a vocabulary, which is the model's. COCO's lists, OUT_images.json of "
+                            'scripts/extract_regions.py, or a list of ids')
     group.add_argument('--num_images', type=count_or_all, default=-1, metavar='N',
                        help='only the first N images of the split; -1, or more than there are: all')
     group.add_argument('--batch_size', type=number_in(int, 1), default=50, metavar='N',
@@ -465,6 +470,9 @@ def add_own_picture_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--cnn_weight_dir', metavar='DIR',
                        help="folder of the weights, NAME.pth or named as torchvision does (default: data, "
                             "data/imagenet_weights, then torchvision's own downloads)")
+    group.add_argument('--extractor', metavar='FILE.py',
+                       help='find the regions with a Python file of your own, for a model that was trained on its '
+                            'features (docs/pictures.md says what it holds); the file is run')
 
 
 def train_parser(parser_class: type[Parser] = Parser) -> Parser:
@@ -584,6 +592,7 @@ def checked_eval_options(options: Options, given: set[str]) -> tuple[Options, se
     options = with_run_files(options, given)
     check_decoding(options, options.sample_n)
     check_image_folder(options, given)
+    check_images_json(options, given)
     if options.dump_images and not (options.image_root or options.image_folder):
         raise UsageError('--dump_images 1 needs --image_root, the folder that holds train2014/ and val2014/')
     return options, given
@@ -610,7 +619,7 @@ def with_run_files(options: Options, given: set[str]) -> Options:
     found: dict[str, Any] = {'model': [model for model, _ in pairs], 'infos_path': [infos for _, infos in pairs]}
     if not options.image_folder:
         opts_of_runs = [read_any_infos(infos)['opt'] for _, infos in pairs]
-        for name in DATA_FILES:
+        for name in DATA_FILES[2:] if options.images_json else DATA_FILES:
             paths = {os.path.realpath(opt[name]): opt[name] for opt in opts_of_runs
                      if isinstance(opt.get(name), str) and opt[name]}
             if len(paths) > 1 and name not in given:
@@ -927,7 +936,7 @@ def check_scheduled_sampling(options: Options) -> None:
 
 def check_image_folder(options: Options, given: set[str]) -> None:
     """Refuse flags that do not go with `--image_folder`, and those that need it."""
-    own = ('regions_dir', 'detector', 'cnn_model', 'cnn_layout', 'cnn_weight_dir')
+    own = ('regions_dir', 'detector', 'cnn_model', 'cnn_layout', 'cnn_weight_dir', 'extractor')
     if not options.image_folder:
         for name in own:
             if name in given:
@@ -938,9 +947,24 @@ def check_image_folder(options: Options, given: set[str]) -> None:
         if name in given and getattr(options, name):
             raise UsageError(f'--{name} {show(getattr(options, name))} does not go with --image_folder, whose '
                              'pictures are all there is to read; leave it out')
+    for name in ('detector', 'cnn_model', 'cnn_layout', 'cnn_weight_dir'):
+        if options.extractor and name in given:
+            raise UsageError(f'--{name} {show(getattr(options, name))} contradicts --extractor, which finds regions '
+                             'and computes their features; leave one out')
     if options.language_eval and not options.coco_json:
         raise UsageError('--language_eval 1 with --image_folder needs --coco_json, COCO caption annotations of '
                          'these pictures; leave it out to caption without scores')
+
+
+def check_images_json(options: Options, given: set[str]) -> None:
+    """Refuse flags that do not go with `--images_json`."""
+    for name in ('image_folder', 'input_json', 'input_label_h5', 'split', 'verbose_loss'):
+        if options.images_json and name in given and getattr(options, name):
+            raise UsageError(f'--{name} {show(getattr(options, name))} does not go with --images_json, whose images '
+                             'are captioned without labels; leave one out')
+    if options.images_json and options.language_eval and not options.coco_json:
+        raise UsageError('--language_eval 1 with --images_json needs --coco_json, COCO caption annotations of these '
+                         'images; leave it out to caption without scores')
 
 
 def named_run(options: Options, flag: str = '--checkpoint_path') -> Options:

@@ -26,7 +26,7 @@ from models.ensemble import Ensemble
 
 # The options of eval.py that `load` takes.
 OPTIONS = (*opts.DECODING_OPTIONS, 'device', 'matmul_precision', 'xlinear', 'batch_size', 'detector', 'cnn_model',
-           'cnn_layout', 'cnn_weight_dir')
+           'cnn_layout', 'cnn_weight_dir', 'extractor')
 Path = str | os.PathLike[str]
 
 
@@ -89,7 +89,7 @@ class Captioner:
         self._sources = opts.sources(opts.shared_inputs(members))
         self._infos = [(run.infos_path, run.infos) for run in runs]
         self._recipe_flags = RecipeFlags(options.detector, options.cnn_model, options.cnn_layout,
-                                         options.cnn_weight_dir)
+                                         options.cnn_weight_dir, options.extractor)
 
     def caption(self, pictures: Path | Sequence[Path] | None = None, *,
                 features: np.ndarray | Sequence[np.ndarray] | None = None,
@@ -146,9 +146,9 @@ class Captioner:
 
     @functools.cached_property
     def _finder(self) -> Any:
-        from misc.pictures.finder import Finder  # loads torchvision
+        from misc.pictures.extractor import open_finder  # loads torchvision
         recipe = recipe_for_models(self._infos, self._recipe_flags)
-        return Finder(recipe, self.device, self._recipe_flags.cnn_weight_dir)
+        return open_finder(recipe, self.device, self._recipe_flags.cnn_weight_dir, self._recipe_flags.extractor)
 
 
 @dataclass(frozen=True)

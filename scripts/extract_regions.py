@@ -11,7 +11,7 @@ from misc.cli import Parser, UsageError, note, number_in, run_command
 from misc.dataset.networks import DEFAULT_NETWORK, LAYOUTS
 from misc.dataset.recipe import DEFAULTS, DETECTORS, RANGES, describe
 from misc.pictures.listing import FolderPictures, PictureSource, SplitPictures
-from misc.pictures.recipes import new_recipe, repeated_cells
+from misc.pictures.recipes import extractor_recipe, new_recipe, repeated_cells
 from misc.prepare.broken import Broken
 from misc.prepare.workers import add_workers_flag
 from opts import device_name, network_names
@@ -51,9 +51,12 @@ def add_picture_flags(parser: Parser) -> None:
 
 def add_recipe_flags(parser: Parser) -> None:
     """How regions are found."""
-    parser.add_argument('--detector', required=True, choices=DETECTORS, help=(
+    parser.add_argument('--detector', choices=DETECTORS, help=(
         'grid: the cells of a grid over the picture; fasterrcnn: boxes proposed by a detector of COCO\'s 80 '
         'classes, with the features that the network computes there'))
+    parser.add_argument('--extractor', metavar='FILE.py', help=(
+        'in place of --detector: a Python file of your own, whose function regions(picture) returns features and '
+        'boxes; it is run, and recorded by its name and a digest (docs/pictures.md)'))
     for name, kind, text in (
             ('grid_size', int, 'grid: cells per row and column'),
             ('min_regions', int, 'fasterrcnn: at least this many boxes, however low their scores'),
@@ -88,6 +91,12 @@ def input_sizes(text: str) -> list[int]:
 
 def check(options: argparse.Namespace) -> None:
     """Raise `UsageError` for flags that contradict one another."""
+    if bool(options.detector) == bool(options.extractor):
+        raise UsageError('say how regions are found: give either --detector grid, --detector fasterrcnn, or '
+                         '--extractor FILE.py')
+    for name in ('cnn_model', 'input_size', 'cnn_weight_dir', 'cnn_layout', 'random_weights'):
+        if options.extractor and getattr(options, name) not in (None, [], DEFAULT_NETWORK):
+            raise UsageError(f'--{name} does not go with --extractor, which computes the features; leave it out')
     if options.min_regions > options.max_regions:
         raise UsageError(f'--min_regions {options.min_regions} is more than --max_regions {options.max_regions}')
     if options.random_weights is not None and options.cnn_weight_dir:
@@ -131,7 +140,8 @@ def find(options: argparse.Namespace, pictures: PictureSource, broken: Broken) -
     from misc.pictures.extraction import Extraction
     base = os.path.normpath(options.output_dir)
     device = parallel.together(lambda: pick_device(options.device))
-    recipe = parallel.on_main(lambda: new_recipe(
+    recipe = parallel.on_main(lambda: extractor_recipe(options.extractor, options.longest_side)
+                              if options.extractor else new_recipe(
         options.detector, vars(options), options.cnn_model, options.cnn_layout, options.cnn_weight_dir,
         options.random_weights, options.input_size))
     note(f'regions: {describe(recipe)}')
@@ -139,7 +149,7 @@ def find(options: argparse.Namespace, pictures: PictureSource, broken: Broken) -
         note(warning)
     if options.random_weights is not None:
         note('WARNING: with random weights, features tell pictures apart but say nothing about their content')
-    extraction = Extraction(base, recipe, broken)
+    extraction = Extraction(base, recipe, broken, options.extractor)
     found = extraction.run(pictures, device, options.batch_size, options.num_workers, options.cnn_weight_dir)
     note(f'{len(found)} of {len(pictures.paths)} images -> {", ".join(extraction.folders.values())}')
     return broken.finish('replace these files and run the command again; it finds only the missing regions',

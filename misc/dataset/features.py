@@ -13,6 +13,7 @@ import numpy as np
 from misc import commands
 from misc.cli import DataError
 from misc.dataset.array_files import FolderReader, checked
+from misc.dataset.channels import refuse_channels_first
 from misc.dataset.foreign import way_in
 from misc.dataset.forms import form_of
 from misc.dataset.packed import PackedReader
@@ -94,7 +95,10 @@ def feature_width(path: str | os.PathLike, kind: str) -> int | None:
     if isinstance(reader, PackedReader):
         return reader.width
     first = min(reader.ids(), key=lambda image_id: (len(image_id), image_id), default=None)
-    return None if first is None else reader.shape(first)[-1]
+    if first is None:
+        return None
+    refuse_channels_first(reader.shape(first), reader.where(first))
+    return reader.shape(first)[-1]
 
 
 def open_boxes(path: str | os.PathLike, flag: str) -> FolderReader | PackedReader:

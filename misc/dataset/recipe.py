@@ -4,7 +4,9 @@ A recipe is a plain dict.  `scripts/extract_regions.py` writes it beside the fea
 train.py copies it into the infos file; `eval.py --image_folder` follows it for other pictures.
 
 ===================  ==================================================================================
-`detector`           'grid' (the cells of a grid) or 'fasterrcnn' (boxes that a detector proposes)
+`detector`           'grid' (the cells of a grid), 'fasterrcnn' (boxes that a detector proposes), or 'extractor' (the
+                     user's own file, see misc/pictures/extractor.py, which computes the features too)
+`extractor`, `extractor_digest`   of 'extractor': the name of the file, and a digest of its content
 `grid_size`          of 'grid': cells each way
 `min_regions`, `max_regions`, `min_confidence`   of 'fasterrcnn': the boxes above a confidence, the most
                      confident first, but no fewer and no more than these
@@ -32,7 +34,8 @@ from misc.disk.files import read_json
 DETECTORS = ('grid', 'fasterrcnn')
 DEFAULTS = {'grid_size': 7, 'min_regions': 10, 'max_regions': 100, 'min_confidence': 0.2, 'longest_side': 640}
 SETTINGS = {'grid': ('grid_size', 'longest_side'),
-            'fasterrcnn': ('min_regions', 'max_regions', 'min_confidence', 'longest_side')}
+            'fasterrcnn': ('min_regions', 'max_regions', 'min_confidence', 'longest_side'),
+            'extractor': ('longest_side',)}
 # Smallest and largest allowed value of each setting.
 RANGES = {'grid_size': (1, 64), 'min_regions': (1, 1000), 'max_regions': (1, 1000), 'min_confidence': (0, 1),
           'longest_side': (32, 10000), 'input_size': (32, 10000)}
@@ -65,13 +68,21 @@ def checked_recipe(recipe: Any, where: str) -> dict[str, Any]:
                             and (name == 'min_confidence' or recipe[name] == int(recipe[name]))
                             for name in numbers)
             and recipe.get('min_regions', 0) <= recipe.get('max_regions', 1000)
-            and (detector == 'grid' or is_weights(recipe.get('detector_weights')))
-            and (has_networks(recipe) if 'networks' in recipe else
+            and (detector != 'fasterrcnn' or is_weights(recipe.get('detector_weights')))
+            and (has_extractor(recipe) if detector == 'extractor' else
+                 'extractor' not in recipe and has_networks(recipe) if 'networks' in recipe else
                  recipe.get('cnn_model') in TWO_LAYOUTS and recipe.get('cnn_layout') in LAYOUTS
                  and is_weights(recipe.get('cnn_weights')))):
         raise DataError(f'{where} does not record how regions were found, or records impossible settings; make it '
                         f'again with:\n{commands.REGIONS}')
     return recipe
+
+
+def has_extractor(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe says which file finds the regions, and nothing of networks."""
+    name = recipe.get('extractor')
+    return (isinstance(name, str) and name.isprintable() and 0 < len(name) < 256 and '/' not in name
+            and is_weights(recipe.get('extractor_digest')) and not {'networks', 'cnn_model'} & set(recipe))
 
 
 def has_networks(recipe: Mapping[str, Any]) -> bool:
@@ -94,14 +105,16 @@ def recorded_networks(networks: Sequence[Network]) -> dict[str, Any]:
 
 
 def networks_of(recipe: Mapping[str, Any]) -> list[Network]:
-    """The networks of a recipe, in the order of their features."""
+    """The networks of a recipe, in the order of their features; none where a file of the user's computes them."""
+    if recipe['detector'] == 'extractor':
+        return []
     if 'networks' not in recipe:
         return [Network(recipe['cnn_model'], layout=recipe['cnn_layout'], weights=recipe['cnn_weights'])]
     return [Network(**{**one, 'mean': tuple(one['mean']), 'std': tuple(one['std'])}) for one in recipe['networks']]
 
 
 def feature_size(recipe: Mapping[str, Any]) -> int:
-    """The numbers of a region's feature."""
+    """The numbers of a region's feature; 0 where a file of the user's decides."""
     return sum(network.width for network in networks_of(recipe))
 
 
@@ -119,6 +132,8 @@ def seed_of(weights: str) -> int | None:
 
 def describe(recipe: Mapping[str, Any]) -> str:
     """A recipe in a few words, for messages."""
+    if recipe['detector'] == 'extractor':
+        return f'those of the extractor {recipe["extractor"]} ({recipe["extractor_digest"][:19]})'
     how = (f'{recipe["grid_size"]} x {recipe["grid_size"]} cells' if recipe['detector'] == 'grid' else
            f'{recipe["min_regions"]:g} to {recipe["max_regions"]:g} boxes of {DETECTOR}')
     networks = networks_of(recipe)

@@ -8,6 +8,7 @@ import numpy as np
 from misc import commands
 from misc.cli import DataError
 from misc.dataset.array_files import again
+from misc.dataset.channels import refuse_channels_first
 from misc.dataset.features import ArrayReader, MemoryReader, open_reader
 from misc.dataset.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_location
 from misc.dataset.recipe import read_recipe
@@ -133,6 +134,7 @@ class Regions:
         """The features (P, D) of an image's regions, as they are on disk."""
         reader = self.readers['att']
         features, where = reader.read(image_id), reader.where(image_id)
+        refuse_channels_first(features.shape, where, self.sources.img_feat_size)
         if features.ndim not in (2, 3) or not features.size:
             raise DataError(f'{where}: an array of shape {features.shape} holds no regions; {again(where)}; '
                             f'features are made by:\n{commands.FEATURES}')

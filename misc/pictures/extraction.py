@@ -19,6 +19,7 @@ from misc.dataset.grids import image_sizes
 from misc.dataset.recipe import networks_of, recipe_path
 from misc.disk.files import write_json
 from misc.pictures import cnn
+from misc.pictures.extractor import open_finder
 from misc.pictures.finder import Finder, full_size
 from misc.pictures.images import read_size, read_upright, shrunk
 from misc.pictures.listing import PictureSource
@@ -44,9 +45,10 @@ class Extraction:
     sizes    {id: (width, height)} of the pictures whose sizes are on disk
     """
 
-    def __init__(self, base: str, recipe: Mapping[str, Any], broken: Broken) -> None:
-        """base: the prefix of the folders' names; unreadable pictures go to `broken`, that of the main process."""
-        self.base, self.recipe, self.broken = base, recipe, broken
+    def __init__(self, base: str, recipe: Mapping[str, Any], broken: Broken, extractor: str | None = None) -> None:
+        """base: the prefix of the folders' names; unreadable pictures go to `broken`, that of the main process;
+        extractor: the user's own file, for a recipe of one."""
+        self.base, self.recipe, self.broken, self.extractor = base, recipe, broken, extractor
         self.folders = {kind: f'{base}_{kind}' for kind in KINDS}
         self.sizes: dict[str, tuple[int, int]] = {}
 
@@ -89,6 +91,9 @@ class Extraction:
 
     def _claim(self) -> dict[str, Any]:
         """The recipe by the names of the command's flags; weights count by their content, not by their folder."""
+        if 'extractor' in self.recipe:
+            return {'extractor': f'{self.recipe["extractor"]} ({self.recipe["extractor_digest"]})',
+                    'longest_side': self.recipe['longest_side']}
         networks = networks_of(self.recipe)
         marks = [network.weights for network in networks]
         if 'detector_weights' in self.recipe:
@@ -158,7 +163,7 @@ class Extraction:
             before = len(self.broken)
             ready = len(done & {image_id for image_id, _ in images}) + len(images) - readable
             try:
-                finder = Finder(self.recipe, device, weight_folder)
+                finder = open_finder(self.recipe, device, weight_folder, self.extractor)
                 with (Progress(len(images), 'regions', done=ready) as display, contextlib.closing(
                         self._found_in(own_batches(), done, finder, batch_size, threads)) as found_in):
                     for batch, ids in found_in:

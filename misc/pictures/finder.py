@@ -93,7 +93,12 @@ def full_size(boxes: np.ndarray, pixels: np.ndarray, size: tuple[int, int]) -> n
 
 def grid_boxes(side: int, width: int, height: int) -> np.ndarray:
     """The cells of a side x side grid over a picture, row by row from the top: float32 (side * side, 4)."""
-    across, down = (np.linspace(0, length, side + 1) for length in (width, height))
+    return cell_boxes(side, side, width, height)
+
+
+def cell_boxes(rows: int, columns: int, width: int, height: int) -> np.ndarray:
+    """The cells of a grid over a picture, row by row from the top: float32 (rows * columns, 4)."""
+    across, down = np.linspace(0, width, columns + 1), np.linspace(0, height, rows + 1)
     left, top = np.meshgrid(across[:-1], down[:-1])
     right, bottom = np.meshgrid(across[1:], down[1:])
     return np.stack([left, top, right, bottom], 2).reshape(-1, 4).astype(np.float32)

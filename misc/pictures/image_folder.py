@@ -67,7 +67,7 @@ class ImageFolder:
         recipe = parallel.on_main(lambda: recipe_for_models(runs, flags))
         from misc.pictures.extraction import Extraction  # loads torchvision
         note(f'regions: {describe(recipe)}')
-        extraction = Extraction(self.base, recipe, self.broken)
+        extraction = Extraction(self.base, recipe, self.broken, flags.extractor)
         with memory_errors('--batch_size'):
             found = extraction.run(self.pictures, device, min(batch_size, MOST_AT_ONCE), max(1, threads),
                                    flags.cnn_weight_dir)

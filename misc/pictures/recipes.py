@@ -3,13 +3,17 @@
 A recipe is a plain dict that says how regions were found; misc/dataset/recipe.py describes, reads and checks it.
 """
 
+import ast
+import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from misc.cli import UsageError, note
+from misc.cli import DataError, UsageError, note
 from misc.dataset import recipe
 from misc.dataset.networks import DEFAULT_NETWORK, DETECTOR, TWO_LAYOUTS
+from misc.disk.files import open_regular
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class RecipeFlags:
     cnn_model: str | None = None
     cnn_layout: str | None = None
     cnn_weight_dir: str | None = None
+    extractor: str | None = None
 
 
 def new_recipe(detector: str, settings: Mapping[str, Any], cnn_model: str, layout: str | None = None,
@@ -55,6 +60,39 @@ def new_recipe(detector: str, settings: Mapping[str, Any], cnn_model: str, layou
     return found | ({'detector_weights': ids[-1]} if detector == 'fasterrcnn' else {})
 
 
+def extractor_recipe(path: str, longest_side: float) -> dict[str, Any]:
+    """The recipe of the user's own file at `path` (see misc/pictures/extractor.py), which is read, not run.
+
+    Raises `UsageError` where there is no such file, `DataError` where it is no Python.
+    """
+    if not os.path.isfile(path) or not path.endswith('.py'):
+        raise UsageError(f'--extractor: there is no Python file {path}; docs/pictures.md shows what it holds')
+    return {'detector': 'extractor', 'extractor': os.path.basename(path),
+            'extractor_digest': f'{recipe.DIGEST} {extractor_digest(path)}', 'longest_side': longest_side}
+
+
+def extractor_digest(path: str) -> str:
+    """The SHA-256 of an extractor's file and of those that it lists as FILES, a tuple of strings."""
+    with open_regular(path) as file:
+        source = file.read()
+    try:
+        files: tuple[str, ...] = ()
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.Assign) and any(ast.unparse(target) == 'FILES' for target in node.targets):
+                files = tuple(os.path.join(os.path.dirname(path), name) for name in ast.literal_eval(node.value))
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise DataError(f'--extractor: {path} cannot be read as Python with FILES, if there are any, as strings: '
+                        f'{error}') from None
+    digest = hashlib.sha256(source)
+    for name in files:
+        try:
+            with open_regular(name) as file:
+                digest.update(hashlib.file_digest(file, 'sha256').digest())
+        except OSError as error:
+            raise DataError(f'--extractor: {path} lists {name} in FILES: {error.strerror or error}') from None
+    return digest.hexdigest()
+
+
 def repeated_cells(found: Mapping[str, Any]) -> Iterator[str]:
     """A warning for each network of a recipe whose last map has fewer places than the grid has cells."""
     from misc.pictures import cnn  # loads torchvision
@@ -85,7 +123,8 @@ def layout_for(name: str, layout: str | None, path: str | None) -> str | None:
 
 
 def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: RecipeFlags) -> dict[str, Any]:
-    """The recipe for pictures that models are to caption: that of their training, or of `flags.detector`.
+    """The recipe for pictures that models are to caption: that of their training, or of `flags.detector` or
+    `flags.extractor`.
 
     runs: the path and the content of each model's infos file.  Raises `UsageError` where the training's recipe
     is unknown, differs between the models, or contradicts `flags`, and `DataError` where it is broken.
@@ -94,9 +133,13 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
         regions = infos.get('regions')
         if regions is not None:
             recipe.checked_recipe(regions, path)
-        check_feature_size(path, infos['opt'].get('img_feat_size'), width_of(flags, regions))
+    if flags.extractor:
+        return recipe_of_extractor(flags.extractor, runs)
     recipes = [infos.get('regions') for _, infos in runs]
     trained = recipes[0] if all(one == recipes[0] for one in recipes) else None
+    for path, infos in runs:
+        check_own_file(path, infos.get('regions'), flags)
+        check_feature_size(path, infos['opt'].get('img_feat_size'), width_of(flags, infos.get('regions')))
     if flags.detector:
         return recipe_of_detector(flags.detector, flags, trained)
     for path, infos in runs:
@@ -104,9 +147,9 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
             raise UsageError(
                 f'{path} does not say how the regions of its features were found: they come from elsewhere, '
                 'such as the bottom-up-attention archive, whose extractor is not part of this project;\n'
-                'train on features of scripts/extract_regions.py, or use other regions all the same with '
-                '--detector grid or fasterrcnn: their features look alike but mean something else, so expect '
-                'poor captions')
+                'name the code that makes such features with --extractor FILE.py (docs/pictures.md), train on '
+                'features of scripts/extract_regions.py, or use other regions all the same with --detector grid or '
+                'fasterrcnn: their features look alike but mean something else, so expect poor captions')
     if trained is None:
         described = '; '.join(recipe.describe(one) for one in recipes if one)
         raise UsageError('the models of the ensemble were trained on regions found in different ways '
@@ -118,6 +161,29 @@ def recipe_for_models(runs: Sequence[tuple[str, Mapping[str, Any]]], flags: Reci
     return trained
 
 
+def check_own_file(path: str, regions: Mapping[str, Any] | None, flags: RecipeFlags) -> None:
+    """Refuse to find regions as a file of the user's did, unless a flag names it: it is code, and a checkpoint may
+    come from anywhere."""
+    if regions is not None and 'extractor' in regions and not flags.detector:
+        raise UsageError(f'the features of {path} are {recipe.describe(regions)}, a Python file, which is run only '
+                         f'where you name it: give --extractor {regions["extractor"]}, if you have it and trust it')
+
+
+def recipe_of_extractor(path: str, runs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """The recipe of the user's own file, with a warning for each model that was not trained with it as it is now."""
+    sides = [infos['regions']['longest_side'] for _, infos in runs if infos.get('regions')]
+    chosen = extractor_recipe(path, sides[0] if sides else recipe.DEFAULTS['longest_side'])
+    for infos_path, infos in runs:
+        trained = infos.get('regions')
+        if trained is None:
+            note(f'note: {infos_path} does not say how the regions of its features were found; {path} is taken to be '
+                 'what made them')
+        elif trained.get('extractor_digest') != chosen['extractor_digest']:
+            note(f'warning: the model of {infos_path} was trained on these features: {recipe.describe(trained)}; '
+                 f'now they are {recipe.describe(chosen)}. Expect poor captions unless both compute the same')
+    return chosen
+
+
 def named(found: Mapping[str, Any]) -> dict[str, str | None]:
     """The flags that name the networks of a recipe, with their values; None for one that says nothing of them."""
     layouts = [network.layout for network in recipe.networks_of(found) if network.layout]
@@ -126,7 +192,7 @@ def named(found: Mapping[str, Any]) -> dict[str, str | None]:
 
 def width_of(flags: RecipeFlags, regions: Mapping[str, Any] | None) -> int:
     """The numbers per region of the networks that the flags name, else of those of the recipe `regions`."""
-    if regions is not None and flags.cnn_model in (None, regions['cnn_model']):
+    if regions is not None and 'extractor' not in regions and flags.cnn_model in (None, regions['cnn_model']):
         return recipe.feature_size(regions)
     from misc.pictures import cnn  # loads torchvision
     names = (flags.cnn_model or DEFAULT_NETWORK).split('+')

@@ -136,6 +136,7 @@ CHANGES_CAPTIONS = {
 }
 # Flags of eval.py for a folder of images, tested in tests/pictures/test_image_folder.py.
 OWN_PICTURES = {'image_folder', 'regions_dir', 'detector', 'cnn_model', 'cnn_layout', 'cnn_weight_dir'}
+IN_THEIR_FILES = {'extractor', 'images_json'}
 EVAL_READING = {'infos_path', 'input_label_h5', 'batch_size'}
 
 # {test in tests/programs/test_eval.py: the flags of eval.py that it tests}.
@@ -157,7 +158,8 @@ ELSEWHERE = {
     'programs/test_resume.py': RESUMING | RUN_FOLDER, 'programs/test_outputs.py': OUTPUTS,
     'programs/test_self_critical.py': SELF_CRITICAL,
     'programs/test_parallel.py': PARTS,
-    'pictures/test_image_folder.py': OWN_PICTURES}
+    'pictures/test_image_folder.py': OWN_PICTURES, 'pictures/test_extractor.py': {'extractor'},
+    'programs/test_images_json.py': {'images_json'}}
 
 
 def write_variants(corpus):
@@ -585,7 +587,7 @@ def test_every_flag_has_its_test():
               SCHEDULED_SAMPLING, RUNNING, RESUMING, MACHINE, PARTS, SELF_CRITICAL]
     assert sorted(name for group in groups for name in group) == sorted(flags_of(opts.train_parser()))
     groups = [CHANGES_CAPTIONS, EVAL_READING, RUN_FOLDER, OUTPUTS, opts.MODEL_OPTIONS, MACHINE, OWN_PICTURES,
-              *IN_TEST_EVAL.values()]
+              IN_THEIR_FILES, *IN_TEST_EVAL.values()]
     assert {name for group in groups for name in group} == set(flags_of(opts.eval_parser()))
     for place, names in ELSEWHERE.items():
         source = source_of(place)
