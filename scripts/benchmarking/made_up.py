@@ -65,9 +65,11 @@ def made_up_batch(counts: Sequence[int], sizes: Sizes, options: argparse.Namespa
     captions = torch.randint(1, sizes.words + 1, (I * copies, sizes.longest), generator=generator)
     lengths = torch.from_numpy(caption_lengths(I * copies, sizes, seed))
     captions *= torch.arange(sizes.longest) < lengths[:, None]
-    return Batch(list(range(I)), list(range(I)), list(counts), features,
-                 torch.rand(M, options.num_grids, generator=generator), None,
-                 captions.view(I, copies, sizes.longest))
+    grids = torch.rand(M, options.num_grids, generator=generator)
+    boxes = torch.rand(M, 2, 2, generator=generator).sort(1).values.view(M, 4)
+    fc = torch.stack([one.mean(0) for one in features.split(list(counts))])
+    return Batch(list(range(I)), list(range(I)), list(counts), features, grids, boxes,
+                 captions.view(I, copies, sizes.longest), fc=fc)
 
 
 def made_up_model(sizes: Sizes, batch: Batch) -> CaptionModel:

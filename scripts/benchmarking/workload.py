@@ -36,7 +36,7 @@ class Workload:
         self.facts: dict[str, Any] = {}      # plain values for the report
         self.shares: dict[str, float] = {}   # {side: the part of the workload that one run of it does}, if not 1
         self.model: CaptionModel
-        self.batch: Any                      # a `Batch`; of its arrays, only the boxes are None
+        self.batch: Any                      # a `Batch` with all its arrays
         self.optimiser: torch.optim.Optimizer
 
     def build(self, counts: Sequence[int], seed: int, copies: int = 5, like: 'Workload | None' = None) -> None:

@@ -43,8 +43,10 @@ ARROWS = {
     # The Python interface is a program without a command line; no room of misc may import it.
     'misc.captioner': ALL | {'opts', 'dataloader', 'models'},
 }
-# The benchmark has its parts beside it, and also measures tests/naive.py.
-BENCHMARK = {'scripts.benchmarking', 'tests.naive'}
+# The benchmark has its parts beside it, and also measures tests/naive.py.  The check of GPUs has its own, builds on
+# the benchmark's, and runs the phases of train.py as they are.
+MEASURING = {'scripts/benchmark': {'scripts.benchmarking', 'tests.naive'},
+             'scripts/gpu_check': {'scripts.gpu_checking', 'scripts.benchmarking', 'train'}}
 # Library: the files that may import it.  HDF5 is read and written in these alone.
 LIBRARIES = {
     'pycocoevalcap': {'misc/scoring/metrics.py'},
@@ -52,7 +54,8 @@ LIBRARIES = {
     'triton': {'models/kernels/fused.py'},
 }
 # Statements allowed in a module besides imports, definitions and constants.
-COMPUTING = ('train.py', 'eval.py', 'scripts/benchmark.py', 'scripts/extract_regions.py', 'scripts/prepro_feats.py')
+COMPUTING = ('train.py', 'eval.py', 'scripts/benchmark.py', 'scripts/gpu_check.py', 'scripts/extract_regions.py',
+             'scripts/prepro_feats.py')
 SHORT_SPINNING = "os.environ.setdefault('GOMP_SPINCOUNT', '2000')"
 PROJECT_FIRST = 'sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))'
 RUN_MAIN = "if __name__ == '__main__':\n    run_command(main)"
@@ -93,8 +96,9 @@ def may_import(name, imported):
         return False
     if top not in TOPS:
         return room != 'models' or top == 'torch' or top in sys.stdlib_module_names or top in LIBRARIES
-    if name.startswith('scripts/benchmark') and top in ('scripts', 'tests'):
-        return any(imported == one or imported.startswith(f'{one}.') for one in BENCHMARK)
+    for program, others in MEASURING.items():
+        if name.startswith(program) and top in ('scripts', 'tests', 'train'):
+            return any(imported == one or imported.startswith(f'{one}.') for one in others)
     if top == 'scripts':
         return False
     everywhere = set() if room == 'models' else {'misc.cli', 'misc.commands'}
@@ -187,7 +191,7 @@ def test_only_one_line_of_each_script_edits_the_search_path(name):
 
 def test_each_script_puts_the_project_first_and_each_library_has_its_places():
     for name in SOURCES:
-        if name.startswith('scripts/') and not name.startswith('scripts/benchmarking/'):
+        if name.count('/') == 1 and name.startswith('scripts/'):
             assert PROJECT_FIRST in map(ast.unparse, tree_of(name).body), name
     for library, places in LIBRARIES.items():
         users = {name for name in SOURCES if any(

@@ -1,0 +1,1 @@
+"""The parts of `scripts/gpu_check.py`: its sections, what they share, and the processes that run them."""
