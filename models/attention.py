@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -131,6 +131,10 @@ class PaddedKeyValue:
     def padded(self) -> PaddedKeyValue:
         """The same."""
         return self
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> PaddedKeyValue:
+        """As `Memory.map`."""
+        return PaddedKeyValue(change(self.key), change(self.value), change(self.mask))
 
 
 class AdditiveAttention(nn.Module):

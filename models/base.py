@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -47,6 +47,9 @@ class Memory(Protocol):
 
     def padded(self) -> Memory:
         """The same memory, for decoding: the regions of all images padded to the same number."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Memory:
+        """A padded memory whose tensors are what `change` returns for those of this one."""
 
 
 MemoryT = TypeVar('MemoryT', bound=Memory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -60,6 +60,14 @@ class EnsembleMemory:
 
     def __len__(self) -> int:
         return len(self.parts[0])
+
+    def padded(self) -> EnsembleMemory:
+        """As `Memory.padded`, of every member."""
+        return EnsembleMemory([part.padded() for part in self.parts])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> EnsembleMemory:
+        """As `Memory.map`, of every member."""
+        return EnsembleMemory([part.map(change) for part in self.parts])
 
 
 class EnsembleState:

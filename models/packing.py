@@ -28,12 +28,13 @@ class Groups:
     counts that the host knows, so host and device never synchronise.
     """
 
-    def __init__(self, counts: Iterable[int], device: torch.device | str) -> None:
-        """`counts`: the rows of each group, zero allowed."""
+    def __init__(self, counts: Iterable[int], device: torch.device | str, multiple: int = 1) -> None:
+        """`counts`: the rows of each group, zero allowed.  Padded groups are `longest` rows long, a multiple of
+        `multiple`."""
         self.counts = list(counts)
         self.device = device
         self.rows = sum(self.counts)
-        self.longest = max(self.counts, default=0)
+        self.longest = -(-max(self.counts, default=0) // multiple) * multiple
         self.is_even = all(count == self.longest for count in self.counts)
         self._pairs: tuple[Groups, Pairs] | None = None
 
@@ -50,6 +51,8 @@ class Groups:
     @cached_property
     def sizes(self) -> Tensor:
         """(G,) the counts, on the device."""
+        if self.is_even:  # nothing to copy: a CUDA graph could not record that
+            return torch.full((len(self.counts),), self.longest, device=self.device)
         return index_tensor(self.counts, self.device)
 
     @cached_property
@@ -73,6 +76,16 @@ class Groups:
     def mask(self) -> Tensor:
         """(G, L) bool, True where `pad` puts a real row."""
         return torch.arange(self.longest, device=self.device) < self.sizes[:, None]
+
+    @cached_property
+    def padding(self) -> Tensor:
+        """(G, L) bool, True where `pad` puts zeros."""
+        return ~self.mask
+
+    @cached_property
+    def shares(self) -> Tensor:
+        """(G, L) the weights of a mean over each group's rows."""
+        return self.mask / self.sizes[:, None]
 
     @cached_property
     def padded_index(self) -> Tensor:
@@ -173,6 +186,15 @@ class Pairs:
         wide.index_copy_(0, self.by_region, rows.to(wide.dtype))
         lengths = self.words.sizes[self.regions.group_ids]
         return torch.segment_reduce(wide, 'sum', lengths=lengths, unsafe=True)
+
+
+def region_groups(counts: Iterable[int], device: torch.device | str) -> Groups:
+    """The regions of a batch, `counts` (I) of each image, grouped by image.
+
+    On a GPU they are padded to a multiple of 16: matrix products of such sizes are faster, and few different shapes
+    occur.
+    """
+    return Groups(counts, device, 1 if torch.device(device).type == 'cpu' else 16)
 
 
 class _Scatter(torch.autograd.Function):

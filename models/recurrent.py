@@ -6,7 +6,7 @@ all words of a batch.  Captions that have ended drop out of the computation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from models.cells import CELLS, LSTMCell
 from models.decoding import draw
 from models.dropout import Dropout
 from models.norms import feature_norms
-from models.packing import Groups, index_tensor
+from models.packing import Groups, index_tensor, region_groups
 
 
 class RecurrentMemory:
@@ -44,6 +44,11 @@ class RecurrentMemory:
     def padded(self) -> RecurrentMemory:
         """As `Memory.padded`: parts are padded from the start."""
         return self
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> RecurrentMemory:
+        """As `Memory.map`."""
+        cells = [tuple(map(change, cell)) for cell in self.cells]
+        return RecurrentMemory(cells, list(map(change, self.parts)), self.groups)
 
 
 class RecurrentCaptioner(CaptionModel[RecurrentMemory]):
@@ -190,7 +195,7 @@ class ShowAttendTell(RecurrentCaptioner):
 
     def encode(self, batch: Batch) -> RecurrentMemory:
         """A batch (`counts`, `features` (M, D), `fc` (I, D)) -> its memory."""
-        groups = Groups(batch.counts, batch.features.device)
+        groups = region_groups(batch.counts, batch.features.device)
         regions = self.dropout(F.relu(self.feature_embed(batch.features)))  # (M, r)
         # The states of cells stay in float32 under autocast.
         cell = tuple(torch.tanh(layer(batch.fc)).to(batch.fc.dtype) for layer in self.initial)
@@ -233,7 +238,7 @@ class TopDown(RecurrentCaptioner):
 
     def encode(self, batch: Batch) -> RecurrentMemory:
         """A batch (`counts`, `features` (M, D), `fc` (I, D)) -> its memory."""
-        groups = Groups(batch.counts, batch.features.device)
+        groups = region_groups(batch.counts, batch.features.device)
         regions = self.dropout(F.relu(self.feature_embed(self.feature_norm(batch.features))))
         regions = self.embedded_norm(regions)  # (M, r)
         mean = self.dropout(F.relu(self.mean_embed(batch.fc)))

@@ -8,7 +8,7 @@ x + Dropout(f(Norm(x))), and end in one more norm.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from models.base import Batch, CaptionModel, State, caption_lengths
 from models.dropout import Dropout
 from models.geometry import RelationBias
 from models.norms import NORMS, feature_norms
-from models.packing import Groups
+from models.packing import Groups, region_groups
 from models.position import PositionEncoding, position_encoding, sinusoid
 from models.xlinear import PackedKeyValue, PaddedPairs, XLinearCross
 
@@ -48,6 +48,11 @@ class TransformerMemory:
     def padded(self) -> TransformerMemory:
         """As `Memory.padded`."""
         return TransformerMemory([layer.padded() for layer in self.layers], self.groups)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> TransformerMemory:
+        """As `Memory.map`."""
+        layers: Any = self.layers
+        return TransformerMemory([layer.map(change) for layer in layers], self.groups)
 
 
 class TransformerCaptioner(CaptionModel[TransformerMemory]):
@@ -92,7 +97,7 @@ class TransformerCaptioner(CaptionModel[TransformerMemory]):
 
     def encode(self, batch: Batch) -> TransformerMemory:
         """A batch (`counts`, `features` (M, D), and the others of `needs`) -> the memory of its I images."""
-        groups = Groups(batch.counts, batch.features.device)
+        groups = region_groups(batch.counts, batch.features.device)
         regions = self.feature_embed(self.feature_norm(batch.features))  # (M, d)
         regions = self.embedded_norm(self.feature_dropout.relu_(regions))
         # The residual stream stays in float32 under autocast.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -89,9 +89,8 @@ class PackedKeyValue:
     def padded(self) -> PaddedPairs:
         """The same, for decoding where shapes may not depend on how many regions an image has."""
         dtype = autocast_dtype(self.key.device) or self.key.dtype
-        shares = self.groups.mask / self.groups.sizes[:, None]
         return PaddedPairs(self.groups.pad(self.key.to(dtype)), self.groups.pad(self.value.to(dtype)),
-                           ~self.groups.mask, shares.to(dtype), self.groups.sizes.int())
+                           self.groups.padding, self.groups.shares.to(dtype), self.groups.sizes.int())
 
 
 class PaddedPairs:
@@ -104,3 +103,7 @@ class PaddedPairs:
     def padded(self) -> PaddedPairs:
         """The same."""
         return self
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> PaddedPairs:
+        """As `Memory.map`."""
+        return PaddedPairs(*map(change, (self.key, self.value, self.padding, self.shares, self.sizes)))

@@ -1,0 +1,165 @@
+"""Decoding as CUDA graphs, with a recorder that runs the same operations again on the CPU."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from models.decoding import Constraints, beam_search, sample
+from models.ensemble import Ensemble
+from models.graphs import Graphs, run_directly
+from tests.helpers.models import FAMILIES, batch_with_captions, make_batch, make_model, name_of
+from tests.helpers.pretend_device import DEVICE, host, pretend_device
+
+CONSTRAINTS = Constraints(10, True, True, (4,))
+METHODS = {
+    'greedy': (sample, dict(greedy=True, constraints=CONSTRAINTS)), 'samples': (sample, dict(copies=4)),
+    'beams': (beam_search, dict(beam_size=3, results=3, constraints=CONSTRAINTS)),
+    'diverse beams': (beam_search, dict(beam_size=4, group_size=2, results=4))}
+MODELS = [dict(), dict(cross_attn='dot-product'), *FAMILIES]
+
+
+class Tape(TorchDispatchMode):
+    """Records operations with the tensors that they had and made, as a CUDA graph does with addresses."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        assert not any(name in str(function) for name in ('nonzero', '_local_scalar_dense', 'bincount')), function
+        returns = function._schema.returns
+        if not any(one.alias_info is not None and not one.alias_info.is_write for one in returns):  # no view
+            self.operations.append((function, args, kwargs or {}, result))
+        return result
+
+    def replay(self):
+        """Run all operations again, into the same tensors."""
+        for function, args, kwargs, result in self.operations:
+            again = function(*args, **kwargs)
+            for old, new in zip(tree_leaves(result), tree_leaves(again)):
+                if isinstance(old, torch.Tensor) and old is not new:
+                    old.copy_(new)
+
+
+def record(work):
+    with Tape() as tape:
+        result = work()
+    for _, _, _, made in tape.operations:  # a graph that is recorded is not run
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                tensor.fill_(0)
+    return tape.replay, result
+
+
+@pytest.fixture(autouse=True)
+def static(monkeypatch):
+    monkeypatch.setattr('models.base.drops_rows', lambda device: False)
+
+
+def build(changes):
+    if isinstance(changes, list):
+        return Ensemble([build(one) for one in changes]).eval()
+    model = make_model(**changes).eval()
+    with torch.no_grad():
+        model.output.weight *= 6
+    return model
+
+
+def uniforms(seed):
+    return torch.rand(12, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def decode(run, method, model, memory, uniforms):
+    """Captions by a method of `METHODS`, run by `run_directly` or `Graphs`."""
+    function, options = METHODS[method]
+    return run(function, model, memory, uniforms if method == 'samples' else None, longest=6, **options)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('changes', [*MODELS, MODELS[:4]],
+                         ids=lambda one: 'ensemble' if isinstance(one, list) else name_of(one))
+def test_a_graph_captions_other_batches_of_its_shapes_and_follows_the_weights(method, changes):
+    model, pairs, records = build(changes), [], []
+    graphs = Graphs(record=lambda work: (records.append(1), record(work))[1])
+    for seed in range(4):
+        if seed == 3:
+            for parameter in model.parameters():
+                parameter += torch.randn_like(parameter) * 0.1  # in place, as an optimiser changes them
+        memory = model.encode(make_batch(seed, counts=[4, 7, 1][seed % 3:] + [4, 7, 1][:seed % 3]))
+        pairs.append([decode(run, method, model, memory, uniforms(seed)) for run in (graphs, run_directly)])
+    assert len(records) == 1
+    for found, expected in pairs:  # not overwritten by later batches
+        assert torch.equal(found.captions, expected.captions)
+        assert torch.allclose(found.log_probs, expected.log_probs, atol=1e-5)
+    assert len({one.log_probs.sum().item() for one, _ in pairs}) == 4
+
+
+@torch.no_grad()
+def test_other_shapes_modes_and_weights_elsewhere_are_recorded_anew_and_the_last_graphs_are_kept(monkeypatch):
+    model, records = build({}), []
+    monkeypatch.setattr('models.graphs.KEPT', 5)
+    graphs = Graphs(record=lambda work: (records.append(1), record(work))[1])
+
+    def recorded(times, model=model, counts=(4, 7, 1), method='greedy'):
+        for _ in range(times):
+            decode(graphs, method, model, model.encode(make_batch(counts=counts)), None)
+        return len(records)
+
+    assert recorded(1) == 0 and recorded(3) == 1
+    assert recorded(3, counts=(7, 2, 2)) == 1  # also three images, of up to 7 regions
+    assert recorded(1, counts=(6, 2, 2)) == 1 and recorded(2, counts=(6, 2, 2)) == 2
+    assert recorded(2, method='beams') == 3
+    weight, model.output.weight = model.output.weight, torch.nn.Parameter(model.output.weight.clone())
+    assert recorded(2) == 4
+    assert recorded(2, build({})) == 5
+    model.train()
+    assert recorded(2) == 6 and len(graphs.kept) == 5
+    model.eval()
+    assert recorded(1) == 6
+    model.output.weight = weight
+    assert recorded(1, method='beams') == 6 and recorded(1) == 7  # the first was dropped, and is recorded again
+
+
+@torch.no_grad()
+def test_where_recording_fails_decoding_goes_on_without_graphs_unless_they_are_required():
+    def fail(work):
+        raise RuntimeError('no memory')
+    model = build({})
+    memory = model.encode(make_batch())
+    for graphs in (Graphs(record=fail), Graphs(required=True, record=fail)):
+        expected = decode(graphs, 'greedy', model, memory, None)
+        if graphs.required:
+            with pytest.raises(RuntimeError, match='no memory'):
+                decode(graphs, 'greedy', model, memory, None)
+            continue
+        with pytest.warns(UserWarning, match='without CUDA graphs, which failed: no memory'):
+            found = decode(graphs, 'greedy', model, memory, None)
+        assert torch.equal(found.captions, expected.captions)
+        assert torch.equal(decode(graphs, 'greedy', model, memory, None).captions, expected.captions)  # no warning
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('changes', MODELS, ids=name_of)
+def test_nothing_is_copied_from_the_host_while_a_graph_would_be_recorded(method, changes):
+    model, batch = build(changes), batch_with_captions()
+    with pretend_device() as counts:
+        memory = model.to(DEVICE).encode(batch.pin_memory().to(DEVICE)).padded()
+        given = uniforms(0).pin_memory().to(DEVICE, non_blocking=True)
+        decode(run_directly, method, model, memory, given)  # as the first batch, which is not recorded
+        counts.clear()
+        found = decode(run_directly, method, model, memory, given)
+        assert not counts.copies and not counts.waits
+        assert host(found.captions).shape[2] == 6
+
+
+@pytest.mark.parametrize('changes', MODELS[:2], ids=name_of)
+def test_regions_are_padded_to_few_different_shapes_off_the_cpu(changes):
+    model, batch = make_model(**changes), batch_with_captions()
+    assert model.encode(batch).padded().layers[0].key.shape[-2] == 7
+    with pretend_device():
+        memory = model.to(DEVICE).encode(batch.pin_memory().to(DEVICE)).padded()
+        assert memory.layers[0].key.shape[-2] == 16
