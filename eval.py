@@ -123,6 +123,7 @@ def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     """Check the command line and the files that it names.  `at_end` removes temporary files when it closes."""
     options, given, folder, listed = read_options(at_end)
     device = pick_device(options.device, options.matmul_precision)
+    opts.check_cuda_graphs(options, device.type)
     runs = read_runs(options.model, options.infos_path, caption_width(options.input_label_h5))
     members = opts.member_options(options, given, [(run.infos_path, run.infos['opt']) for run in runs])
     model = build_model(members, runs, device)
@@ -143,7 +144,8 @@ def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     if corpus.file is not None:   # references were read from it a second time
         corpus.file.check()
     shown = options.beam_size if options.verbose_beam and options.sample_max else options.sample_n
-    decode = decoding_method(options, runs[0].infos['opt']['seq_length'], corpus.vocabulary, shown)
+    decode = decoding_method(options, runs[0].infos['opt']['seq_length'], corpus.vocabulary, shown,
+                             models.decoding_run(options, device))
     # This project extracts regions from upright pictures, other extractors from the pixels as stored.
     is_upright = folder or any(run.infos.get('regions') for run in runs)
     name = options.id or joined_name(file_name(run.infos['opt'].get('id')) for run in runs)
@@ -154,15 +156,16 @@ def set_up(at_end: contextlib.ExitStack) -> Evaluation:
                       files, as_seen if is_upright else read_rgb)
 
 
-def decoding_method(options: opts.Options, longest: int, vocabulary: dict[str, str],
-                    shown: int) -> Callable[..., Any]:
+def decoding_method(options: opts.Options, longest: int, vocabulary: dict[str, str], shown: int,
+                    run: Callable[..., Any]) -> Callable[..., Any]:
     """The decoding method, with `shown` captions of each image; beam search that ranks by sums is checked for short
     captions."""
     endings = forbidden_endings(vocabulary.values(), options.remove_bad_endings)
-    decode = models.build_decoder(options, longest, vocabulary, shown, endings=endings)
+    decode = models.build_decoder(options, longest, vocabulary, shown, endings=endings, run=run)
     if options.sample_max and options.beam_size > 1 and options.group_size == 1 and not options.max_ppl \
             and not options.length_penalty:
-        greedy = models.build_decoder(opts.replaced(options, beam_size=1), longest, vocabulary, endings=endings)
+        greedy = models.build_decoder(opts.replaced(options, beam_size=1), longest, vocabulary, endings=endings,
+                                      run=run)
         return LengthCheck(decode, greedy, options.beam_size)
     return decode
 

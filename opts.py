@@ -30,8 +30,9 @@ DATA_FILES = ('input_json', 'input_label_h5', 'input_img_feat_dir', 'input_fc_fe
 # Options whose change on resuming needs no note: where files are, what is logged and saved and when, the machine,
 # how long to train, and what is recorded without being a flag.
 NEUTRAL = (*DATA_FILES, 'cached_tokens', 'start_from', 'resume', 'checkpoint_path', 'id', 'device', 'num_workers',
-           'matmul_precision', 'xlinear', 'losses_log_every', 'save_checkpoint_every', 'save_every_minutes',
-           'keep_checkpoints', 'max_epochs', 'patience', 'load_best_score', 'keeps_rates', 'vocab_size', 'seq_length')
+           'matmul_precision', 'xlinear', 'cuda_graphs', 'losses_log_every', 'save_checkpoint_every',
+           'save_every_minutes', 'keep_checkpoints', 'max_epochs', 'patience', 'load_best_score', 'keeps_rates',
+           'vocab_size', 'seq_length')
 # What --resume does not take over: where the run was, and whether it counted bests of another folder.
 OF_ONE_START = ('start_from', 'resume', 'checkpoint_path', 'id', 'load_best_score')
 # How eval.py decodes captions.
@@ -305,6 +306,11 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
                             '(PyTorch: slower, and sums in the same order every time, so that a training on one GPU '
                             'can be repeated bit for bit), or fused (refuse to start without). Nothing changes on '
                             'a CPU')
+    group.add_argument('--cuda_graphs', type=one_of('auto', '0', '1'), default='auto', metavar='NAME',
+                       help='on CUDA, record the kernels of captioning a batch and launch them together for every '
+                            'later batch of its shapes: auto (where recording works), 1 (it must work), or 0 (word '
+                            'by word: slower, with less memory, and errors name their place). The captions are the '
+                            'same')
     group.add_argument('--seed', type=number_in(int, 0, 2 ** 32 - 1), default=123, metavar='N',
                        help='seed of everything random')
     group.add_argument('--num_workers', type=number_in(int, 0), default=2, metavar='N',
@@ -923,6 +929,12 @@ def check_xlinear(options: Options, device: str, obstacle: str | None) -> None:
         raise UsageError(f'--xlinear fused: the kernels cannot run: {obstacle}; take auto or plain')
     if options.xlinear == 'auto' and device == 'cuda' and obstacle is not None:
         note(f'note: X-linear attention runs in plain PyTorch, not in fused kernels: {obstacle}')
+
+
+def check_cuda_graphs(options: Options, device: str) -> None:
+    """Refuse `--cuda_graphs 1` on a device without."""
+    if options.cuda_graphs == '1' and device != 'cuda':
+        raise UsageError('--cuda_graphs 1 needs a CUDA device; take auto, or --device cuda')
 
 
 def check_scheduled_sampling(options: Options) -> None:

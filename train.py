@@ -48,6 +48,7 @@ from misc.training.step import Step, Updater
 from misc.training.transfers import Arriving, to_device
 from models.base import CaptionModel, caption_lengths, dropping_words
 from models.decoding import sample
+from models.graphs import Run, run_directly
 
 # A phase of training: a batch -> (the terms of its loss, the statistics of its rewards).
 Phase = Callable[[Batch], tuple[dict[str, Any], dict[str, float]]]
@@ -72,7 +73,7 @@ def cross_entropy(model: CaptionModel, batch: Batch, *, smoothing: float, word_d
 
 
 def self_critical(model: CaptionModel, rewards: Rewards, batch: Batch, *, samples: int, longest: int,
-                  seed: int, amp: str) -> tuple[dict[str, Any], dict[str, float]]:
+                  seed: int, amp: str, run: Run = run_directly) -> tuple[dict[str, Any], dict[str, float]]:
     """The second phase: sample captions, reward them, one teacher-forced pass (Rennie et al. 2017, equation 8).
 
     The words that are sampled depend on the seed, the epoch and the image, so neither the number of processes nor
@@ -95,10 +96,10 @@ def self_critical(model: CaptionModel, rewards: Rewards, batch: Batch, *, sample
     baseline: list[torch.Tensor] = []
     if rewards.baseline == 'greedy':
         with evaluating(model), precision(batch.device, amp):
-            baseline = [sample(model, encoded(), longest, greedy=True).captions]
+            baseline = [run(sample, model, encoded(), longest=longest, greedy=True).captions]
     # Dropout stays on: the captions are samples of the very model that the gradient is taken of.
     with torch.no_grad(), precision(batch.device, amp):
-        sampled = sample(model, encoded(), longest, copies=samples, uniforms=uniforms).captions
+        sampled = run(sample, model, encoded(), uniforms, longest=longest, copies=samples).captions
     arriving = Arriving(torch.cat([sampled, *baseline], 1))
     statistics: dict[str, float] = {}
     with precision(batch.device, amp):
@@ -347,6 +348,7 @@ def build(options: opts.Options, given: set[str], folder: RunFolder, status: Sta
     options = opts.with_feature_size(options, feature_width(*opts.feature_source(options)), infos_path)
     device = pick_device(options.device, options.matmul_precision)
     opts.check_xlinear(options, device.type, models.xlinear_obstacle(options, device))
+    opts.check_cuda_graphs(options, device.type)
     torch.manual_seed(options.seed)
     corpus = Corpus(opts.sources(options))
     vocabulary, longest = corpus.vocabulary, corpus.longest
@@ -361,8 +363,10 @@ def build(options: opts.Options, given: set[str], folder: RunFolder, status: Sta
     corpus.check_files(train_rows + val_rows)
     schedule, plan = opts.schedule(options, len(train_rows)), opts.plan(options)
     regions = corpus.region_recipe()  # how eval.py --image_folder finds the regions of new pictures
-    phases = build_phases(options, model, corpus, train_rows)
-    validation = build_validation(options, corpus, val_rows, device, bool(phases.rewards)) if val_rows else None
+    decoding = models.decoding_run(options, device)
+    phases = build_phases(options, model, corpus, train_rows, decoding)
+    validation = build_validation(options, corpus, val_rows, device, bool(phases.rewards), decoding) \
+        if val_rows else None
     optimiser = opts.optimiser(options, model.parameters())
     average = WeightAverage(model, options.ema)
     state = resume(resumed, model, optimiser, average, device, options.seed, options.load_best_score, vocabulary,
@@ -410,7 +414,8 @@ def validation_rows(corpus: Corpus, count: int) -> list[int]:
     return rows[:count if count > 0 else None]
 
 
-def build_phases(options: opts.Options, model: CaptionModel, corpus: Corpus, rows: list[int]) -> Phases:
+def build_phases(options: opts.Options, model: CaptionModel, corpus: Corpus, rows: list[int],
+                 decoding: Run) -> Phases:
     """The phases of training on the images `rows`: a table of n-grams is only needed for rewards."""
     rewards = load_rewards(
         options.cached_tokens, {corpus.ids[row]: row for row in rows}, corpus.captions, corpus.longest,
@@ -420,12 +425,12 @@ def build_phases(options: opts.Options, model: CaptionModel, corpus: Corpus, row
         functools.partial(cross_entropy, model, smoothing=options.label_smoothing, amp=options.amp,
                           word_dropout=options.word_dropout, blank=models.unknown_word(corpus.vocabulary) or 0),
         functools.partial(self_critical, model, rewards, samples=options.sc_samples, longest=corpus.longest,
-                          seed=options.seed, amp=options.amp) if rewards else None,
+                          seed=options.seed, amp=options.amp, run=decoding) if rewards else None,
         options.self_critical_after, rewards)
 
 
 def build_validation(options: opts.Options, corpus: Corpus, rows: list[int], device: torch.device,
-                     has_rewards: bool) -> Validation:
+                     has_rewards: bool, decoding: Run) -> Validation:
     """The validation on the images `rows`."""
     kind = kind_of([corpus.images[row] for row in rows], options.score_tokens, options.input_json)
     references = reference_captions(corpus.images, rows, corpus.captions, corpus.vocabulary, options.input_json,
@@ -435,7 +440,7 @@ def build_validation(options: opts.Options, corpus: Corpus, rows: list[int], dev
                                        options.seed, pin=device.type == 'cuda'),
         corpus.images, len(rows), corpus.vocabulary,
         models.build_decoder(options, corpus.longest, corpus.vocabulary, endings=forbidden_endings(
-            corpus.vocabulary.values(), options.remove_bad_endings)), references, device, options.seed,
+            corpus.vocabulary.values(), options.remove_bad_endings), run=decoding), references, device, options.seed,
         options.seq_per_img, options.checkpoint_path, kind)
 
 

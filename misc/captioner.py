@@ -25,8 +25,8 @@ from misc.scoring.endings import forbidden_endings
 from models.ensemble import Ensemble
 
 # The options of eval.py that `load` takes.
-OPTIONS = (*opts.DECODING_OPTIONS, 'device', 'matmul_precision', 'xlinear', 'batch_size', 'detector', 'cnn_model',
-           'cnn_layout', 'cnn_weight_dir', 'extractor')
+OPTIONS = (*opts.DECODING_OPTIONS, 'device', 'matmul_precision', 'xlinear', 'cuda_graphs', 'batch_size', 'detector',
+           'cnn_model', 'cnn_layout', 'cnn_weight_dir', 'extractor')
 Path = str | os.PathLike[str]
 
 
@@ -77,6 +77,7 @@ class Captioner:
         # Whether a model gets the boxes it needs is not known before something is captioned.
         options = opts.replaced(options, input_box_dir='boxes')
         self.device = pick_device(options.device, options.matmul_precision)
+        opts.check_cuda_graphs(options, self.device.type)
         self.batch_size, self.seed = options.batch_size, options.seed
         runs = read_runs(options.model, options.infos_path)
         members = opts.member_options(options, given, [(run.infos_path, run.infos['opt']) for run in runs])
@@ -85,7 +86,8 @@ class Captioner:
         self.decode = models.build_decoder(options, runs[0].infos['opt']['seq_length'], self.vocabulary,
                                            options.sample_n,
                                            endings=forbidden_endings(self.vocabulary.values(),
-                                                                     options.remove_bad_endings))
+                                                                     options.remove_bad_endings),
+                                           run=models.decoding_run(options, self.device))
         self._sources = opts.sources(opts.shared_inputs(members))
         self._infos = [(run.infos_path, run.infos) for run in runs]
         self._recipe_flags = RecipeFlags(options.detector, options.cnn_model, options.cnn_layout,

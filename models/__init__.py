@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # opts.py reads the registry before anything has loaded torch
 
     from models.base import CaptionModel
     from models.decoding import Decoded, Decoder, WordByWord
+    from models.graphs import Run
 
 
 def build(options: Namespace, vocab_size: int, longest: int) -> CaptionModel:
@@ -67,29 +68,42 @@ def xlinear_obstacle(options: Namespace, device: torch.device) -> str | None:
 
 
 def build_decoder(options: Namespace, longest: int, vocabulary: Mapping[str, str], copies: int = 1, *,
-                  endings: Collection[str]) -> Decoder:
+                  endings: Collection[str], run: Run | None = None) -> Decoder:
     """The decoding method that `options` (the decoding flags of opts.py) describe: a function (model, memory,
     uniforms) -> `Decoded` with n = `copies` captions per image.
 
     `uniforms(copies, longest)` returns the random numbers of `sample`.  UNK can be suppressed if it is the last
-    word of `vocabulary` {index as text: word}.  No caption ends with one of the words `endings`.
+    word of `vocabulary` {index as text: word}.  No caption ends with one of the words `endings`.  `run` is what
+    `decoding_run` returns; by default decoding goes word by word.
     """
     from models.decoding import Constraints, beam_search, sample
+    from models.graphs import run_directly
+    run = run or run_directly
     unknown = unknown_word(vocabulary) if options.suppress_UNK else None
     last_words = tuple(int(index) for index, word in vocabulary.items() if word in endings)
     constraints = Constraints(unknown, options.decoding_constraint, options.block_trigrams, last_words)
 
     def decode(model: WordByWord, memory: Sized, uniforms: Callable[[int, int], Tensor]) -> Decoded:
         if not options.sample_max:
-            return sample(model, memory, longest, copies, temperature=options.temperature, top_k=options.top_k,
-                          top_p=options.top_p, constraints=constraints, uniforms=uniforms(copies, longest))
+            return run(sample, model, memory, uniforms(copies, longest), longest=longest, copies=copies,
+                       temperature=options.temperature, top_k=options.top_k, top_p=options.top_p,
+                       constraints=constraints)
         if options.beam_size == 1:
-            return sample(model, memory, longest, greedy=True, constraints=constraints)
-        return beam_search(
-            model, memory, longest, options.beam_size, options.group_size, options.diversity_lambda,
-            options.length_penalty, options.max_ppl, copies, constraints)
+            return run(sample, model, memory, longest=longest, greedy=True, constraints=constraints)
+        return run(beam_search, model, memory, longest=longest, beam_size=options.beam_size,
+                   group_size=options.group_size, diversity_lambda=options.diversity_lambda,
+                   length_penalty=options.length_penalty, max_ppl=options.max_ppl, results=copies,
+                   constraints=constraints)
 
     return decode
+
+
+def decoding_run(options: Namespace, device: torch.device) -> Run:
+    """How decoding runs on `device`: as CUDA graphs, unless `--cuda_graphs 0` says otherwise, or word by word."""
+    from models.graphs import Graphs, run_directly
+    if device.type != 'cuda' or options.cuda_graphs == '0':
+        return run_directly
+    return Graphs(required=options.cuda_graphs == '1')
 
 
 def unknown_word(vocabulary: Mapping[str, str]) -> int | None:

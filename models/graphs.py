@@ -19,6 +19,8 @@ from models.precision import autocast_dtype
 
 KEPT = 32  # graphs: two methods for images with 10 to 100 regions in whole batches and in the last of an epoch
 
+# (method, model, memory, uniforms of `sample`, options of the method) -> captions, as `run_directly`.
+Run = Callable[..., Decoded]
 # Records the kernels of a function -> (a function that runs them again, the result, which that overwrites).
 Record = Callable[[Callable[[], Decoded]], tuple[Callable[[], None], Decoded]]
 

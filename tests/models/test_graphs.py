@@ -1,10 +1,13 @@
 """Decoding as CUDA graphs, with a recorder that runs the same operations again on the CPU."""
 
+import types
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from models import decoding_run
 from models.decoding import Constraints, beam_search, sample
 from models.ensemble import Ensemble
 from models.graphs import Graphs, run_directly
@@ -139,6 +142,13 @@ def test_where_recording_fails_decoding_goes_on_without_graphs_unless_they_are_r
             found = decode(graphs, 'greedy', model, memory, None)
         assert torch.equal(found.captions, expected.captions)
         assert torch.equal(decode(graphs, 'greedy', model, memory, None).captions, expected.captions)  # no warning
+
+
+def test_the_flag_and_the_device_choose_graphs():
+    for name, flag, expected in (('cuda', 'auto', False), ('cuda:1', '1', True), ('cuda', '0', None),
+                                 ('cpu', 'auto', None), ('cpu', '0', None)):
+        run = decoding_run(types.SimpleNamespace(cuda_graphs=flag), torch.device(name))
+        assert run is run_directly if expected is None else isinstance(run, Graphs) and run.required is expected
 
 
 @torch.no_grad()

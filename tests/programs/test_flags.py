@@ -116,7 +116,7 @@ SCHEDULED_SAMPLING = {'scheduled_sampling_start', 'scheduled_sampling_increase_e
 RUNNING = {'id', 'checkpoint_path', 'start_from', 'save_checkpoint_every', 'perform_validation_every',
            'val_images_use', 'language_eval', 'score_tokens', 'losses_log_every', 'load_best_score', 'max_epochs',
            'optim', 'patience', 'keep_checkpoints'}
-MACHINE = {'device', 'num_workers', 'matmul_precision', 'xlinear'}
+MACHINE = {'device', 'num_workers', 'matmul_precision', 'xlinear', 'cuda_graphs'}
 PARTS = {'accumulate'}  # in tests/programs/test_parallel.py
 # In tests/programs/test_resume.py: flags of train.py, and of eval.py.
 RESUMING, RUN_FOLDER = {'resume', 'save_every_minutes'}, {'run', 'checkpoint'}
@@ -452,6 +452,8 @@ def test_the_device_is_that_of_the_flag(runs, monkeypatch):
         runs('--device', 'cuda:63')
     with pytest.raises(UsageError, match='--xlinear fused: .* need a CUDA device'):
         runs('--xlinear', 'fused')
+    with pytest.raises(UsageError, match='--cuda_graphs 1 needs a CUDA device'):
+        runs('--cuda_graphs', 1)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     monkeypatch.setattr(torch.cuda, 'set_device', lambda number: None)
     for there, found in ((True, 'cuda'), (False, 'cpu')):
@@ -561,6 +563,8 @@ def test_evaluation_uses_the_workers_and_the_device_of_the_flags(evaluate, reade
         evaluate('--device', 'cuda:63')
     with pytest.raises(UsageError, match='--xlinear fused: .* need a CUDA device'):
         evaluate('--xlinear', 'fused')
+    with pytest.raises(UsageError, match='--cuda_graphs 1 needs a CUDA device'):
+        evaluate('--cuda_graphs', 1)
 
 
 @pytest.mark.parametrize('flag', opts.MODEL_OPTIONS)
