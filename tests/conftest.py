@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import sys
 
 # Before torch is loaded (why: see train.py).
@@ -18,6 +19,11 @@ from misc.dataset.packing import write_packed
 from tests.helpers import ROOT, pictures, tiny
 from tests.helpers import browser as browsers
 from tests.helpers import networks as small_networks
+
+
+def pytest_configure():
+    """Let SIGHUP end processes: under nohup the tests, and all that they start, would ignore it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope='session')
