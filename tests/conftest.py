@@ -22,8 +22,10 @@ from tests.helpers import networks as small_networks
 
 
 def pytest_configure():
-    """Let SIGHUP end processes: under nohup the tests, and all that they start, would ignore it."""
+    """Let signals end processes: under nohup, or in the background of a shell script, the tests and all that they
+    start would ignore SIGHUP or SIGINT."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')

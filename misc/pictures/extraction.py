@@ -153,6 +153,8 @@ class Extraction:
         batches = self._batches(images, done, batch_size)
         turns, finished = parallel.Counter(), parallel.Counter()
         readable = sum(image_id in self.sizes for image_id, _ in images)
+        ready = len(done & {image_id for image_id, _ in images}) + len(images) - readable
+        display = Progress(len(images), 'regions', done=ready)
 
         def own_batches() -> Iterator[list[Image]]:
             while (turn := turns.add(1)) <= len(batches):
@@ -161,11 +163,10 @@ class Extraction:
         def share() -> tuple[set[str], list[str]]:
             found: set[str] = set()
             before = len(self.broken)
-            ready = len(done & {image_id for image_id, _ in images}) + len(images) - readable
             try:
                 finder = open_finder(self.recipe, device, weight_folder, self.extractor)
-                with (Progress(len(images), 'regions', done=ready) as display, contextlib.closing(
-                        self._found_in(own_batches(), done, finder, batch_size, threads)) as found_in):
+                with contextlib.closing(
+                        self._found_in(own_batches(), done, finder, batch_size, threads)) as found_in:
                     for batch, ids in found_in:
                         found |= ids
                         new = finished.add(sum(image_id not in done for image_id, _ in batch))
@@ -175,7 +176,9 @@ class Extraction:
                 raise
             return found, self.broken.messages[before:]
 
-        shares = parallel.gathered(share)
+        with display:
+            shares = parallel.gathered(share)
+            display.update(ready + finished.add(0) - display.done)   # by the other processes, after this one's last
         if parallel.is_main():
             for _, messages in shares[1:]:
                 for message in messages:

@@ -12,14 +12,18 @@ import torch
 
 from misc.disk import filesets, pickles
 from misc.run import folder as run_folder
+from misc.run import journal
 from misc.run.histories import History, read_logged
 from misc.run.log import STEPS
+from misc.run.status import STATUS
 from tests.helpers.events import event_numbers
 
 # What may differ: paths, that the run was resumed, the version of the code, times, and which run it is.
 NOT_COMPARED = {'run', 'checkpoint_path', 'start_from', 'keeps_rates', 'code', 'seconds', 'waited'}
 EVENTS = 'events.out.tfevents'
-STARTS = 'run.json'  # the run record, to which every start adds
+RECORD = 'run.json'  # the run record, to which every start adds
+# What every start adds to, and what holds times: they differ, and are no part of a checkpoint.
+BESIDE = (RECORD, STEPS, STATUS, journal.LOG)
 
 
 class Lost(Exception):
@@ -29,7 +33,7 @@ class Lost(Exception):
 def names_in(folder: Path) -> list[str]:
     """The names of the files in a run's file set, as a reader sees them."""
     return [name for name in filesets.listing(folder) if not name.startswith(EVENTS)
-            and not name.endswith('.part') and name not in (filesets.LOCK, filesets.JOURNAL, STARTS, STEPS)]
+            and not name.endswith('.part') and name not in (filesets.LOCK, filesets.JOURNAL, *BESIDE)]
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -99,8 +103,8 @@ def check_folder(folder: Path, saves: Path, before: int) -> int:
 
     Raises `Lost`.
     """
-    if (folder / STARTS).exists():
-        json.loads((folder / STARTS).read_text())
+    if (folder / RECORD).exists():
+        json.loads((folder / RECORD).read_text())
     if not has_checkpoint(folder):
         left = names_in(folder) if folder.exists() else []
         if left or before >= 0:
@@ -120,7 +124,7 @@ def check_folder(folder: Path, saves: Path, before: int) -> int:
 def end_difference(whole: Path, folder: Path) -> str:
     """How a run that ended differs from the undisturbed one in `whole`, as text, or ''."""
     left = [name for name in os.listdir(folder)
-            if name not in (*names_in(folder), STARTS, STEPS) and not name.startswith(EVENTS)]
+            if name not in (*names_in(folder), *BESIDE) and not name.startswith(EVENTS)]
     if left:
         return f'{left} left behind'
     return (first_difference(content_of(whole), content_of(folder))

@@ -79,5 +79,5 @@ def test_a_training_that_saves_without_a_journal_is_caught(killed, tmp_path, mon
     monkeypatch.setattr(filesets, 'save_set', plain_save)
     monkeypatch.setattr(kill_resume, 'TARGETS', ('operation',))
     with pytest.raises((Lost, run_folder.DataError)):
-        for number in range(5):
+        for number in range(20):
             scenario.kill(tmp_path / f'run_{number}', 10, random.Random(number), collections.Counter())
