@@ -2,6 +2,7 @@
 
 LABELS = ('python scripts/prepro_labels.py --input_json data/dataset_coco.json '
           '--output_json data/cocotalk.json --output_h5 data/cocotalk')
+DATASET = 'python scripts/make_dataset.py {flag} {path} --output_json {output}'
 NGRAMS = ('python scripts/prepro_ngrams.py --input_json data/dataset_coco.json '
           '--dict_json data/cocotalk.json --output_pkl data/coco-train --split train')
 FEATURES = 'python scripts/make_bu_data.py --output_dir data/cocobu'

@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, progress, run_command
 from misc.dataset.marks import marks_in_texts, text_without, tokens_without
+from misc.dataset.splits import SPLITS
 from misc.disk.files import write_json
 from misc.pictures.images import read_size
 from misc.pictures.listing import list_pictures
@@ -21,7 +22,7 @@ from misc.prepare.captions.ids import given_ids
 from misc.prepare.captions.pictures import LeftOut, Picture, some
 from misc.prepare.captions.reading import lines_of, read_text
 from misc.prepare.captions.split_file import add_tokens, label_flags, split_file, summary
-from misc.prepare.captions.splits import NAMES, by_lists, draw, name_splits
+from misc.prepare.captions.splits import by_lists, draw, name_splits
 from misc.prepare.captions.words import TOKENIZERS, UNSPACED
 
 Group = argparse._ArgumentGroup
@@ -137,7 +138,7 @@ def check(options: argparse.Namespace) -> None:
     if options.skip_missing and not options.images_root:
         raise UsageError('--skip_missing needs --images_root: without it no picture is looked for')
     for word in options.split_names or ():
-        if word.partition('=')[2] not in NAMES.values():
+        if word.partition('=')[2] not in SPLITS:
             raise UsageError(f'--split_names {word}: write NAME=SPLIT, where SPLIT is train, val, test or restval')
 
 

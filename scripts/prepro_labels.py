@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +20,10 @@ from misc.dataset.labels import UNKNOWN
 from misc.dataset.marks import find_marks, without_marks
 from misc.dataset.pairing import digests
 from misc.disk.files import path_under, replacing
+from misc.disk.kinds import dataset_command
 from misc.pictures.images import read_size
 from misc.prepare.broken import Broken
+from misc.prepare.captions.split_file import MOST_UNKNOWN, fitting_length, fitting_threshold
 from misc.scoring.checks import MOST_LACKING, SOME_LACKING, is_lumped, lacks_words
 from misc.scoring.references import SCORE_TOKENS, TOKENS
 
@@ -115,6 +117,34 @@ def keeps_tokens(images: Iterable[ImageRecord], score_tokens: str, input_json: s
     return False
 
 
+def report_losses(images: Sequence[ImageRecord], threshold: int, max_length: int, input_json: str) -> None:
+    """Print what the labels do not have of the captions: words beyond `max_length`, rare words; and words that differ
+    in their case alone, which are words of their own.  What can be changed is said with it."""
+    captions = [sentence['tokens'] for image in images for sentence in image['sentences']]
+    counts, lengths = Counter(token for tokens in captions for token in tokens), list(map(len, captions))
+    cut = sum(length > max_length for length in lengths)
+    if cut:
+        fitting = fitting_length(lengths)
+        advice = f'. --max_length {fitting} cuts one in a hundred' if fitting > max_length else ''
+        note(f'{cut} of {len(captions)} captions are longer than --max_length {max_length} and are cut; the longest '
+             f'has {max(lengths)} words{advice}')
+    rare = {token: count for token, count in counts.items() if count <= threshold}
+    if rare:
+        share = sum(rare.values()) / counts.total()
+        fitting = fitting_threshold(counts, threshold)
+        advice = f'. --word_count_threshold {fitting} keeps more' if share > MOST_UNKNOWN else ''
+        note(f'{share:.1%} of the words are UNK: {len(rare)} of {len(counts)} different ones, which occur '
+             f'{threshold} times or less{advice}')
+    cases: dict[str, list[str]] = defaultdict(list)
+    for token in counts:
+        cases[token.lower()].append(token)
+    several = [alike for alike in cases.values() if len(alike) > 1]
+    if several:
+        examples = '; '.join(', '.join(alike) for alike in several[:3])
+        note(f'{len(several)} words are there in more than one case, and each is a word of its own ({examples}). All '
+             f'are lower case after:\n{dataset_command(input_json)} --tokens karpathy')
+
+
 def measure(images: Sequence[ImageRecord], images_root: str, broken: Broken) -> dict[int, tuple[int, int]]:
     """{id: (width, height) in pixels} of the images whose files can be read; the others are added to `broken`."""
     if not os.path.isdir(images_root):
@@ -187,6 +217,7 @@ def main() -> int:
     sizes = measure(images, options.images_root, broken) if options.images_root else {}
     words = build_vocabulary(images, options.word_count_threshold)
     arrays = encode_captions(images, words, options.max_length)
+    report_losses(images, options.word_count_threshold, options.max_length, options.input_json)
     content: dict[str, Any] = {'ix_to_word': {str(number): word for number, word in enumerate(words, 1)},
                                'images': image_records(images, sizes, keeps_tokens(
                    images, options.score_tokens, options.input_json))}

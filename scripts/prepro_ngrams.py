@@ -14,6 +14,7 @@ from misc.dataset.karpathy import ImageRecord, Sentence, read_images
 from misc.dataset.labels import UNKNOWN
 from misc.dataset.marks import without_marks
 from misc.disk.files import read_json, replacing
+from misc.disk.kinds import misplaced
 from misc.prepare.broken import Broken
 
 END = {'words': '<eos>', 'idxs': '0'}   # the end token in the two tables
@@ -70,6 +71,9 @@ def read_labels(path: str) -> tuple[dict[str, str], list[str]]:
     ix_to_word = content.get('ix_to_word') if isinstance(content, dict) else None
     if not isinstance(ix_to_word, dict) or not ix_to_word or not all(
             isinstance(word, str) for word in ix_to_word.values()):
+        said = misplaced(content, path, 'labels')
+        if said:
+            raise DataError(f'--dict_json: {path} {said}')
         raise DataError(f'{path} has no ix_to_word that gives words; make it with:\n'
                         f'{commands.LABELS}')
     index = {word: number for number, word in ix_to_word.items()}

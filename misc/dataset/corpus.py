@@ -11,6 +11,8 @@ from misc.dataset.labels import Labels, labels_file_problem, read_labels_file
 from misc.dataset.pairing import check_pair
 from misc.dataset.regions import Regions, report_missing
 from misc.dataset.sources import Sources
+from misc.dataset.splits import split_named
+from misc.disk.kinds import misplaced
 from misc.disk.known import KnownFile
 
 
@@ -35,12 +37,15 @@ class Corpus:
         info = read_labels_file(sources.input_json, commands.LABELS) if info is None else info
         problem = labels_file_problem(info)
         if problem:
+            said = misplaced(info, sources.input_json, 'labels')
+            if said:
+                raise DataError(f'--input_json: {sources.input_json} {said}')
             raise DataError(f'--input_json: {sources.input_json} is not the output of prepro_labels.py, '
                             f'{problem}; make it with:\n{commands.LABELS}')
         self.images: list[dict[str, Any]] = info['images']
         self.vocabulary: dict[str, str] = info['ix_to_word']
         self.ids: list[int] = [image['id'] for image in self.images]
-        self.splits: list[str] = [image['split'] for image in self.images]
+        self.splits: list[str] = [split_named(image['split']) or image['split'] for image in self.images]
         self.labels: Labels | None = None
         if wants_labels:
             self.labels = Labels(sources.input_label_h5, len(self.images), len(self.vocabulary))

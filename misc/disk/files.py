@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from misc.cli import DataError
@@ -18,6 +18,13 @@ from misc.disk.numbers import exact_number
 
 TEMPORARY = '.part'  # suffix of files that are being written; readers and listings skip them
 WRITER = re.compile(rf'.+\.([0-9]+){re.escape(TEMPORARY)}', re.DOTALL)  # the process, in the name of such a file
+
+# What the first bytes of a file that is not text mean, and how it becomes text.
+FOREIGN = {b'PK\x03\x04': 'an Excel or zip file: save the sheet as "CSV UTF-8", or unpack it',
+           b'\xd0\xcf\x11\xe0': 'an Excel file: save the sheet as "CSV UTF-8"',
+           b'PAR1': "a Parquet file: write it as CSV, for instance with pandas: "
+                    "pandas.read_parquet('FILE').to_csv('captions.csv', index=False)",
+           b'\x1f\x8b': 'a gzip file: unpack it with gunzip'}
 
 StrPath = str | os.PathLike[str]
 
@@ -183,18 +190,40 @@ def write_json(path: StrPath, value: Any, **kwargs: Any) -> None:
 
 
 def read_json(path: StrPath, made_by: str, exact: bool = False) -> Any:
-    """The JSON value in `path`.
+    """The JSON value in `path`, with or without a byte order mark; of a file of JSON lines the list of its objects.
 
     `made_by`, the command that makes the file (or its source), ends the message about a missing or damaged file.
     `exact` reads whole numbers that are written with a point (100.0) as integers, for files that hold ids.  Raises
     `DataError`.
     """
+    content = b''
     try:
-        with open_regular(path, 'r', encoding='utf-8') as file:
-            return json.load(file, parse_float=exact_number if exact else None)
+        with open_regular(path) as file:
+            content = file.read()
+        return _parsed(content.decode(json.detect_encoding(content)), exact_number if exact else None)
     except FileNotFoundError:
         raise DataError(f'there is no file {path}; make it with: {made_by}') from None
     except IsADirectoryError:
         raise DataError(f'{path} is a folder, not a JSON file') from None
     except (ValueError, RecursionError, MemoryError) as error:  # bad UTF-8, bad JSON, a number of a million digits
+        meaning = next((meaning for start, meaning in FOREIGN.items() if content.startswith(start)), None)
+        if meaning:
+            raise DataError(f'{path} is {meaning}') from None
         raise DataError(f'{path} is not a valid JSON file ({error}); make it again with: {made_by}') from None
+
+
+def _parsed(text: str, parse_float: Callable[[str], Any] | None) -> Any:
+    """The value of a JSON text, or the list of the objects of JSON lines.  Raises `ValueError`."""
+    try:
+        return json.loads(text, parse_float=parse_float)
+    except json.JSONDecodeError as error:
+        lines = [line for line in text.split('\n') if line.strip()]
+        if error.msg != 'Extra data' or len(lines) < 2:
+            raise
+        try:
+            values = [json.loads(line, parse_float=parse_float) for line in lines]
+        except ValueError:
+            values = []
+        if not values or not all(isinstance(value, dict) for value in values):
+            raise
+        return values

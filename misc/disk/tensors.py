@@ -66,7 +66,7 @@ def unwrapped(value: Any) -> Any:
     that a wrapper put before every name.  Anything else is returned as it is."""
     if isinstance(value, dict) and not is_state_dict(value):
         value = next((value[key] for key in CONTAINERS if is_state_dict(value.get(key)) and value[key]), value)
-    while value and is_state_dict(value):
+    while is_state_dict(value) and value:
         prefix = next((one for one in PREFIXES if all(name.startswith(one) for name in value)), None)
         if prefix is None:
             break

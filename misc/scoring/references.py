@@ -14,6 +14,7 @@ from typing import Any
 from misc import commands
 from misc.cli import DataError, UsageError, note
 from misc.disk.files import read_json
+from misc.disk.kinds import misplaced
 from misc.disk.numbers import whole_number
 
 ImageId = int | str
@@ -121,6 +122,9 @@ def _labelled_images(path: str, split: str | None = None) -> dict[ImageId, dict[
                 found[image_id] = image
         splits = {str(image['split']) for image in content['images']}
     except (TypeError, KeyError, AttributeError) as error:
+        said = misplaced(content, path, 'labels')
+        if said:
+            raise DataError(f'--input_json: {path} {said}') from None
         raise DataError(f'{path} is not of the form that prepro_labels.py writes ({error!r}); '
                         f'make it with: {made_by}') from None
     if split is not None and split not in splits:
@@ -136,8 +140,9 @@ def _annotated(path: str) -> tuple[dict[ImageId, list[str]], frozenset[ImageId]]
     many captions are left out.  Raises `DataError`."""
     captions: dict[ImageId, list[str]] = {}
     marked: Counter[ImageId] = Counter()
+    content = read_json(path, ANNOTATIONS, exact=True)
     try:
-        annotations = read_json(path, ANNOTATIONS, exact=True)['annotations']
+        annotations = content if isinstance(content, list) else content['annotations']   # or the annotations alone
         for image_id, one in zip(image_keys(one['image_id'] for one in annotations), annotations):
             checked_captions([one['caption']])
             if any(one.get(mark) for mark in REJECTED):
@@ -145,6 +150,9 @@ def _annotated(path: str) -> tuple[dict[ImageId, list[str]], frozenset[ImageId]]
             else:
                 captions.setdefault(image_id, []).append(one['caption'])
     except (TypeError, KeyError, AttributeError) as error:
+        said = misplaced(content, path, 'annotations')
+        if said:
+            raise DataError(f'--coco_json: {path} {said}') from None
         raise DataError(f'--coco_json: {path} is not a COCO caption-annotation file ({error!r}); '
                         'it needs "annotations" with image_id and caption each') from None
     if not captions:

@@ -15,6 +15,7 @@ from typing import Any
 
 from misc.cli import DataError, UsageError, note, plain_text
 from misc.disk.files import read_json, write_json
+from misc.disk.kinds import misplaced
 from misc.scoring import endings
 from misc.scoring.references import RAW, TOKENS, ImageId, image_keys
 
@@ -99,7 +100,11 @@ def load_predictions(path: str, ids_are_texts: bool = False) -> dict[ImageId, st
 
     `ids_are_texts` where those of its data set are (see `image_keys`).  Raises `DataError`.
     """
-    entries = _entries(read_json(path, 'python eval.py ... (vis/vis.json), or any captioner', exact=True))
+    content = read_json(path, 'python eval.py ... (vis/vis.json), or any captioner', exact=True)
+    said = misplaced(content, path, 'results')
+    if said:
+        raise DataError(f'{path} {said}')
+    entries = _entries(content)
     if not isinstance(entries, list):
         raise DataError(f'{path} does not hold a list; {RESULTS_FORM}')
     if not entries:

@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 
 from misc.dataset.karpathy import read_images
+from misc.dataset.splits import split_named
 from misc.prepare.captions.columns import Asked, choose_columns
 from misc.prepare.captions.finding import Finder
 from misc.prepare.captions.ids import whole_number
 from misc.prepare.captions.pictures import LeftOut, Picture
 from misc.prepare.captions.records import read_table
 from misc.prepare.captions.split_file import label_flags
-from misc.prepare.captions.splits import draw, split_in_file_name, split_named
+from misc.prepare.captions.splits import draw, split_in_file_name
 from misc.prepare.captions.tables import parse_table
 from misc.prepare.captions.words import characters_of, tokens_of
 from scripts import extract_regions, make_dataset, prepro_labels, prepro_ngrams

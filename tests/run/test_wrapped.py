@@ -64,7 +64,8 @@ def test_legacy_checkpoints_keep_their_own_prefix_under_that_of_a_wrapper(prefix
 
 def test_only_a_prefix_of_all_names_is_taken_away_and_the_identity_stays():
     weight = torch.ones(1)
-    for state in ({'module.a': weight, 'b': weight}, {'a': weight}, {}, {'model': weight, 'n': 1}, [weight], None):
+    for state in ({'module.a': weight, 'b': weight}, {'a': weight}, {}, {'model': weight, 'n': 1}, [weight],
+                  torch.ones(2), None):
         assert tensors.unwrapped(state) is state
     assert list(tensors.unwrapped({'model.module.a': weight, 'model.module.b': weight})) == ['a', 'b']
     marked = collections.OrderedDict({'module.a': weight})

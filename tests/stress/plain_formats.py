@@ -97,8 +97,16 @@ def labels(path: Path) -> list[list[list[int]]]:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file."""
-    return json.loads(path.read_text(encoding='utf-8'))
+    """The value of a JSON file, or the list of the objects in its lines."""
+    content = path.read_bytes()
+    text = content.decode(json.detect_encoding(content))
+    try:
+        return json.loads(text)
+    except ValueError:
+        values = [json.loads(line) for line in text.split('\n') if line.strip()]
+        if len(values) < 2 or not all(isinstance(value, dict) for value in values):
+            raise
+        return values
 
 
 def whole_number(value: Any) -> int | None:
@@ -114,23 +122,37 @@ def whole_number(value: Any) -> int | None:
 
 def split_images(path: Path) -> list[tuple[int, str, list]]:
     """The complete records of a split file: [(id, split, [tokens])]."""
-    images, seen = [], set()
-    records = read_json(path)['images']
-    key = 'cocoid' if any(isinstance(one, dict) and one.get('cocoid') is not None for one in records) else 'imgid'
-    for record in records:
-        try:
-            image_id = whole_number(record[key])
-            sentences = [one['tokens'] for one in record['sentences']
-                         if isinstance(one, dict) and isinstance(one.get('tokens'), list) and one['tokens']
-                         and all(isinstance(word, str) and word for word in one['tokens'])]
-            whole = (image_id is not None and 0 <= image_id < 2 ** 63 and isinstance(record['split'], str)
-                     and record['split'] and isinstance(record['sentences'], list) and sentences)
-            if whole and image_id not in seen:
-                images.append((image_id, record['split'], sentences))
-                seen.add(image_id)
-        except (KeyError, TypeError, AttributeError, ValueError):
+    images: dict[int, tuple] = {}
+    content = read_json(path)
+    records = [one for one in (content['images'] if isinstance(content, dict) else content) if isinstance(one, dict)]
+    key = next(key for key in ('cocoid', 'imgid', 'image_id', 'img_id', 'id')
+               if any(one.get(key) is not None for one in records))
+    ids = [whole_number(one.get(key)) for one in records]
+    for image_id, record in zip(ids, records):
+        split, sentences = record.get('split'), record.get('sentences')
+        sentences = [sentences] if isinstance(sentences, dict) else sentences if isinstance(sentences, list) else []
+        captions = [words for one in sentences if isinstance(one, dict) and (words := words_of(one.get('tokens')))]
+        if image_id is None or not 0 <= image_id < 2 ** 63 or not isinstance(split, str) or not split or not captions:
             continue
-    return images
+        name = re.sub(r'[ _-]?20\d\d$', '', split.strip().lower())
+        name = {'training': 'train', 'testing': 'test', **dict.fromkeys(
+            ('valid', 'validation', 'dev', 'development'), 'val')}.get(name, name)
+        split = name if name in ('train', 'restval', 'val', 'test') else split
+        file = (record.get('filepath'), record.get('filename'), split)
+        if image_id not in images:
+            images[image_id] = (file, captions)
+        elif images[image_id][0] == file and 2 * len(set(ids)) <= len(ids):   # a record for each sentence
+            images[image_id][1].extend(captions)
+    return [(image_id, file[2], captions) for image_id, (file, captions) in images.items()]
+
+
+def words_of(tokens: Any) -> list[str]:
+    """The words of a sentence, [] of what is none."""
+    if isinstance(tokens, str):
+        tokens = re.split('[ \t\r\n]', tokens)
+    if not isinstance(tokens, list) or not all(isinstance(word, str) for word in tokens):
+        return []
+    return [word.strip(' \t\r\n') for word in tokens if word.strip(' \t\r\n')]
 
 
 def archive(path: Path) -> dict[str, tuple]:

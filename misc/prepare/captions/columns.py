@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from misc.cli import UsageError
+from misc.dataset.splits import split_named
 from misc.prepare.captions.ids import whole_number
-from misc.prepare.captions.splits import split_named
 
 PICTURE = re.compile(r'.*\.(jpe?g|jpe|jfif|png|gif|bmp|webp|tiff?|avif|jp2|ppm|pgm|pnm)(#\d+)?\s*', re.IGNORECASE)
 # Recognised names, without case, spaces, _ and -; the first that is there counts, where more than one is allowed.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from misc.cli import DataError, UsageError, note
+from misc.dataset.splits import split_named
 from misc.prepare.captions.coco import read_coco
 from misc.prepare.captions.columns import NONE, Asked, choose_columns
 from misc.prepare.captions.flickr import official_files, read_flickr
@@ -12,7 +13,7 @@ from misc.prepare.captions.ids import whole_number
 from misc.prepare.captions.pictures import LeftOut, Picture, merge, some
 from misc.prepare.captions.reading import lines_of, parse_json, read_text
 from misc.prepare.captions.records import read_table
-from misc.prepare.captions.splits import split_in_file_name, split_named
+from misc.prepare.captions.splits import split_in_file_name
 from misc.prepare.captions.tables import parse_table
 
 LOOKED_AT = 200   # rows of a table that decide about its columns

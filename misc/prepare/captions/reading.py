@@ -7,17 +7,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from misc.cli import DataError, UsageError
-from misc.disk.files import open_regular
+from misc.disk.files import FOREIGN, open_regular
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 MARKS = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF32_LE: 'utf-32', codecs.BOM_UTF32_BE: 'utf-32',
          codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
-# What the first bytes of a file that is not text mean, and how it becomes text.
-FOREIGN = {b'PK\x03\x04': 'an Excel or zip file: save the sheet as "CSV UTF-8", or unpack it',
-           b'\xd0\xcf\x11\xe0': 'an Excel file: save the sheet as "CSV UTF-8"',
-           b'PAR1': "a Parquet file: write it as CSV, for instance with pandas: "
-                    "pandas.read_parquet('FILE').to_csv('captions.csv', index=False)",
-           b'\x1f\x8b': 'a gzip file: unpack it with gunzip'}
 
 
 def read_text(path: str, encoding: str = 'utf-8') -> str:

@@ -2,10 +2,12 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from misc.prepare.captions.pictures import LeftOut, Picture
+
+MOST_UNKNOWN = 0.1   # of the text may become UNK
 
 
 def add_tokens(pictures: Sequence[Picture], tokenize: Callable[[str], list[str]], left_out: LeftOut,
@@ -76,9 +78,21 @@ def label_flags(pictures: Sequence[Picture]) -> str:
     """The flags of prepro_labels.py that suit the captions, where the defaults do not: the highest threshold up to
     5 that makes at most 10 % of the text UNK, and the length that 99 % of the captions do not exceed."""
     counts = Counter(word for picture in pictures for caption in picture.captions for word in caption.tokens or ())
-    lengths = sorted(len(caption.tokens or ()) for picture in pictures for caption in picture.captions)
-    threshold = next(threshold for threshold in range(5, -1, -1) if sum(
-        count for count in counts.values() if count <= threshold) <= 0.1 * sum(lengths))
-    longest = lengths[int(0.99 * (len(lengths) - 1))]
+    threshold = fitting_threshold(counts)
+    longest = fitting_length([len(caption.tokens or ()) for picture in pictures for caption in picture.captions])
     return (f' --word_count_threshold {threshold}' if threshold < 5 else '') + (
         f' --max_length {longest}' if longest > 16 else '')
+
+
+def fitting_threshold(counts: Mapping[str, int], highest: int = 5) -> int:
+    """The highest --word_count_threshold up to `highest` that makes at most `MOST_UNKNOWN` of the text UNK; counts:
+    {word: how often it occurs}."""
+    total = sum(counts.values())
+    return next(threshold for threshold in range(highest, -1, -1) if not threshold or sum(
+        count for count in counts.values() if count <= threshold) <= MOST_UNKNOWN * total)
+
+
+def fitting_length(lengths: Iterable[int]) -> int:
+    """The --max_length that all captions of these `lengths` fit into but one in a hundred."""
+    ordered = sorted(lengths)
+    return ordered[int(0.99 * (len(ordered) - 1))]

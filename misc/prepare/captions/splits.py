@@ -6,25 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from misc.cli import DataError, UsageError
+from misc.dataset.splits import split_named
 from misc.prepare.captions.pictures import LeftOut, Picture, some
 
-NAMES = {'train': 'train', 'training': 'train', 'restval': 'restval',
-         'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val', 'development': 'val',
-         'test': 'test', 'testing': 'test'}
-YEAR = re.compile(r'[ _-]?20\d\d$')
 # A word of a file name that names the split of what the file holds: captions_train2014.json, dev.csv.
 IN_FILE_NAME = re.compile(r'(?<![a-z])(train(?:ing)?|val(?:id(?:ation)?)?|dev(?:elopment)?|test(?:ing)?)(?![a-z])',
                           re.IGNORECASE)
-
-
-def split_named(name: str, renamed: Mapping[str, str] | None = None) -> str | None:
-    """The split that `name` stands for ('Validation', 'dev' and 'val2014' are val), or None for an unknown name.
-
-    renamed: {name: split}, for names that the user explains.
-    """
-    if renamed and name in renamed:
-        return renamed[name]
-    return NAMES.get(YEAR.sub('', name.strip().lower()))
 
 
 def split_in_file_name(name: str) -> str | None:
