@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict
 
 from misc.cli import DataError, note
-from misc.dataset.splits import SPLITS, split_named
+from misc.dataset.splits import SPLITS, joined, split_named
 from misc.disk.files import read_json
 from misc.disk.kinds import dataset_command, kind_of_file, misplaced
 from misc.disk.numbers import whole_number
@@ -63,10 +63,7 @@ def read_images(path: str, report: Callable[[str], None], captions: bool = True)
 
 def _records(content: Any, path: str, captions: bool) -> list[Any]:
     """The image records in the content of a split file.  Raises `DataError` where it is another file."""
-    if isinstance(content, dict) and 'images' not in content and content and all(
-            split_named(name) and isinstance(records, list) for name, records in content.items()):
-        content = [{'split': name, **record} if isinstance(record, dict) else record
-                   for name, records in content.items() for record in records]
+    content = joined(content)
     records: Any = content.get('images') if isinstance(content, dict) else content
     said = misplaced(content, path, 'split')
     if said and kind_of_file(content) == 'table':   # images without captions serve whoever needs none

@@ -2,12 +2,22 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 SPLITS = ('train', 'restval', 'val', 'test')
 NAMES = {'train': 'train', 'training': 'train', 'restval': 'restval',
          'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val', 'development': 'val',
          'test': 'test', 'testing': 'test'}
 YEAR = re.compile(r'[ _-]?20\d\d$')
+
+
+def joined(content: Any) -> Any:
+    """One list of all records of a value {split: [records]}, each with its `split`; any other value as it is."""
+    if not isinstance(content, dict) or not content or not all(
+            split_named(name) and isinstance(records, list) for name, records in content.items()):
+        return content
+    return [{'split': name, **record} if isinstance(record, dict) else record
+            for name, records in content.items() for record in records]
 
 
 def split_named(name: str, renamed: Mapping[str, str] | None = None) -> str | None:

@@ -39,7 +39,7 @@ def _kind_of_records(records: Any) -> str:
     some = _some(records)
     if any('sentences' in one for one in some):
         return 'split'
-    if any('caption' in one and 'image_id' in one and len(one) < 5 for one in some):
+    if any('image_id' in one and isinstance(one.get('caption'), str) and len(one) < 5 for one in some):
         return 'results'
     return 'table' if some else ''
 

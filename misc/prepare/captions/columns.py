@@ -15,7 +15,8 @@ IMAGE = ('image', 'img', 'picture', 'photo', 'file', 'filename', 'filepath', 'pa
          'imagefilename', 'imagepath', 'imgname', 'imgfile', 'imgpath', 'imgs', 'images')
 SPLIT = ('split', 'subset', 'partition', 'set', 'datasplit')
 ID = ('cocoid', 'imageid', 'imgid', 'pictureid', 'photoid', 'id')
-CAPTION = re.compile(r'(caption|sentence|text|description|comment|raw)s?\d*')   # caption, caption_1 ... caption_5
+# caption, caption_1 ... caption_5
+CAPTION = re.compile(r'(caption|sentence|text|description|comment|raw|report)s?\d*')
 NONE = 'none'   # the value of a flag that ignores a recognised column
 FORMS = 'image, file, filename or path; caption, sentence or text (or caption_1, caption_2 ...); split; id'
 
@@ -116,7 +117,10 @@ def _image_column(columns: Sequence[str], named: bool, rows: Sequence[Mapping[st
             raise UsageError(f'more than one column may hold the picture: {_shown(known)}; choose one with '
                              '--image_column')
         return whole[0]
-    return known[0] if known else next((column for column in columns if _all(rows, column, is_picture)), None)
+    pictures = known or [column for column in columns if _all(rows, column, is_picture)]
+    # The address that a picture was downloaded from seldom is the name of its file.
+    return next((column for column in pictures if not _all(rows, column, lambda cell: '://' in cell)),
+                next(iter(pictures), None))
 
 
 def _caption_columns(columns: Sequence[str], named: bool, rows: Sequence[Mapping[str, Any]],

@@ -37,7 +37,8 @@ def read_table(table: Table, columns: Columns, left_out: LeftOut) -> list[Pictur
 
 
 def _text(value: Any) -> str:
-    """A value as text; '' for what is neither text nor a whole number."""
+    """A value, perhaps alone in a list, as text; '' for what is neither text nor a whole number."""
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
     return value.strip() if isinstance(value, str) else str(value) if type(value) is int else ''
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from misc.cli import DataError
+from misc.dataset.splits import joined
 from misc.prepare.captions.columns import is_header, is_picture, one_caption_last
 from misc.prepare.captions.pictures import LeftOut
 from misc.prepare.captions.reading import lines_of, load_json
@@ -55,12 +56,13 @@ def parse_table(text: str, header: bool | None, left_out: LeftOut) -> Table:
 # ---- JSON ----
 
 def _json_rows(text: str, left_out: LeftOut) -> list[Row]:
-    """Rows of JSON lines, of a list of objects (in `images`, in a split file of Karpathy's), or of one object
-    {file name: caption or captions}."""
+    """Rows of JSON lines, of a list of objects (in `images`, in a split file of Karpathy's), of {split: such a list},
+    or of one object {file name: caption or captions}."""
     try:
         content = load_json(text)
     except ValueError:
         return _json_lines(text, left_out)
+    content = joined(content)
     if isinstance(content, dict) and isinstance(content.get('images'), list):
         if 'annotations' in content:
             raise DataError("it is an annotation file of COCO's form: give it with --coco_json")
