@@ -37,7 +37,7 @@ def test_a_run_lives_in_a_strange_folder(corpus, tmp_path, monkeypatch, without_
     tiny.run(train, tiny.train_flags(root, folder, '--id', 'ü 猫', '--max_epochs', 2, '--start_from', folder))
     tiny.run(evaluation, [*tiny.eval_flags(root, folder, '--language_eval', 1), '--infos_path',
                           folder / 'infos_ü 猫.pkl'])
-    assert os.path.exists('eval_results/ü 猫_test.json') and os.path.exists('vis/vis.json')
+    assert os.path.exists('eval_results/ü_猫_test.json') and os.path.exists('vis/vis.json')
 
 
 @pytest.mark.parametrize('locale', ['C', 'C.UTF-8'])

@@ -170,11 +170,11 @@ FAULTS = [
         ('np.cumsum([0, *counts], dtype=np.int64)', 'np.cumsum([0, *counts[::-1]], dtype=np.int64)')),
     *faults_in(
         'misc/dataset/karpathy.py', [LABELS],
-        ("seen.add(image['id'])", 'pass'),
-        ("record.get('cocoid') is not None", "record.get('imgid') is None"),
+        ("first = self.images.setdefault(image['id'], image)", "first = self.images[image['id']] = image"),
+        ("IDS = ('cocoid', 'imgid',", "IDS = ('imgid', 'cocoid',"),
         ("raw if isinstance(raw, str) and raw else ' '.join(tokens)", "' '.join(tokens)"),
         ("return f'{folder}/{name}' if", 'return name if'),
-        ('if captions and (not isinstance(split, str) or not split):', 'if False:')),
+        ('if self.captions and (not isinstance(split, str) or not split):', 'if False:')),
     *faults_in(
         'misc/disk/known.py', [KNOWN],
         ('found.st_size, found.st_mtime_ns', 'found.st_size, 0'),
