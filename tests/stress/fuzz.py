@@ -1,12 +1,13 @@
-"""Damage valid inputs of every reader of the project and check what the readers make of them.
+"""Damage valid inputs of every reader of the project, disturb whole programs, and check what becomes of it.
 
-    python -m tests.stress.fuzz --cases 10000 --seed 0
+    python -m tests.stress.fuzz --cases 10000 --scenarios 300 --seed 0
     python -m tests.stress.fuzz --only labels --case 123
 
-A case passes if the reader returns what an independent plain reader finds in the damaged file (or in the whole file,
-where the damage hit nothing that matters), or if it refuses with a message for the user that names the file.
-Anything else fails and is printed with the command that repeats it: another error, another value, a process that
-dies, hangs or takes too much memory.
+A case of a reader passes if the reader returns what an independent plain reader finds in the damaged file (or in the
+whole file, where the damage hit nothing that matters), or if it refuses with a message for the user that names the
+file.  Anything else fails and is printed with the command that repeats it: another error, another value, a process
+that dies, hangs or takes too much memory.  The scenarios, in which programs meet files of other runs, each other, and
+data that change, are those of scenarios.py.
 """
 
 import collections
@@ -30,37 +31,41 @@ from typing import Any
 import torch
 
 from misc.cli import DataError, Parser, UsageError, number_in, run_command
-from tests.stress import readers, samples
+from tests.stress import places, readers, samples, scenarios
 from tests.stress.damage import damaged
 
-SECONDS = 20            # that a case may take
+SECONDS = 20            # that a case of a reader may take
 ROOM = 2 << 30          # bytes of memory that reading a small file may take
-RIGHT, REFUSED, FAILED = 'read rightly', 'refused by name', 'FAILED'
-Case = tuple[str, int]             # the reader and the number of the case
+RIGHT, REFUSED, FAILED = 'right', 'refused by name', 'FAILED'
+Case = tuple[str, int]             # the reader, or the scenario, and the number of the case
 Outcome = tuple[str, str, str]     # RIGHT, REFUSED or FAILED; what was done to the file; what is wrong
 
 
 def main() -> int:
     """Run the cases; the exit status is 1 if one failed."""
     parser = Parser(description=__doc__)
-    parser.add_argument('--cases', type=number_in(int, 1), default=10000, help='in all, shared evenly by the readers')
-    parser.add_argument('--seed', type=int, default=0, help='damage the files differently')
-    parser.add_argument('--only', choices=readers.READERS, metavar='READER', help='test only this reader')
+    parser.add_argument('--cases', type=number_in(int, 0), default=10000, help='in all, shared evenly by the readers')
+    parser.add_argument('--scenarios', type=number_in(int, 0), default=300, help='in all, shared by their kinds')
+    parser.add_argument('--seed', type=int, default=0, help='damage the files, and disturb programs, differently')
+    parser.add_argument('--only', choices=[*readers.READERS, *scenarios.ALL], metavar='NAME', help=(
+        'test only this reader or scenario'))
     parser.add_argument('--case', type=int, metavar='N', help='run only this case, and show its traceback')
     parser.add_argument('--processes', type=number_in(int, 1), default=os.cpu_count(), help='worker processes')
     options = parser.parse_args()
-    names = [options.only] if options.only else list(readers.READERS)
-    numbers = [options.case] if options.case is not None else range(-(-options.cases // len(names)))
+    cases = []
+    for kinds, count in ((list(readers.READERS), options.cases), (list(scenarios.ALL), options.scenarios)):
+        names = [name for name in kinds if options.only in (None, name)]
+        numbers = [options.case] if options.case is not None else range(-(-count // max(len(names), 1)))
+        cases += [(name, number) for number in numbers for name in names]
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='fuzz_') as folder:
-        found = run(Path(folder), [(name, number) for number in numbers for name in names],
-                    options.seed, options.processes, options.case is not None)
+        found = run(Path(folder), cases, options.seed, options.processes, options.case is not None)
     print_summary(found, options.seed, time.monotonic() - started)
     return 1 if any(outcome == FAILED for outcome, _, _ in found.values()) else 0
 
 
 def print_summary(found: Mapping[Case, Outcome], seed: int, seconds: float) -> None:
-    """Print a line for each failure, a table of the readers, and the totals."""
+    """Print a line for each failure, a table of the readers and scenarios, and the totals."""
     by_reader: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for (name, number), (outcome, done, problem) in found.items():
         by_reader[name][outcome] += 1
@@ -69,14 +74,20 @@ def print_summary(found: Mapping[Case, Outcome], seed: int, seconds: float) -> N
                   f'       python -m tests.stress.fuzz --seed {seed} --only "{name}" --case {number}')
     for name, counts in by_reader.items():
         print(f'{name:24s}' + ''.join(f'{counts[outcome]:6d} {outcome}' for outcome in (RIGHT, REFUSED, FAILED)))
-    total = sum(by_reader.values(), collections.Counter())
-    print(f'{sum(total.values())} cases of {len(by_reader)} readers in {seconds:.0f} s: '
-          + ', '.join(f'{total[outcome]} {outcome}' for outcome in (RIGHT, REFUSED, FAILED)))
+    for kind, known in (('readers', readers.READERS), ('kinds of scenarios', scenarios.ALL)):
+        own = [counts for name, counts in by_reader.items() if name in known]
+        total = sum(own, collections.Counter())
+        if own:
+            print(f'{total.total()} cases of {len(own)} {kind}: '
+                  + ', '.join(f'{total[outcome]} {outcome}' for outcome in (RIGHT, REFUSED, FAILED)))
+    print(f'in {seconds:.0f} s')
 
 
 def run(folder: Path, cases: Sequence[Case], seed: int, processes: int, verbose: bool = False) -> dict[Case, Outcome]:
     """Run `cases` on samples written into `folder` -> their outcomes."""
     samples.write_samples(folder / 'whole')
+    if any(name in scenarios.ALL for name, _ in cases):
+        places.write_base(folder / 'base')
     found: dict[Case, Outcome] = {}
     waiting = collections.deque(cases)
     workers = [Worker(folder, number, seed, verbose) for number in range(min(processes, len(cases)))]
@@ -109,7 +120,7 @@ class Worker:
     def _start(self):
         context = multiprocessing.get_context('fork')
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, self.folder, self.seed, self.verbose), daemon=True)
+        self.process = context.Process(target=serve, args=(theirs, self.folder, self.seed, self.verbose))
         self.process.start()
         theirs.close()
 
@@ -120,7 +131,7 @@ class Worker:
 
     def is_late(self) -> bool:
         """Whether its case takes too long."""
-        return time.monotonic() - self.since > SECONDS
+        return time.monotonic() - self.since > limit_of(self.case)
 
     def take(self) -> tuple[Case | None, Outcome]:
         """(its case, the outcome); the process is free again, or replaced by a new one with whole files."""
@@ -128,7 +139,7 @@ class Worker:
         try:
             if self.pipe.poll():
                 return case, self.pipe.recv()
-            problem = f'took more than {SECONDS} s'
+            problem = f'took more than {limit_of(case):.0f} s'
             self.process.kill()
             self.process.join()
         except (EOFError, ConnectionError):
@@ -148,6 +159,11 @@ class Worker:
         self.pipe.close()
 
 
+def limit_of(case: Case | None) -> float:
+    """The seconds that a case may take."""
+    return scenarios.SECONDS if case and case[0] in scenarios.ALL else SECONDS
+
+
 def serve(pipe: Connection, folder: Path, seed: int, verbose: bool) -> None:
     """The main function of a worker process: do the cases that come through the pipe until it closes."""
     torch.set_num_threads(1)
@@ -165,7 +181,8 @@ def serve(pipe: Connection, folder: Path, seed: int, verbose: bool) -> None:
                 name, number = pipe.recv()
             except EOFError:
                 return
-            pipe.send(outcome_of(name, number, folder, seed, verbose))
+            pipe.send(outcome_of_scenario(name, number, folder, seed) if name in scenarios.ALL else
+                      outcome_of(name, number, folder, seed, verbose))
 
 
 def outcome_of(name: str, number: int, folder: Path, seed: int, verbose: bool = False) -> Outcome:
@@ -199,6 +216,17 @@ def outcome_of(name: str, number: int, folder: Path, seed: int, verbose: bool = 
         return FAILED, done, f'a wrong value (a plain reader: {plain!r:.120})'
     finally:
         replace(path, content)
+
+
+def outcome_of_scenario(name: str, number: int, folder: Path, seed: int) -> Outcome:
+    """Play a scenario in a folder of its own beside the samples in `folder`."""
+    try:
+        was_refused = scenarios.play(name, random.Random(f'{seed} {name} {number}'), folder.parent / 'base',
+                                     folder / 'scenario')
+    except Exception as error:
+        problem = str(error) if isinstance(error, places.Wrong) else f'{type(error).__name__}: {str(error)[:200]}'
+        return FAILED, 'scenario', problem
+    return REFUSED if was_refused else RIGHT, 'scenario', ''
 
 
 def plain_value(reader: readers.Reader, path: Path, verbose: bool) -> Any:

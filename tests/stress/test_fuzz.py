@@ -86,4 +86,4 @@ def test_the_summary_counts_outcomes_and_shows_how_to_repeat_a_failure(capsys):
                         ('labels', 4): (fuzz.RIGHT, '', ''), ('gif', 0): (fuzz.REFUSED, 'cut', '')}, 7, 1.0)
     printed = capsys.readouterr().out
     assert '--seed 7 --only "labels" --case 3' in printed and 'KeyError: x' in printed
-    assert '3 cases of 2 readers in 1 s: 1 read rightly, 1 refused by name, 1 FAILED' in printed
+    assert '3 cases of 2 readers: 1 right, 1 refused by name, 1 FAILED' in printed
