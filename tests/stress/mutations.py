@@ -38,7 +38,7 @@ from tests.stress.faults import ALL, Fault
 
 LIMIT = 120.0         # seconds after which tests that do not end have noticed a fault
 LEAST = 0.95          # of the faults are to be caught
-PARTS = ('*.py', 'pyproject.toml', 'models', 'misc', 'scripts', 'tests')  # of the project, that tests need
+PARTS = ('[!.]*.*', 'docs', 'models', 'misc', 'scripts', 'tests')  # of the project, that tests need
 LIBRARIES = ('h5py', 'numpy', 'PIL.Image', 'pycocoevalcap.cider.cider', 'tensorboardX.event_file_writer',
              'torch.utils.data', 'tqdm')
 CAUGHT, SURVIVED = 'caught', 'survived'
