@@ -48,7 +48,7 @@ class MapNetwork(torch.nn.Module):
         super().__init__()
         self.trunk, self.network = trunk, network
         self.layer = trunk.get_submodule('' if network.name in LITE_SIZES else layer_of(network.name))
-        # On the CPU, depthwise convolutions are twice as fast with the channels last in memory.
+        # On the CPU, depthwise convolutions are up to twice as fast with the channels last in memory.
         is_depthwise = any(isinstance(part, torch.nn.Conv2d) and part.groups > 1 for part in trunk.modules())
         self.memory_format = torch.channels_last if is_depthwise else torch.contiguous_format
         self.trunk.to(memory_format=self.memory_format)
