@@ -81,7 +81,7 @@ WRONG_RUN = {
         resplit('val', slice(12, 16)), (), ('test split', 'it has restval, train, val')),
     'an image without a file': (
         talk('images', 13, 'file_path'), ('--dump_images', 1, '--image_root', 'ROOT'), ('image 113', LABELS)),
-    'annotations of another kind': (annotated({'id': 1}), SCORED, ('--coco_json', 'image_id and caption')),
+    'annotations of another kind': (annotated({'id': 1}), SCORED, ('--coco_json', 'file without captions')),
     'annotations of other images': (
         annotated({'image_id': 1, 'caption': 'a dog'}), SCORED, ('4 of 4 images', 'coco.json: 112, 113')),
 }
