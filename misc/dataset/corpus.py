@@ -71,12 +71,13 @@ class Corpus:
         return self.regions.recipe()
 
     def rows(self, split: str, train_only: bool = False, way_out: str = '') -> list[int]:
-        """The rows of a split's images; 'all' takes every image, 'train' includes restval unless `train_only`.
+        """The rows of a split's images; 'all' takes every image, 'train' includes restval unless `train_only`, and
+        'dev' or 'val2014' mean what they mean in the file.
 
         Raises `DataError`, which ends with the `way_out`, where there are none.
         """
         wanted = {'train': {'train'} if train_only else {'train', 'restval'},
-                  'all': set(self.splits)}.get(split, {split})
+                  'all': set(self.splits)}.get(split, {split_named(split) or split})
         found = [row for row, name in enumerate(self.splits) if name in wanted]
         if not found:
             raise DataError(f'{self.sources.input_json} has no image in the {split} split; it has '

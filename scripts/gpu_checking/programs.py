@@ -38,7 +38,7 @@ class Program:
     def wait_for(self, condition: Callable[[str], bool]) -> None:
         """Return once `condition` holds of what it printed, or it has ended."""
         while self.process.is_alive() and not condition(self.output.read_text(encoding='utf-8')):
-            time.sleep(0.05)
+            time.sleep(0.01)
 
     def terminate(self) -> None:
         """Send SIGTERM."""

@@ -36,7 +36,7 @@ class Programs:
 
     def __init__(self, setting: Setting, folder: Path, report: Report) -> None:
         self.setting, self.folder, self.report = setting, folder, report
-        self.images, self.epochs = (16, 2) if setting.small else (1200, EPOCHS)
+        self.images, self.epochs = (16, 12) if setting.small else (1200, EPOCHS)
         self.can_score = has_scorers()
         if not self.can_score:
             report.number('scores', "none: pycocoevalcap's Python files are missing")
