@@ -244,7 +244,7 @@ def test_several_processes_share_the_pictures_and_write_what_one_process_writes(
         assert [path.name for path in one] == [path.name for path in two] and len(one) == 9
         assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two))
     for name in ('box_sizes.json', 'att_regions.json'):
-        assert (tmp_path / f'one_{name}').read_bytes() == (tmp_path / f'two_{name}').read_bytes()
+        assert json.loads((tmp_path / f'one_{name}').read_text()) == json.loads((tmp_path / f'two_{name}').read_text())
 
 
 @pytest.mark.parametrize('flag, value', [('detector', 'fasterrcnn'), ('grid_size', 3), ('longest_side', 50),
