@@ -48,7 +48,8 @@ class Extraction:
     def __init__(self, base: str, recipe: Mapping[str, Any], broken: Broken, extractor: str | None = None) -> None:
         """base: the prefix of the folders' names; unreadable pictures go to `broken`, that of the main process;
         extractor: the user's own file, for a recipe of one."""
-        self.base, self.recipe, self.broken, self.extractor = base, recipe, broken, extractor
+        self.base, self.recipe, self.extractor = base, recipe, extractor
+        self.broken = broken if parallel.is_main() else Broken()   # which hands its messages over
         self.folders = {kind: f'{base}_{kind}' for kind in KINDS}
         self.sizes: dict[str, tuple[int, int]] = {}
 
@@ -65,7 +66,9 @@ class Extraction:
             if missing:
                 self._read_sizes(missing, threads)
                 done = done | self._find(images, done, device, batch_size, threads, weight_folder)
-            self.sizes = {image_id: size for image_id, size in self.sizes.items() if image_id in done}
+            # In the order of the pictures, wherever an earlier run stopped.
+            ids = dict.fromkeys([*(image_id for image_id, _ in images), *self.sizes])
+            self.sizes = {image_id: self.sizes[image_id] for image_id in ids if image_id in done}
             parallel.on_main(self._write_sizes)
         return done & set(pictures.paths)
 
