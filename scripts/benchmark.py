@@ -117,12 +117,16 @@ def measure(name: str, setup: Setup) -> dict[str, Any]:
                 runs[side].append(process.ask('run'))
                 note(f'{name}, {side}, run {number + 1}: {runs[side][-1]["seconds"]:.3g} s')
         results = [sides[side].ask('result') for side in ('project', 'plain')]
+        floors = {side: floor for side in sides if (floor := sides[side].ask('floor'))}
     finally:
         for process in sides.values():
             process.close()
     for side, numbers in runs.items():
         found[side] = {key: statistics.median(run[key] for run in numbers) for key in numbers[0]}
         found[side].update(peak=numbers[-1]['peak'], all_seconds=[run['seconds'] for run in numbers])
+    for side, floor in floors.items():
+        rate = found['rates']['bf16' if side == 'bf16' else 'fp32']
+        found[side].update(operations=floor.operations, floor=floor.seconds(rate, found['rates']['copy'], False))
     found['ratio'] = found['plain']['seconds'] / found['project']['seconds']
     found['difference'] = float(np.abs(np.subtract(*results)).max())
     found['agrees'] = found['difference'] <= workload.tolerance

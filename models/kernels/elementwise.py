@@ -2,7 +2,8 @@
 
 PyTorch's dropout on the CPU draws one 32-bit number per element, one after the other, which took 17 % of the
 demo's training step.  Here one 64-bit draw decides four elements: 16 bits each, so the probability is rounded
-to 1/65536, and outputs are scaled by the probability that is really used.
+to 1/65536, and outputs are scaled by the probability that is really used.  Large masks draw from numpy's SFC64,
+which PyTorch's generator seeds: 2.5 times as fast as PyTorch's own draws, and as repeatable.
 
 Masks are written straight into numbers (`torch.ge` with `out`): making a bool tensor and multiplying by it
 takes six times as long.  A mask kept for the gradient takes one byte per element, and joining dropout with its
@@ -11,9 +12,11 @@ neighbour means that the undropped numbers are not kept at all.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+SEEDING = 16384  # 64-bit numbers from which on seeding another generator, 25 microseconds, pays
 
 def keep_mask(shape: torch.Size, probability: float, device: torch.device,
               dtype: torch.dtype = torch.int8) -> tuple[Tensor, float]:
@@ -23,11 +26,30 @@ def keep_mask(shape: torch.Size, probability: float, device: torch.device,
     if device.type != 'cpu':
         return torch.empty(shape, dtype=dtype, device=device).bernoulli_(1 - probability), factor
     elements = shape.numel()
-    bits = torch.empty((elements + 3) // 4, dtype=torch.int64)
-    bits.random_(-2 ** 63, None)  # all 64 bits, each as likely 0 as 1
-    draws = bits.view(torch.int16)[:elements]
-    mask = torch.ge(draws, _drops(probability) - 32768, out=torch.empty(elements, dtype=dtype))
-    return mask.view(shape), factor
+    count = (elements + 3) // 4
+    if count < SEEDING:
+        bits = torch.empty(count, dtype=torch.int64).random_(-2 ** 63, None)  # all 64 bits, each as likely 0 as 1
+    else:
+        seed = int(torch.empty((), dtype=torch.int64).random_())
+        bits = torch.from_numpy(np.random.SFC64(seed).random_raw(count).view(np.int64))
+    draws, least = bits.view(torch.int16)[:elements], _drops(probability) - 32768
+    if dtype is torch.int16:
+        return draws.ge_(least).view(shape), factor
+    return torch.ge(draws, least, out=torch.empty(elements, dtype=dtype)).view(shape), factor
+
+
+def mask_type(rows: Tensor) -> torch.dtype:
+    """The type of mask with which `drop_` is fastest."""
+    return torch.int16 if rows.device.type == 'cpu' and rows.element_size() == 2 else rows.dtype
+
+
+def drop_(rows: Tensor, keep: Tensor) -> Tensor:
+    """rows * keep in place, with a mask of the type that `mask_type` names.
+
+    The bits of a 16-bit number times 0 or 1 are those of the product, and integers are multiplied five times as fast.
+    """
+    (rows.view(torch.int16) if keep.dtype is torch.int16 else rows).mul_(keep)
+    return rows
 
 
 def keep_factor(probability: float, device: torch.device) -> float:
@@ -79,8 +101,8 @@ class ReLUDropout(torch.autograd.Function):
         rows.relu_()
         ctx.factor = 1.0
         if probability:
-            keep, ctx.factor = keep_mask(rows.shape, probability, rows.device, rows.dtype)
-            rows.mul_(keep).mul_(ctx.factor)
+            keep, ctx.factor = keep_mask(rows.shape, probability, rows.device, mask_type(rows))
+            drop_(rows, keep).mul_(ctx.factor)
         ctx.mark_dirty(rows)
         ctx.save_for_backward(rows)
         return rows

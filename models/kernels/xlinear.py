@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.kernels.elementwise import keep_factor, keep_mask
+from models.kernels.elementwise import drop_, keep_factor, keep_mask, mask_type
 from models.packing import Groups
 
 # Pairs of a word and a region whose products exist at a time, 17 MB for d = 512: more than the captions of
@@ -42,10 +42,11 @@ class XLinearMix(torch.autograd.Function):
             # factor * ReLU(x) = ReLU(factor * x), which costs the matrix product nothing.
             torch.addmm(bias, products(n0, n1, m0, m1), weight.t(), beta=factor, alpha=factor, out=e).relu_()
             if dropout:
-                e.mul_(keep_mask(e.shape, dropout, e.device, e.dtype)[0])  # (words * regions, d/2)
+                drop_(e, keep_mask(e.shape, dropout, e.device, mask_type(e))[0])  # (words * regions, d/2)
             a = torch.mv(e, spatial).view(words, regions).softmax(-1, dtype=wide).to(e.dtype)
             torch.mm(a, value[m0:m1], out=mixed[n0:n1])
-            torch.mean(e.view(words, regions, -1), 1, out=mean_e[n0:n1])
+            # Sums and products take a third of the time of mean, mv and sums to another dtype in bfloat16.
+            torch.sum(e.view(words, regions, -1), 1, out=mean_e[n0:n1]).div_(regions)
             all_weights.append(a)
         if record is not None:
             P = region_groups.longest
@@ -70,13 +71,13 @@ class XLinearMix(torch.autograd.Function):
             d_value[m0:m1].addmm_(a.t(), d_mixed[n0:n1])
             d_a = d_mixed[n0:n1] @ value[m0:m1].t()
             d_logits = a * (d_a - (a * d_a).sum(-1, keepdim=True))  # (words, regions)
-            d_spatial += torch.mv(e.t(), d_logits.reshape(-1))
+            d_spatial += torch.mm(d_logits.view(1, -1), e)[0]
             d_e = torch.addcmul(d_mean[n0:n1, None] * (ctx.factor / regions), d_logits[..., None], scaled_spatial)
             # e is positive exactly where neither ReLU nor dropout stopped it.
             d_e = torch.ops.aten.threshold_backward(d_e.view(words * regions, half), e, 0)
             product = products(n0, n1, m0, m1)
             d_weight += d_e.t() @ product
-            d_bias += d_e.sum(0, dtype=wide)
+            d_bias += d_e.sum(0)
             d_product = torch.mm(d_e, weight, out=product).view(words, regions, -1)
             torch.sum(d_product * key[m0:m1], 1, out=d_query[n0:n1])
             d_key[m0:m1].add_(d_product.mul_(query[n0:n1, None]).sum(0))

@@ -10,7 +10,8 @@ import torch
 from misc.cli import progress
 from scripts.benchmarking.made_up import Sizes
 from scripts.benchmarking.operations import counted_operations
-from scripts.benchmarking.workload import Workload, synchronise
+from scripts.benchmarking.timing import synchronise
+from scripts.benchmarking.workload import Workload
 
 # What grows: its values, while everything else stays as in `MIDDLE`.
 AXES = {'regions of an image': (25, 50, 100), 'captions of an image': (1, 5, 10), 'layers': (2, 4, 6),

@@ -15,7 +15,8 @@ import torch
 from misc.cli import DataError, UserError
 from misc.machine import pick_device
 from scripts.benchmarking.made_up import QUICK, Sizes
-from scripts.benchmarking.workload import Workload, synchronise
+from scripts.benchmarking.timing import synchronise
+from scripts.benchmarking.workload import Workload
 from scripts.benchmarking.workloads import WORKLOADS
 
 
@@ -54,7 +55,7 @@ class Side:
         theirs.close()
 
     def ask(self, order: str) -> Any:
-        """The answer of the process to `order` ('run' or 'result')."""
+        """The answer of the process to `order` ('run', 'result' or 'floor')."""
         self.pipe.send(order)
         return self.answer()
 
@@ -94,16 +95,17 @@ def serve(pipe: Connection, name: str, side: str, setup: Setup) -> None:
 
 
 def answer_orders(pipe: Connection, workload: Workload, side: str, device: torch.device) -> None:
-    """Send (facts, hardware), then for each 'run' a dict of numbers, for each 'result' what both sides should agree
-    on."""
+    """Send (facts, hardware), then for each 'run' a dict of numbers, for 'result' what both sides should agree on,
+    for 'floor' the `Floor` of the side."""
     work = getattr(workload, side)
     if side in workload.warm:
         work()
     share = workload.shares.get(side, 1)
     pipe.send((workload.facts, hardware(device)))
     while True:
-        if pipe.recv() == 'result':
-            pipe.send(workload.result(side))
+        order = pipe.recv()
+        if order != 'run':
+            pipe.send(getattr(workload, order)(side))
             continue
         synchronise(device)
         start = workload.clock()

@@ -12,13 +12,9 @@ from misc.machine import precision
 from misc.training.losses import all_finite, caption_loss
 from misc.training.optim import build_optimiser, set_rate
 from models.base import CaptionModel
+from scripts.benchmarking.floors import Floor, copy_rate, product_rate
 from scripts.benchmarking.made_up import Sizes, made_up_batch, made_up_model, model_options
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until a CUDA device has finished its work."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
+from scripts.benchmarking.timing import synchronise
 
 
 class Workload:
@@ -90,6 +86,16 @@ class Workload:
 
         self.model.train()
         return self.training_step(loss)
+
+    def rates(self) -> dict[str, float]:
+        """What the floors are computed with: operations a second of products, bytes a second of copies."""
+        small = self.sizes.matrix < Sizes.matrix
+        return {'copy': copy_rate(self.device, small),
+                **{name: product_rate(self.device, name, small) for name in ('fp32', 'bf16')}}
+
+    def floor(self, side: str) -> Floor | None:
+        """Called after the runs: the least that the work of a side asks of the device, where it is counted."""
+        return None
 
     def project(self) -> dict[str, float]:
         """The work as this project does it."""

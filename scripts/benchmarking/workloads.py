@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from misc.training.losses import caption_loss, self_critical_loss
 from misc.training.rewards import Rewards
 from misc.training.transfers import to_device
 from models.decoding import beam_search, sample
+from scripts.benchmarking.floors import Floor, decoding_floor, step_floor, words_of
 from scripts.benchmarking.made_up import Sizes, made_up_sentences, region_counts
-from scripts.benchmarking.operations import counted_operations
 from scripts.benchmarking.reading import Reading
 from scripts.benchmarking.workload import Workload
 from tests import naive
@@ -26,8 +26,17 @@ REGIONS = [81, 44, 10, 61, 28, 22, 58, 67, 36, 42, 38, 54, 33, 72, 29]
 WORDS_SEED = 9
 
 
-class Beam(Workload):
-    """Beam search with 5 beams; the plain version decodes one image at a time, without a cache."""
+def times_floor(found: dict[str, Any], side: str = 'project') -> str:
+    """How a side of the measured workload stands to its floor, as a text."""
+    seconds, floor = found[side]['seconds'], found[side]['floor']
+    return f'{seconds / floor:.2f} times the floor of {floor:.3g} s'
+
+
+class Decoding(Workload):
+    """Captions of some images; the plain version decodes one image at a time, without a cache."""
+
+    sides: ClassVar[tuple[str, ...]] = ('project', 'plain', 'rates')
+    captions: torch.Tensor  # of the last run (I, n, T)
 
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         super().__init__(sizes, device)
@@ -35,18 +44,30 @@ class Beam(Workload):
         self.facts['images'] = len(self.batch.counts)
 
     def project(self) -> dict[str, float]:
+        return self.decoded(self.decode)
+
+    def decode(self, memory: Any) -> torch.Tensor:
+        """The captions (I, n, T) of encoded images."""
+        raise NotImplementedError
+
+    def decoded(self, decode: Callable[[Any], torch.Tensor]) -> dict[str, float]:
+        """Encode and decode all images -> the words of a caption on average."""
         with evaluating(self.model):
-            found = beam_search(self.model, self.model.encode(self.batch), self.sizes.longest, 5)
-        self.captions = found.captions[:, 0].tolist()
-        return {'words': np.count_nonzero(self.captions) / len(self.captions)}
+            self.captions = decode(self.model.encode(self.batch))
+        return {'words': float((self.captions > 0).sum() / self.captions[..., 0].numel())}
 
     def plain(self) -> dict[str, float]:
-        self.captions = []
+        rows = []
         with evaluating(self.model):
             for i in range(len(self.batch.counts)):
-                words, _ = naive.beam_search(self.plain_log_probs(i), self.sizes.longest, 5)[0]
-                self.captions.append(words + [0] * (self.sizes.longest - len(words)))
-        return {'words': np.count_nonzero(self.captions) / len(self.captions)}
+                words = self.plain_caption(self.plain_log_probs(i))
+                rows.append([words + [0] * (self.sizes.longest - len(words))])
+        self.captions = torch.tensor(rows)
+        return {'words': float(np.count_nonzero(rows) / len(rows))}
+
+    def plain_caption(self, log_probs: Callable[[list[int]], torch.Tensor]) -> list[int]:
+        """The words of an image's caption; `log_probs` as `plain_log_probs` returns it."""
+        raise NotImplementedError
 
     def plain_log_probs(self, i: int) -> Callable[[list[int]], torch.Tensor]:
         """Words of a caption of image i -> log-probabilities of the next word."""
@@ -54,12 +75,56 @@ class Beam(Workload):
         return lambda words: naive.next_word_log_probs(self.model, regions, words)[-1]
 
     def result(self, side: str) -> list:
-        return self.captions
+        rows = torch.zeros(len(self.captions), self.sizes.longest, dtype=torch.long)
+        rows[:, :self.captions.shape[2]] = self.captions[:, 0]
+        return rows.tolist()
+
+    def floor(self, side: str) -> Floor | None:
+        if side in ('plain', 'rates'):
+            return None
+        return decoding_floor(self.model, self.sizes, self.batch.counts, words_of(self.captions))
 
     @staticmethod
     def notes(found: dict[str, Any]) -> Iterator[str]:
         yield (f'both give the same captions, {found["project"]["words"]:.1f} words long on average; '
-               f'{found["images"] / found["project"]["seconds"]:.1f} images a second')
+               f'{found["images"] / found["project"]["seconds"]:.1f} images a second; {times_floor(found)}')
+
+
+class Greedy(Decoding):
+    """Greedy captions; the plain version decodes one image at a time, without a cache."""
+
+    sides = ('project', 'plain', 'samples', 'rates')
+    warm = ('project', 'samples')
+
+    def decode(self, memory: Any) -> torch.Tensor:
+        return sample(self.model, memory, self.sizes.longest, greedy=True).captions
+
+    def samples(self) -> dict[str, float]:
+        """Five samples of each image."""
+        return self.decoded(lambda memory: sample(self.model, memory, self.sizes.longest, copies=5).captions)
+
+    def plain_caption(self, log_probs: Callable[[list[int]], torch.Tensor]) -> list[int]:
+        return naive.greedy(log_probs, self.sizes.longest)[0]
+
+    @staticmethod
+    def notes(found: dict[str, Any]) -> Iterator[str]:
+        yield from Decoding.notes(found)
+        yield f'five samples of each image: {found["samples"]["seconds"]:.3g} s, {times_floor(found, "samples")}'
+
+
+class Beam(Decoding):
+    """Beam search with 5 beams; the plain version decodes one image at a time, without a cache."""
+
+    def decode(self, memory: Any) -> torch.Tensor:
+        return beam_search(self.model, memory, self.sizes.longest, 5).captions
+
+    def plain_caption(self, log_probs: Callable[[list[int]], torch.Tensor]) -> list[int]:
+        return naive.beam_search(log_probs, self.sizes.longest, 5)[0][0]
+
+    def floor(self, side: str) -> Floor | None:
+        if side == 'project':  # all beams
+            self.decoded(lambda memory: beam_search(self.model, memory, self.sizes.longest, 5, results=5).captions)
+        return super().floor(side)
 
 
 class SelfCritical(Workload):
@@ -68,7 +133,7 @@ class SelfCritical(Workload):
     The project trains with dropout on, as train.py does; the plain version has none.
     """
 
-    sides = ('project', 'plain', 'cross_entropy')
+    sides = ('project', 'plain', 'cross_entropy', 'rates')
     warm = ('project', 'cross_entropy')
     samples = 5
 
@@ -101,7 +166,15 @@ class SelfCritical(Workload):
             found, statistics = self.rewards(batch.image_ids, samples, greedy)
             self.words = statistics['words']
             return to_device(found, self.device)
+        self.drawn = [greedy[:, None], samples]
         return self_critical_loss(model, model.encode(batch), samples, advantage)['loss']
+
+    def floor(self, side: str) -> Floor | None:
+        known = (self.model, self.sizes, self.batch.counts)
+        if side == 'project':
+            greedy, samples = map(words_of, self.drawn)
+            return decoding_floor(*known, greedy) + decoding_floor(*known, samples) + step_floor(*known, samples)
+        return step_floor(*known, words_of(self.batch.captions)) if side == 'cross_entropy' else None
 
     def greedy(self) -> torch.Tensor:
         """Greedy captions of the batch, (images, words)."""
@@ -158,10 +231,10 @@ class SelfCritical(Workload):
 
     @staticmethod
     def notes(found: dict[str, Any]) -> Iterator[str]:
-        project, plain, other = (found[side] for side in SelfCritical.sides)
+        project, plain, other = (found[side] for side in SelfCritical.sides[:3])
         yield (f'samples of {project["words"]:.1f} words (plain: {plain["words"]:.1f}); greedy captions, '
                f'samples, rewards and loss {project["forward"]:.2f} s, backward {project["backward"]:.2f} s, update '
-               f'{project["update"]:.2f} s')
+               f'{project["update"]:.2f} s; {times_floor(found)}')
         yield (f'peak memory {project["peak"] / 1e9:.2f} GB, {project["peak"] / other["peak"]:.2f} times the '
                f'{other["peak"] / 1e9:.2f} GB of a cross-entropy step on the same images with as many '
                f'captions ({other["seconds"]:.2f} s)')
@@ -215,24 +288,26 @@ class Cider(Workload):
 class Step(Workload):
     """A cross-entropy step: loss, gradients, update.
 
-    The project trains with dropout on; the plain version has none.  The side `matrix` measures the
-    best rate of the machine, that of a product of square matrices, between the steps.
+    The project trains with dropout on; the plain version has none.
     """
 
-    sides = ('project', 'bf16', 'plain', 'matrix')
-    warm = ('project', 'bf16', 'matrix')
+    sides = ('project', 'bf16', 'plain', 'rates')
+    warm = ('project', 'bf16')
     tolerance = 1e-4
-    products = 12
 
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         super().__init__(sizes, device)
         sizes = self.sizes
         counts = [-(-count // sizes.shrink) for count in REGIONS[:sizes.step_images]]
         self.build(counts, seed=WORDS_SEED)
-        lengths = (self.batch.captions > 0).sum(2).tolist()
-        self.facts.update(images=len(counts), captions=sum(map(len, lengths)), words=sum(map(sum, lengths)),
-                          regions=sum(counts), operations=counted_operations(sizes, counts, lengths),
-                          matrix_operations=self.products * 2 * sizes.matrix ** 3)
+        self.words = words_of(self.batch.captions)
+        self.facts.update(images=len(counts), captions=sum(map(len, self.words)), words=sum(map(sum, self.words)),
+                          regions=sum(counts))
+
+    def floor(self, side: str) -> Floor | None:
+        if side in ('plain', 'rates'):
+            return None
+        return step_floor(self.model, self.sizes, self.batch.counts, self.words)
 
     def project(self) -> dict[str, float]:
         return self.cross_entropy()
@@ -256,14 +331,6 @@ class Step(Workload):
                     total, tokens = total - log_probs[position, word], tokens + 1
         return total / tokens
 
-    def matrix(self) -> dict[str, float]:
-        """Products of square matrices."""
-        side = self.sizes.matrix
-        a, b = torch.ones(2, side, side, device=self.device)
-        for _ in range(self.products):
-            a @ b
-        return {}
-
     def result(self, side: str) -> list:
         """The loss of the first two images with dropout off, and the norm of every gradient, relative to the
         largest."""
@@ -282,18 +349,17 @@ class Step(Workload):
 
     @staticmethod
     def notes(found: dict[str, Any]) -> Iterator[str]:
-        project, rate = found['project'], found['matrix_operations'] / found['matrix']['seconds']
-        floor = found['operations'] / rate
-        found.update(rate=found['operations'] / project['seconds'], matrix_rate=rate, floor_seconds=floor)
+        project, bf16, rate = found['project'], found['bf16'], found['rates']['fp32']
+        reached = project['operations'] / project['seconds']
         yield (f'{found["images"]} images, {found["regions"]} regions, {found["captions"]} captions, '
                f'{found["words"]} words; forward {project["forward"]:.2f} s, backward '
                f'{project["backward"]:.2f} s, update {project["update"]:.2f} s')
-        yield (f'{found["operations"] / 1e9:.1f} GFLOP counted, {found["rate"] / 1e9:.0f} GFLOP/s, '
-               f'{found["rate"] / rate:.0%} of the {rate / 1e9:.0f} GFLOP/s of float32 matrix products; '
-               f'{project["seconds"] / floor:.2f} times the lower bound of {floor:.2f} s')
-        yield (f'--amp bf16: {found["bf16"]["seconds"]:.2f} s, {project["seconds"] / found["bf16"]["seconds"]:.2f} '
-               f'times faster, {found["bf16"]["peak"] / 1e9:.2f} GB')
+        yield (f'{project["operations"] / 1e9:.1f} GFLOP, {reached / 1e9:.0f} GFLOP/s, {reached / rate:.0%} of '
+               f'the {rate / 1e9:.0f} GFLOP/s of float32 products; {times_floor(found)}')
+        yield (f'--amp bf16: {bf16["seconds"]:.2f} s, {project["seconds"] / bf16["seconds"]:.2f} times faster, '
+               f'{bf16["peak"] / 1e9:.2f} GB; {times_floor(found, "bf16")} at {found["rates"]["bf16"] / 1e9:.0f} '
+               f'GFLOP/s')
 
 
 WORKLOADS: dict[str, type[Workload]] = {
-    'beam': Beam, 'self-critical': SelfCritical, 'cider': Cider, 'step': Step, 'reading': Reading}
+    'greedy': Greedy, 'beam': Beam, 'self-critical': SelfCritical, 'cider': Cider, 'step': Step, 'reading': Reading}

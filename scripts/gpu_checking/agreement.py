@@ -25,8 +25,9 @@ from models.base import CaptionModel
 from models.decoding import Constraints, Decoded, beam_search, sample
 from models.registry import MODELS
 from scripts.benchmarking.made_up import Sizes, made_up_batch, made_up_model, model_options
+from scripts.benchmarking.timing import matmul
 from scripts.benchmarking.workloads import REGIONS
-from scripts.gpu_checking.sections import Report, Setting, matmul
+from scripts.gpu_checking.sections import Report, Setting
 
 # Flags of models that are looked at in another form than that of the defaults, or in a second one.
 FORMS = {'transformer': '--ff_activation gelu', 'topdown': '--use_bn 2'}

@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from scripts.benchmarking.floors import PRECISIONS, copy_rate, product_rate
 from scripts.benchmarking.processes import hardware
-from scripts.gpu_checking.sections import Report, Setting, matmul, seconds_of
-
-# Precision: the type of the matrices, and of their products on CUDA.
-PRECISIONS: dict[str, tuple[torch.dtype, str]] = {
-    'fp32': (torch.float32, 'highest'), 'TF32': (torch.float32, 'high'), 'bf16': (torch.bfloat16, 'highest')}
+from scripts.gpu_checking.sections import Report, Setting
 
 
 def run(setting: Setting, report: Report) -> None:
@@ -40,19 +37,3 @@ def versions() -> dict[str, str]:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         found['triton'] = importlib.metadata.version('triton')
     return {name: str(version) for name, version in found.items() if version}
-
-
-def copy_rate(device: torch.device, small: bool) -> float:
-    """Bytes a second that a copy within the device's memory reads and writes."""
-    source = torch.ones(2 ** 20 if small else 2 ** 29, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / seconds_of(lambda: target.copy_(source), device, 2 if small else 10)
-
-
-def product_rate(device: torch.device, precision: str, small: bool) -> float:
-    """Floating-point operations a second of products of large matrices."""
-    side, (dtype, mode) = 256 if small else 8192, PRECISIONS[precision]
-    # Random numbers: on zeros, a card runs faster than it does in any real work.
-    a, b = torch.randn(2, side, side, device=device).to(dtype)
-    with matmul(mode):
-        return 2 * side ** 3 / seconds_of(lambda: a @ b, device, 2 if small else 10)

@@ -9,7 +9,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from scripts.benchmarking.workload import synchronise
+from scripts.benchmarking.timing import synchronise
 from scripts.gpu_checking.sections import Report, Setting, milliseconds
 from scripts.gpu_checking.works import CrossEntropy, Decoding, SelfCriticalStep, Work
 

@@ -13,8 +13,9 @@ from models.kernels import fused_obstacle
 from models.kernels.elementwise import keep_mask
 from models.kernels.pairs import XLinearPairs
 from models.packing import Groups
+from scripts.benchmarking.timing import matmul
 from scripts.benchmarking.workloads import REGIONS
-from scripts.gpu_checking.sections import Report, Setting, matmul
+from scripts.gpu_checking.sections import Report, Setting
 
 RESULTS = ('mixed', 'mean of e', 'weights', 'd query', 'd key', 'd value', 'd weight', 'd bias', 'd spatial')
 # Precision: the type, products of float32 matrices, the limit of the distance.

@@ -9,8 +9,9 @@ from torch import distributed
 from misc.training.gradients import JointGradients
 from misc.training.losses import caption_loss
 from scripts.benchmarking.made_up import made_up_batch, made_up_model, model_options
+from scripts.benchmarking.timing import seconds_of
 from scripts.benchmarking.workloads import REGIONS
-from scripts.gpu_checking.sections import Report, Setting, milliseconds, seconds_of
+from scripts.gpu_checking.sections import Report, Setting, milliseconds
 
 
 def run(setting: Setting, report: Report) -> None:

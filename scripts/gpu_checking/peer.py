@@ -6,8 +6,9 @@ import torch
 
 from misc.training.losses import caption_loss
 from models.transformer import TransformerCaptioner
+from scripts.benchmarking.timing import matmul, seconds_of
 from scripts.gpu_checking.plain import PlainCaptioner
-from scripts.gpu_checking.sections import Report, Setting, matmul, milliseconds, seconds_of
+from scripts.gpu_checking.sections import Report, Setting, milliseconds
 from scripts.gpu_checking.works import CrossEntropy, Decoding
 
 DROPOUT, FEATURE_DROPOUT = 0.1, 0.5   # the defaults of train.py

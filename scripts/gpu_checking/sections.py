@@ -1,9 +1,6 @@
 """What the sections of the check share: their setting, how they report, how they measure time."""
 
-import contextlib
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,7 +8,6 @@ import torch
 
 from misc.machine import pick_device
 from scripts.benchmarking.made_up import QUICK, Sizes
-from scripts.benchmarking.workload import synchronise
 
 
 class Skip(Exception):
@@ -87,31 +83,6 @@ class Section:
     title: str
     limit: float
     run: Callable[[Setting, Report], None]
-
-
-@contextlib.contextmanager
-def matmul(precision: str) -> Iterator[None]:
-    """The block in which products of float32 matrices on CUDA have this precision: 'highest' or 'high' (TF32)."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def seconds_of(work: Callable[[], Any], device: torch.device, repeats: int, warm: int = 3) -> float:
-    """The median of the seconds that `work` takes, started and finished, after it ran `warm` times."""
-    for _ in range(min(warm, repeats)):
-        work()
-    taken = []
-    for _ in range(repeats):
-        synchronise(device)
-        start = time.perf_counter()
-        work()
-        synchronise(device)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
 
 
 def milliseconds(seconds: float) -> str:

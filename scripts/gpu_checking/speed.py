@@ -12,14 +12,13 @@ import torch
 from models import kernels
 from models.kernels import fused_obstacle
 from models.kernels.xlinear import XLinearMix
-from scripts.benchmarking.operations import counted_decoding, counted_operations
-from scripts.gpu_checking.card import copy_rate, product_rate
-from scripts.gpu_checking.sections import Report, Setting, matmul, milliseconds, seconds_of
+from scripts.benchmarking.floors import Floor, copy_rate, decoding_floor, product_rate, step_floor, words_of
+from scripts.benchmarking.timing import matmul, seconds_of
+from scripts.gpu_checking.sections import Report, Setting, milliseconds
 from scripts.gpu_checking.works import CrossEntropy, Decoding, SelfCriticalStep, Work
 
 # Precision: (products of float32 matrices, --amp).
 PRECISIONS = {'fp32': ('highest', 'off'), 'TF32': ('high', 'off'), 'bf16': ('high', 'bf16')}
-UPDATE_BYTES = 7 * 4   # of a parameter: Adam reads weight, gradient and moments, and writes weight and moments
 
 
 def run(setting: Setting, report: Report) -> None:
@@ -30,7 +29,7 @@ def run(setting: Setting, report: Report) -> None:
     rates = {name: product_rate(device, name, setting.small) for name in PRECISIONS}
     timing = Timing(setting, device, report, copies, rates)
     step = CrossEntropy(setting, device)
-    floor = Floor(counted_operations(step.sizes, step.counts, step.lengths), update=update_bytes(step.model))
+    floor = step_floor(step.model, step.sizes, step.counts, step.lengths)
     implementations = implementations_on(device, step.model)
     best = implementations[-1]
     for name in implementations:
@@ -41,40 +40,24 @@ def run(setting: Setting, report: Report) -> None:
     decoding = Decoding(setting, device)
     images = len(decoding.counts)
     timing.work('beams', best, decoding.beams, decoding.model, images,
-                decoding_floor(decoding, decoding.all_beams()), ('fp32', 'TF32'))
+                decoding_floor(*decoding.known, words_of(decoding.all_beams())), ('fp32', 'TF32'))
 
 
-def large_step(setting: Setting, device: torch.device) -> tuple[Work, Any, int, 'Floor']:
+def large_step(setting: Setting, device: torch.device) -> tuple[Work, Any, int, Floor]:
     """A cross-entropy step on 60 images: what `Timing.work` takes."""
     step = CrossEntropy(setting, device, images=60)
-    floor = Floor(counted_operations(step.sizes, step.counts, step.lengths), update=update_bytes(step.model))
+    floor = step_floor(step.model, step.sizes, step.counts, step.lengths)
     return step, step.model, len(step.counts), floor
 
 
-def self_critical(setting: Setting, device: torch.device) -> tuple[Work, Any, int, 'Floor']:
+def self_critical(setting: Setting, device: torch.device) -> tuple[Work, Any, int, Floor]:
     """A self-critical step, likewise: decoding twice, then a step on the samples."""
     step = SelfCriticalStep(setting, device)
     decoding = Decoding(setting, device, like=step.workload)
-    samples, greedy = decoding.samples(), decoding.greedy()
-    parts = [decoding_floor(decoding, samples), decoding_floor(decoding, greedy)]
-    operations = counted_operations(decoding.sizes, decoding.counts, words_of(samples))
-    floor = Floor(operations + sum(part.operations for part in parts), sum(part.weights for part in parts),
-                  update_bytes(step.model))
+    samples, greedy = words_of(decoding.samples()), words_of(decoding.greedy())
+    floor = (decoding_floor(*decoding.known, samples) + decoding_floor(*decoding.known, greedy)
+             + step_floor(*decoding.known, samples))
     return step, step.model, len(decoding.counts), floor
-
-
-@dataclass(frozen=True)
-class Floor:
-    """The least that a work asks of a device: operations of matrix products, bytes of weights to read meanwhile, and
-    bytes that the update reads and writes."""
-
-    operations: float
-    weights: float = 0.0
-    update: float = 0.0
-
-    def seconds(self, rate: float, copies: float) -> float:
-        """The least time, with so many operations and bytes a second."""
-        return max(self.operations / rate, self.weights / copies) + self.update / copies
 
 
 @dataclass(frozen=True)
@@ -124,22 +107,3 @@ def chosen(implementation: str, model: Any) -> Iterator[None]:
     is_loop = implementation == 'loop' and next(model.parameters()).device.type != 'cpu'
     with mock.patch.object(kernels, 'XLinearPairs', XLinearMix) if is_loop else contextlib.nullcontext():
         yield
-
-
-def update_bytes(model: Any) -> int:
-    """What a step of the optimiser reads and writes."""
-    return UPDATE_BYTES * sum(parameter.numel() for parameter in model.parameters())
-
-
-def decoding_floor(decoding: Decoding, captions: torch.Tensor) -> Floor:
-    """The floor of writing captions (I, n, T): the weights are read once for each word of the longest."""
-    words = words_of(captions)
-    weights = sum(parameter.nbytes for part in (decoding.model.decoder, decoding.model.output)
-                  for parameter in part.parameters())
-    return Floor(counted_decoding(decoding.sizes, decoding.counts, words),
-                 weights * (1 + max(max(image) for image in words)))
-
-
-def words_of(captions: torch.Tensor) -> list[list[int]]:
-    """The words of each caption of each image."""
-    return (captions > 0).sum(2).tolist()

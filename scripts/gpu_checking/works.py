@@ -81,6 +81,7 @@ class Decoding:
         workload = Beam(setting.sized(beam_images=50), device) if like is None else like
         self.model: Any = workload.model
         self.batch, self.sizes, self.counts = workload.batch, workload.sizes, workload.batch.counts
+        self.known = (self.model, self.sizes, self.counts)  # for `decoding_floor`
 
     def greedy(self) -> torch.Tensor:
         """The greedy captions (I, 1, T)."""

@@ -70,9 +70,11 @@ def test_the_mean_of_attention_with_dropout_is_attention_without():
         assert torch.allclose(drawn.mean(0), expected, atol=6 * float(drawn.std(0).max()) / 4000 ** 0.5)
 
 
-def test_dropout_drops_its_share_keeps_the_mean_and_has_the_gradient_of_its_mask():
+@pytest.mark.parametrize('count', [101, 401])  # either side of SEEDING numbers
+def test_dropout_drops_its_share_keeps_the_mean_and_has_the_gradient_of_its_mask(count):
+    torch.manual_seed(1)
     for probability in (0.05, 0.5, 0.9):
-        layer, ones = Dropout(probability), torch.ones(401, 500, requires_grad=True)
+        layer, ones = Dropout(probability), torch.ones(count, 500, requires_grad=True)
         out = layer(ones)
         assert float((out == 0).float().mean()) == pytest.approx(probability, abs=0.005)
         assert float(out.detach().mean()) == pytest.approx(1, abs=0.03)
@@ -82,3 +84,14 @@ def test_dropout_drops_its_share_keeps_the_mean_and_has_the_gradient_of_its_mask
         rows = (out == 0).float().mean(1)  # no pattern along rows or columns
         assert float((rows - probability).abs().max()) < 0.12
         assert layer.eval()(ones) is ones
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32])
+def test_what_is_not_dropped_after_relu_is_scaled_in_every_type(dtype):
+    torch.manual_seed(1)
+    rows = torch.randn(300, 500).to(dtype)
+    out = kernels.relu_dropout_(rows.clone(), 0.25)
+    kept = out != 0
+    assert torch.equal(out[kept], (rows * torch.tensor(4 / 3)).to(dtype)[kept])
+    assert float(kept[rows > 0].float().mean()) == pytest.approx(0.75, abs=0.005)
+    assert not kept[rows <= 0].any()
