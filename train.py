@@ -274,8 +274,11 @@ def log_step(run: Training, step: Step, loss: float, statistics: list[tuple[int,
 
 
 def begin_self_critical(run: Training) -> None:
-    """Start the second phase, or go on with it: log the settings.  At its start the plateau is reset, and the model
-    validated: a later CIDEr below half of this one triggers a warning."""
+    """Start the second phase, or go on with it: log the settings, prepare the references.
+
+    At its start the plateau is reset, and the model validated: a later CIDEr below half of this one triggers a
+    warning.
+    """
     assert run.phases.rewards is not None
     epoch = run.batches.next_epoch
     if run.state.self_critical_from is None:
@@ -284,6 +287,7 @@ def begin_self_critical(run: Training) -> None:
     settings = ', '.join(f'{name} {opts.show(value)}' for name, value in run.phases.rewards.describe().items())
     run.log.print(f'self-critical training from epoch {epoch}: learning rate {run.rate(epoch):.4g} '
                   f'({run.schedule.describe()}); {settings}')
+    run.phases.rewards.prepare()
     if run.validation and run.state.cider.first is None:
         validate(run)
 

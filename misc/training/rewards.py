@@ -4,13 +4,13 @@ Captions are rows of word indices, as in `misc.training.ngrams`: a row with a 0 
 scored too; one without was cut.  Letters: I images, S samples of each, T words.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from misc import commands
-from misc.cli import DataError, UsageError, note
+from misc.cli import DataError, Progress, UsageError, note
 from misc.scoring.bleu import closest, sentence_bleu
 from misc.scoring.frequencies import table_path
 from misc.training.cider import CiderD, References, ReferencesOf, padded
@@ -18,6 +18,7 @@ from misc.training.ngrams import MAX_N, lengths_of
 
 BASELINES = ('greedy', 'mean')
 LEAST_COVERAGE = 0.95  # of the n-grams of training captions by their table; the right table has all of them
+AT_ONCE = 1000         # images whose references are prepared at a time
 CHECKED = 500          # training images whose captions are compared with the table
 LEAST_SCORE = 0.05     # of references against each other; those of COCO reach about 0.9
 
@@ -29,10 +30,11 @@ class Rewards:
     """
 
     def __init__(self, cider: CiderD, references_of: ReferencesOf, max_length: int, cider_weight: float = 1.0,
-                 bleu_weight: float = 0.0, baseline: str = 'greedy') -> None:
+                 bleu_weight: float = 0.0, baseline: str = 'greedy', image_ids: Collection[int] = ()) -> None:
         """`references_of(image_id)`: the image's captions, int (R, max_length), zero padded; called once for each
         image.  `max_length`: the number of words at which decoding stops.  `baseline`: the reward of the image's
-        `greedy` caption, or the `mean` reward of its other samples.  Raises `UsageError`.
+        `greedy` caption, or the `mean` reward of its other samples.  `image_ids`: for `prepare`.  Raises
+        `UsageError`.
         """
         if baseline not in BASELINES:
             raise UsageError(f'--sc_baseline: {baseline!r} is not known; allowed are {", ".join(BASELINES)}')
@@ -41,7 +43,16 @@ class Rewards:
                              'give at least one of them another value')
         self.cider, self.references_of, self.max_length = cider, references_of, max_length
         self.weights = {'cider': float(cider_weight), 'bleu': float(bleu_weight)}
-        self.baseline = baseline
+        self.baseline, self.image_ids = baseline, image_ids
+
+    def prepare(self) -> None:
+        """Compute what is kept of the references of all of `image_ids`, with a progress bar, so that the steps of the
+        first epoch take no longer than those of the others."""
+        new = [image_id for image_id in self.image_ids if image_id not in self.cider.known]
+        with Progress(len(new), 'references') as display:
+            for block in (new[start:start + AT_ONCE] for start in range(0, len(new), AT_ONCE)):
+                self.cider.references_for(block, self.references_of)
+                display.update(len(block))
 
     def describe(self) -> dict[str, Any]:
         """The settings, for the log and the checkpoint."""
@@ -149,7 +160,7 @@ def load_rewards(table: str, row_of: Mapping[int, int], captions_of: Callable[[i
     note(f'{cider.name} holds {found["coverage"]:.1%} of the n-grams of the training captions, which score '
          f'{found["score"]:.2f} against each other')
     return Rewards(cider, lambda image_id: captions_of(row_of[image_id]), max_length, cider_weight, bleu_weight,
-                   baseline)
+                   baseline, row_of)
 
 
 def check_table(cider: CiderD, references: Mapping[int, np.ndarray]) -> dict[str, float]:

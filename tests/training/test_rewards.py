@@ -1,12 +1,14 @@
 """Rewards, their baselines, and the check of the document-frequency file."""
 
 import pickle
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from misc import commands
 from misc.cli import DataError, UsageError
+from misc.training import rewards
 from misc.training.cider import CiderD
 from misc.training.rewards import Rewards, bleu_4, check_table, load_cider
 from tests import naive
@@ -156,3 +158,22 @@ def test_the_table_is_found_by_path_or_by_bare_name_and_a_missing_one_names_the_
     with pytest.raises(DataError, match='--cached_tokens.*absent(.|\n)*python scripts/prepro_ngrams.py'):
         load_cider('absent', folder=str(tmp_path))
     assert '--split train' in commands.NGRAMS
+
+
+def test_references_are_prepared_once_before_the_first_step():
+    references, table, ids, samples, greedy = scene()
+    asked = []
+
+    def references_of(image):
+        asked.append(image)
+        return references[image]
+
+    prepared = Rewards(CiderD(table, len(references)), references_of, WIDTH, image_ids=references)
+    with mock.patch.object(rewards, 'AT_ONCE', 3):
+        prepared.prepare()
+    prepared.prepare()
+    assert sorted(asked) == sorted(references)
+    advantage, _ = prepared(ids, samples, greedy)
+    assert sorted(asked) == sorted(references)
+    expected, _ = Rewards(CiderD(table, len(references)), references.get, WIDTH)(ids, samples, greedy)
+    assert np.array_equal(advantage, expected)
