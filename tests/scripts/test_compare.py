@@ -20,7 +20,8 @@ MODELS = ['spatial_pe', 'relation_transformer', 'transformer', 'topdown', 'show_
 PYTHON = r'''#!/usr/bin/env bash
 echo "$*" >>calls
 while [ $# -gt 0 ]; do case $1 in
-    --id) id=$2 ;; --model) model=$2 ;; --output_*) made=$2 ;; *.py) program=$1 ;; esac; shift; done
+    --id) id=$2 ;; --model) model=$(dirname $2) ;; --run) model=$2 ;; --output_*) made=$2 ;;
+    *.py) program=$1 ;; esac; shift; done
 case $program in
 train.py)
     mkdir -p checkpoints/$id
@@ -28,8 +29,7 @@ train.py)
     if [ -e stuck ] && [ "$(cat stuck)" = "$id" ]; then trap 'echo stopped >>calls; exit 143' TERM
         while :; do sleep 0.05; done; fi ;;
 eval.py)
-    run=$(basename "$(dirname "$model")")
-    mkdir -p eval_results && touch eval_results/${run}_test.json ;;
+    mkdir -p eval_results && touch eval_results/${model##*/}_test.json ;;
 scripts/make_dataset.py | scripts/pack_features.py | scripts/prepro_*.py)
     mkdir -p "$(dirname $made)" && touch $made ${made}_label.h5 $made-idxs.p ;;
 esac
@@ -126,8 +126,14 @@ def test_flickr8k_is_prepared_once_and_every_run_resumes_by_itself(project):
     assert not any(line.startswith(('scripts/make', 'scripts/prepro', 'scripts/extract', '-m pip')) for line in again)
     assert ids(calls(project, 'train.py')) == ['flickr8k_transformer_2', 'flickr8k_transformer_2_rl']
     assert all('--start_from' in line for line in calls(project, 'train.py'))
-    assert ids(calls(project, 'eval.py')) == ['flickr8k_transformer_2_rl']
-    assert calls(project, 'scripts/create_report.py')[0].count('_test.json') == 4
+    evaluations, (report,) = calls(project, 'eval.py'), calls(project, 'scripts/create_report.py')
+    assert ids(evaluations) == ['flickr8k_page', 'flickr8k_transformer_2_rl']
+    assert '--run checkpoints/flickr8k_spatial_pe_2 ' in evaluations[1] and '--output_dir report/' in evaluations[1]
+    # Both phases of each run, by folders that exist.
+    folders = re.findall(r'checkpoints/\S+', re.search(r'--runs (.*) --input_json', report)[1])
+    assert len(folders) == report.count('_test.json') == 4
+    assert all((project / folder).is_dir() for folder in folders)
+    assert all(folder in calls(project, 'scripts/plot_history.py')[0] for folder in folders)
 
 
 def write_results(folder, name, cider, caption):
