@@ -25,8 +25,10 @@ from torch.utils.data import DataLoader, Dataset
 from misc import parallel
 from misc.cli import DataError, UserError
 from misc.dataset.corpus import Corpus
+from models.packing import Counts
 
-ARRAYS = ('features', 'grids', 'boxes', 'captions', 'fc')  # the tensors of a batch, which move to a device
+FLOATS = ('features', 'grids', 'boxes', 'fc')
+ARRAYS = (*FLOATS, 'captions')  # the tensors of a batch, which move to a device
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Batch:
     captions    (I, S, T) int64 word indices, zero padded
     lengths     I * S numbers of words, caption by caption; counted while the captions are on the host, so
                 that no one has to read them back from a device
+    numbers     off the CPU and in pinned memory: counts, lengths and captions side by side, for one copy
     fc          (I, D) float32, the mean feature of each image
     epoch, position   where the training order stands after this batch (0, 0 elsewhere)
 
@@ -59,6 +62,7 @@ class Batch:
     position: int = 0
     lengths: list[int] | None = None
     fc: torch.Tensor | None = None
+    numbers: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.captions is not None and self.lengths is None:
@@ -74,16 +78,38 @@ class Batch:
 
     def to(self, device: torch.device) -> 'Batch':
         """The batch with its arrays on `device`; from pinned memory the copy is asynchronous."""
-        return self._with(lambda array: array.to(device, non_blocking=True))
+        def move(array: torch.Tensor) -> torch.Tensor:
+            return array.to(device, non_blocking=True)
+
+        if torch.device(device).type == 'cpu':
+            self.counts, self.numbers = list(self.counts), None
+            self.lengths = None if self.lengths is None else list(self.lengths)
+            return self._with(move, ARRAYS)
+        numbers = move(self._side_by_side().pin_memory() if self.numbers is None else self.numbers)
+        counts, lengths = numbers[:len(self)], numbers[len(self):len(self) + len(self.lengths or ())]
+        self.counts = Counts(self.counts, counts)
+        self.lengths = None if self.lengths is None else Counts(self.lengths, lengths)
+        return self._with(move, FLOATS)._with_numbers(numbers)
 
     def pin_memory(self) -> 'Batch':
         """The batch with its arrays in pinned memory (DataLoader calls this method by its name)."""
-        return self._with(torch.Tensor.pin_memory)
+        return self._with(torch.Tensor.pin_memory, FLOATS)._with_numbers(self._side_by_side().pin_memory())
 
-    def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> 'Batch':
-        for name in ARRAYS:
+    def _with(self, change: Callable[[torch.Tensor], torch.Tensor], names: Sequence[str]) -> 'Batch':
+        for name in names:
             if getattr(self, name) is not None:
                 setattr(self, name, change(getattr(self, name)))
+        return self
+
+    def _side_by_side(self) -> torch.Tensor:
+        """What becomes of `numbers`, on the host."""
+        parts = [torch.tensor([*self.counts, *(self.lengths or ())], dtype=torch.long)]
+        return torch.cat(parts if self.captions is None else [*parts, self.captions.flatten()])
+
+    def _with_numbers(self, numbers: torch.Tensor) -> 'Batch':
+        self.numbers = numbers
+        if self.captions is not None:
+            self.captions = numbers[-self.captions.numel():].view(self.captions.shape)
         return self
 
     def split(self, parts: int) -> list['Batch']:

@@ -20,6 +20,32 @@ def index_tensor(numbers: Sequence[int], device: torch.device | str) -> Tensor:
     return torch.tensor(numbers, dtype=torch.long, pin_memory=pinned).to(device, non_blocking=True)
 
 
+class Counts(list[int]):
+    """Whole numbers that the host knows, and perhaps the device: then nothing is copied when they are needed there.
+
+    on_device   the same numbers, (G,) long, or None.  Those of a batch that is padded for a CUDA graph are other ones
+                in every batch, with the same sum; the host's are those of the first
+    longest     what no such batch exceeds: groups of these sizes are padded to at least as many rows
+    pairs       of such a batch's regions: pairs that there is room for, see `Pairs`
+    """
+
+    def __init__(self, numbers: Iterable[int], on_device: Tensor | None = None, longest: int = 0,
+                 pairs: int = 0) -> None:
+        super().__init__(numbers)
+        self.on_device, self.longest, self.pairs = on_device, longest, pairs
+
+    def plus(self, number: int) -> 'Counts':
+        """Each of them and `number`."""
+        on_device = None if self.on_device is None else self.on_device + number
+        return Counts([one + number for one in self], on_device, self.longest and self.longest + number)
+
+    def sums(self, each: int) -> 'Counts':
+        """The sums of `each` numbers side by side."""
+        on_device = None if self.on_device is None else self.on_device.view(-1, each).sum(1)
+        sums = [sum(self[start:start + each]) for start in range(0, len(self), each)]
+        return Counts(sums, on_device, self.longest * each)
+
+
 class Groups:
     """How N packed rows fall into G consecutive groups: `counts[i]` rows belong to group i.
 
@@ -31,10 +57,10 @@ class Groups:
     def __init__(self, counts: Iterable[int], device: torch.device | str, multiple: int = 1) -> None:
         """`counts`: the rows of each group, zero allowed.  Padded groups are `longest` rows long, a multiple of
         `multiple`."""
-        self.counts = list(counts)
+        self.counts = counts if isinstance(counts, Counts) else Counts(counts)
         self.device = device
         self.rows = sum(self.counts)
-        self.longest = -(-max(self.counts, default=0) // multiple) * multiple
+        self.longest = -(-max(self.counts.longest, *self.counts, 0) // multiple) * multiple
         self.is_even = all(count == self.longest for count in self.counts)
         self._pairs: tuple[Groups, Pairs] | None = None
 
@@ -51,6 +77,8 @@ class Groups:
     @cached_property
     def sizes(self) -> Tensor:
         """(G,) the counts, on the device."""
+        if self.counts.on_device is not None:
+            return self.counts.on_device
         if self.is_even:  # nothing to copy: a CUDA graph could not record that
             return torch.full((len(self.counts),), self.longest, device=self.device)
         return index_tensor(self.counts, self.device)
@@ -119,12 +147,18 @@ class Groups:
 
 
 class Pairs:
-    """Every word of an image with every region of it: Q pairs, packed word by word."""
+    """Every word of an image with every region of it: Q pairs, packed word by word.
+
+    In a batch that is padded for a CUDA graph (see `Counts`) the last word, which is padding, is paired with the only
+    region of its image again and again, until all the room is filled.
+    """
 
     def __init__(self, words: Groups, regions: Groups) -> None:
         """Both have a group for each image."""
         self.words, self.regions = words, regions
-        self.count = sum(count * others for count, others in zip(words.counts, regions.counts))
+        self.is_filled = regions.counts.pairs > 0
+        self.count = regions.counts.pairs or sum(
+            count * others for count, others in zip(words.counts, regions.counts))
 
     @cached_property
     def starts(self) -> Tensor:
@@ -141,7 +175,10 @@ class Pairs:
     @cached_property
     def regions_of_word(self) -> Tensor:
         """(N,) how many pairs a word has."""
-        return self.regions.sizes[self.words.group_ids]
+        counts = self.regions.sizes[self.words.group_ids]
+        if self.is_filled:
+            counts[-1] += self.count - counts.sum()
+        return counts
 
     @cached_property
     def word(self) -> Tensor:
@@ -158,7 +195,8 @@ class Pairs:
     def offset(self) -> Tensor:
         """(Q,) the number of each pair's region within the image."""
         first = self.starts[self.image] + self.words.offsets[self.word] * self.regions.sizes[self.image]
-        return torch.arange(self.count, device=self.words.device) - first
+        offset = torch.arange(self.count, device=self.words.device) - first
+        return torch.minimum(offset, self.regions.sizes[self.image] - 1) if self.is_filled else offset
 
     @cached_property
     def region(self) -> Tensor:

@@ -19,8 +19,8 @@ from models.attention import DotProductCross, PaddedKeyValue, SelfAttention, Wor
 from models.base import Batch, CaptionModel, State, caption_lengths
 from models.dropout import Dropout
 from models.geometry import RelationBias
-from models.norms import NORMS, feature_norms
-from models.packing import Groups, region_groups
+from models.norms import NORMS, BatchNorm, feature_norms
+from models.packing import Counts, Groups, region_groups
 from models.position import PositionEncoding, position_encoding, sinusoid
 from models.xlinear import PackedKeyValue, PaddedPairs, XLinearCross
 
@@ -115,11 +115,10 @@ class TransformerCaptioner(CaptionModel[TransformerMemory]):
     def word_states(self, memory: TransformerMemory, captions: Tensor,
                     lengths: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """As `CaptionModel.word_states`: the decoder's last states (N, d), and their positions (N,)."""
-        I, S, T = captions.shape
+        _, S, T = captions.shape
         lengths = caption_lengths(captions) if lengths is None else lengths
-        tokens = [words + 1 for words in lengths]
-        by_caption = Groups(tokens, captions.device)
-        by_image = Groups([sum(tokens[i * S:(i + 1) * S]) for i in range(I)], captions.device)
+        tokens = (lengths if isinstance(lengths, Counts) else Counts(lengths)).plus(1)
+        by_caption, by_image = Groups(tokens, captions.device), Groups(tokens.sums(S), captions.device)
         offsets = by_caption.offsets
         positions = by_caption.group_ids * (T + 1) + offsets
         inputs = self.inputs_of(captions).view(-1)[positions]  # (N,)
@@ -139,6 +138,10 @@ class TransformerCaptioner(CaptionModel[TransformerMemory]):
         for number, (layer, remembered) in enumerate(zip(self.decoder, state.memory.layers)):
             rows = layer.step(rows, *cache.layer(number), state.images, remembered)
         return self.log_probs(self.decoder_norm(rows)), state.after_word(cache)
+
+    def takes_padding(self) -> bool:
+        """As `CaptionModel.takes_padding`: not with `relations`, of which there are as many as pairs of regions."""
+        return self.relations is None and not any(isinstance(module, BatchNorm) for module in self.modules())
 
     def attention_modules(self) -> list[nn.Module]:
         """The cross-attention of each layer."""
