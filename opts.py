@@ -307,10 +307,11 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
                             'can be repeated bit for bit), or fused (refuse to start without). Nothing changes on '
                             'a CPU')
     group.add_argument('--cuda_graphs', type=one_of('auto', '0', '1'), default='auto', metavar='NAME',
-                       help='on CUDA, record the kernels of captioning a batch and launch them together for every '
-                            'later batch of its shapes: auto (where recording works), 1 (it must work), or 0 (word '
-                            'by word: slower, with less memory, and errors name their place). The captions are the '
-                            'same')
+                       help='on CUDA, record the kernels of captioning a batch, and of loss and gradients in '
+                            'cross-entropy training, and launch them together for every later batch of its shapes: '
+                            'auto (where recording works), 1 (it must work), or 0 (kernel by kernel: slower, with '
+                            'less memory, and errors name their place). Captions are the same; dropout draws other '
+                            'random numbers')
     group.add_argument('--seed', type=number_in(int, 0, 2 ** 32 - 1), default=123, metavar='N',
                        help='seed of everything random')
     group.add_argument('--num_workers', type=number_in(int, 0), default=2, metavar='N',

@@ -49,6 +49,8 @@ from misc.training.transfers import Arriving, to_device
 from models.base import CaptionModel, caption_lengths, dropping_words
 from models.decoding import sample
 from models.graphs import Run, run_directly
+from models.packing import Counts
+from models.step_graphs import StepGraphs
 
 # A phase of training: a batch -> (the terms of its loss, the statistics of its rewards).
 Phase = Callable[[Batch], tuple[dict[str, Any], dict[str, float]]]
@@ -104,7 +106,7 @@ def self_critical(model: CaptionModel, rewards: Rewards, batch: Batch, *, sample
     statistics: dict[str, float] = {}
     with precision(batch.device, amp):
         memory, words = encoded(), arriving.numbers()  # the host waits for the device only here
-        lengths = caption_lengths(words[:, :samples])
+        lengths = Counts(caption_lengths(words[:, :samples]), (sampled > 0).sum(2).flatten())
         return self_critical_loss(model, memory, sampled, advantage, lengths), statistics
 
 
@@ -133,7 +135,8 @@ class Training:
     """A run that is ready to train.
 
     `start()` opens its log and adds this start to its record, `write(loader, random, is_best, trained)` writes a
-    checkpoint into `folder`.  `validation` is None for a training without validation.
+    checkpoint into `folder`.  `validation` is None for a training without validation; `recorded` computes the
+    gradients of the first phase, where CUDA graphs can.
     """
 
     model: CaptionModel
@@ -151,6 +154,7 @@ class Training:
     stop: StopSignals
     timer: SaveTimer
     status: Status
+    recorded: StepGraphs | None
     start: Callable[[], None]
     write: Callable[[dict[str, Any], list[dict[str, Any]], bool, dict[str, torch.Tensor] | None], None]
 
@@ -248,13 +252,18 @@ def gradients(run: Training, phase: Phase) -> tuple[Batch, torch.Tensor, list[tu
     A batch is worked through in `accumulate` parts, and shared by the processes; their gradients are sums over their
     tokens, which are added up.  Where there is only one part, its mean is taken at once.
     """
-    joint, statistics = run.updater.joint, []
+    joint = run.updater.joint
+    statistics: list[tuple[int, dict[str, float]]] = []
     total, tokens = torch.zeros((), device=run.device), 0
     with joint.step():
         batch = run.batches.next()
         parts = batch.split(run.plan.accumulate)
         alone = len(parts) == 1 and not joint.shared
         for part in parts:
+            if run.recorded is not None and phase is run.phases.cross_entropy:
+                total, tokens = run.recorded(part), 1
+                statistics.append((len(part), {}))
+                continue
             terms, found = phase(part.to(run.device))
             weight = 1 if alone else terms['tokens']
             loss = terms['loss'] * weight
@@ -399,8 +408,13 @@ def build(options: opts.Options, given: set[str], folder: RunFolder, status: Sta
                     reward=phases.rewards and phases.rewards.describe(), regions=regions, account=run_record)
 
     updater = Updater(model, optimiser, options.grad_clip, device, folder.path)
+    recorded, obstacle = models.recorded_steps(
+        options, model, lambda batch: phases.cross_entropy(batch)[0]['loss'], device, parallel.count())
+    if obstacle:
+        note(f'note: cross-entropy steps run without CUDA graphs: {obstacle}')
     run = Training(model, average, updater, batches, state, phases, schedule, plan, validation, log, folder.path,
-                    device, StopSignals(updater.joint), SaveTimer(plan.save_minutes), status, start, write)
+                    device, StopSignals(updater.joint), SaveTimer(plan.save_minutes), status, recorded, start,
+                    write)
     if resumed:
         onward.note_place(resumed, folder.path, options.id, in_place)
         onward.note_rate(resumed, vars(options), run.rate(batches.next_epoch), schedule.describe())

@@ -27,7 +27,7 @@ from __future__ import annotations
 import importlib
 from argparse import Namespace
 from collections.abc import Callable, Collection, Mapping, Sized
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.registry import MODELS
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # opts.py reads the registry before anything has loaded torch
     from models.base import CaptionModel
     from models.decoding import Decoded, Decoder, WordByWord
     from models.graphs import Run
+    from models.step_graphs import StepGraphs
 
 
 def build(options: Namespace, vocab_size: int, longest: int) -> CaptionModel:
@@ -104,6 +105,24 @@ def decoding_run(options: Namespace, device: torch.device) -> Run:
     if device.type != 'cuda' or options.cuda_graphs == '0':
         return run_directly
     return Graphs(required=options.cuda_graphs == '1')
+
+
+def recorded_steps(options: Namespace, model: CaptionModel, loss: Callable[[Any], Tensor], device: torch.device,
+                   processes: int) -> tuple[StepGraphs | None, str]:
+    """What computes `loss(batch)` of cross-entropy training and its gradients as CUDA graphs, and '', or None and why
+    it cannot; None and '' where none are asked for, or the device has none."""
+    from models.step_graphs import StepGraphs
+    if device.type != 'cuda' or options.cuda_graphs == '0':
+        return None, ''
+    if processes > 1:
+        return None, 'several processes send gradients while others are computed'
+    if options.accumulate > 1:
+        return None, '--accumulate adds up gradients'
+    if options.use_bn:
+        return None, '--use_bn would take padding into its statistics'
+    if not model.takes_padding():
+        return None, f'{options.caption_model} computes other shapes for every batch'
+    return StepGraphs(model, loss, device, options.cuda_graphs == '1'), ''
 
 
 def unknown_word(vocabulary: Mapping[str, str]) -> int | None:

@@ -180,6 +180,11 @@ class CaptionModel(nn.Module, Generic[MemoryT]):
                 module.probability if isinstance(module, Dropout) else isinstance(dropout, float) and dropout)
         return not any(map(differs, self.modules()))
 
+    def takes_padding(self) -> bool:
+        """Whether `encode` and `word_states` ask the same of a device for every batch with as many images, regions,
+        words and pairs of them, and images that are added change nothing for the others."""
+        return False
+
     def start(self, memory: MemoryT, copies: int = 1) -> State[MemoryT]:
         """A `State` of `copies` empty captions for each image of the memory."""
         images = Groups([copies] * len(memory), memory.groups.device)

@@ -6,10 +6,11 @@ Word by word a GPU waits for the host, which takes longer to launch a small kern
 from __future__ import annotations
 
 import functools
+import gc
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ KEPT = 32  # graphs: two methods for images with 10 to 100 regions in whole batc
 
 # (method, model, memory, uniforms of `sample`, options of the method) -> captions, as `run_directly`.
 Run = Callable[..., Decoded]
+Result = TypeVar('Result')
 # Records the kernels of a function -> (a function that runs them again, the result, which that overwrites).
 Record = Callable[[Callable[[], Decoded]], tuple[Callable[[], None], Decoded]]
 
@@ -31,18 +33,46 @@ def run_directly(method: Callable[..., Decoded], model: Any, memory: Any, unifor
     return method(model, memory, **options, **({} if uniforms is None else {'uniforms': uniforms}))
 
 
-def record_cuda_graph(work: Callable[[], Decoded]) -> tuple[Callable[[], None], Decoded]:
+def record_cuda_graph(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
     """The `Record` of CUDA; all graphs share the memory of what they compute on the way."""
-    graph = torch.cuda.CUDAGraph()
-    # Other threads, such as that which pins batches, go on calling CUDA meanwhile.
-    with torch.cuda.graph(graph, pool=_pool(), capture_error_mode='thread_local'):
-        result = work()
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    collects = gc.isenabled()
+    gc.disable()  # CUDA refuses to destroy a graph that is no longer used while another is recorded
+    try:
+        # Other threads, such as that which pins batches, go on calling CUDA meanwhile.
+        with torch.cuda.graph(graph, pool=_pool(), stream=_side_stream(), capture_error_mode='thread_local'):
+            result = work()
+    except RuntimeError:
+        # Where a recording cannot be ended, PyTorch leaves its stream current, and random numbers only for graphs.
+        torch.cuda.set_stream(before)
+        generator = torch.cuda.default_generators[before.device.index]
+        generator.graphsafe_set_state(generator.clone_state())
+        raise
+    finally:
+        if collects:
+            gc.enable()
     return graph.replay, result
+
+
+def on_side_stream(work: Callable[[], Tensor]) -> Tensor:
+    """The result of `work()`, run on the stream on which it will be recorded: what libraries and the backward pass
+    keep for a stream is then there."""
+    current, side = torch.cuda.current_stream(), _side_stream()
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        result = work()
+    current.wait_stream(side)
+    return result
 
 
 @functools.cache
 def _pool() -> Any:
     return torch.cuda.graph_pool_handle()
+
+
+@functools.cache
+def _side_stream() -> Any:
+    return torch.cuda.Stream()
 
 
 class Graphs:

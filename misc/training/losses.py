@@ -35,12 +35,17 @@ class WordModel(Protocol):
 def caption_loss(model: WordModel, batch: Any, smoothing: float = 0.0) -> dict[str, Any]:
     """Cross-entropy of a batch's captions -> {'loss': scalar tensor, 'tokens': int}.
 
-    The mean of -log p over all words and end tokens.  With `smoothing` s, the mean of the KL divergence from p to
+    The mean of -log p over all words and end tokens; of a batch that is padded by images without weight, over its
+    first `tokens`, a number on the device.  With `smoothing` s, the mean of the KL divergence from p to
     the distribution with 1 - s on the token and s / (V - 1) on every other entry.
     """
     states, places = model.word_states(model.encode(batch), batch.captions, batch.lengths)
     targets = caption_targets(batch.captions, places)
-    weights = torch.full(targets.shape, 1 / len(targets), device=states.device)
+    tokens = getattr(batch, 'tokens', None)
+    if tokens is None:
+        weights = torch.full(targets.shape, 1 / len(targets), device=states.device)
+    else:
+        weights = (torch.arange(len(targets), device=states.device) < tokens) / tokens
     return {'loss': word_loss(states, model.output, targets, weights, smoothing), 'tokens': len(targets)}
 
 

@@ -1,18 +1,19 @@
 """Decoding as CUDA graphs, with a recorder that runs the same operations again on the CPU."""
 
+import contextlib
+import gc
 import types
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from models import decoding_run
 from models.decoding import Constraints, beam_search, sample
 from models.ensemble import Ensemble
-from models.graphs import Graphs, run_directly
+from models.graphs import Graphs, record_cuda_graph, run_directly
 from tests.helpers.models import FAMILIES, batch_with_captions, make_batch, make_model, name_of
 from tests.helpers.pretend_device import DEVICE, host, pretend_device
+from tests.helpers.tape import record
 
 CONSTRAINTS = Constraints(10, True, True, (4,))
 METHODS = {
@@ -20,40 +21,6 @@ METHODS = {
     'beams': (beam_search, dict(beam_size=3, results=3, constraints=CONSTRAINTS)),
     'diverse beams': (beam_search, dict(beam_size=4, group_size=2, results=4))}
 MODELS = [dict(), dict(cross_attn='dot-product'), *FAMILIES]
-
-
-class Tape(TorchDispatchMode):
-    """Records operations with the tensors that they had and made, as a CUDA graph does with addresses."""
-
-    def __init__(self):
-        super().__init__()
-        self.operations = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        assert not any(name in str(function) for name in ('nonzero', '_local_scalar_dense', 'bincount')), function
-        returns = function._schema.returns
-        if not any(one.alias_info is not None and not one.alias_info.is_write for one in returns):  # no view
-            self.operations.append((function, args, kwargs or {}, result))
-        return result
-
-    def replay(self):
-        """Run all operations again, into the same tensors."""
-        for function, args, kwargs, result in self.operations:
-            again = function(*args, **kwargs)
-            for old, new in zip(tree_leaves(result), tree_leaves(again)):
-                if isinstance(old, torch.Tensor) and old is not new:
-                    old.copy_(new)
-
-
-def record(work):
-    with Tape() as tape:
-        result = work()
-    for _, _, _, made in tape.operations:  # a graph that is recorded is not run
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor):
-                tensor.fill_(0)
-    return tape.replay, result
 
 
 @pytest.fixture(autouse=True)
@@ -173,3 +140,38 @@ def test_regions_are_padded_to_few_different_shapes_off_the_cpu(changes):
     with pretend_device():
         memory = model.to(DEVICE).encode(batch.pin_memory().to(DEVICE)).padded()
         assert memory.layers[0].key.shape[-2] == 16
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_recording_collects_no_garbage_and_a_failure_leaves_stream_and_random_numbers_usable(monkeypatch, fails):
+    class Generator:
+        def clone_state(self):
+            return 'a fresh state'
+
+        def graphsafe_set_state(self, state):
+            seen.append(state)
+
+    @contextlib.contextmanager
+    def graph(recorded, pool, stream, capture_error_mode):
+        assert (pool, stream, capture_error_mode) == ('the pool', 'the side stream', 'thread_local')
+        yield
+        if fails:
+            raise RuntimeError('a recording cannot be ended')
+
+    def work():
+        assert not gc.isenabled()
+        return 'captions'
+    seen = []
+    current = types.SimpleNamespace(device=torch.device('cuda', 1))
+    monkeypatch.setattr('models.graphs._pool', lambda: 'the pool')
+    monkeypatch.setattr('models.graphs._side_stream', lambda: 'the side stream')
+    for name, value in dict(CUDAGraph=lambda: types.SimpleNamespace(replay='replay'), graph=graph,
+                            current_stream=lambda: current, set_stream=seen.append,
+                            default_generators=(None, Generator())).items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    if fails:
+        with pytest.raises(RuntimeError, match='cannot be ended'):
+            record_cuda_graph(work)
+    else:
+        assert record_cuda_graph(work) == ('replay', 'captions')
+    assert seen == ([current, 'a fresh state'] if fails else []) and gc.isenabled()
