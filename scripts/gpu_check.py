@@ -20,12 +20,12 @@ SECTIONS = {
     'card': Section('the card, versions, ceilings', 15, card.run),
     'agreement': Section('losses, gradients, captions and updates of all families as on the CPU', 60, agreement.run),
     'kernels': Section('X-linear attention on the device as the plain formula in double precision', 30, kernels.run),
-    'waits': Section('how often the host waits for the device', 20, host.waits),
+    'waits': Section('how often the host waits for the device', 25, host.waits),
     'profile': Section('kernels, how busy the device is, what takes longest', 30, host.profiles),
     'speed': Section('times, memory, distance from the floor', 90, speed.run),
     'peer': Section('against the same model as it is usually written', 40, peer.run),
     'training': Section('the programs, from data to scores, interrupted once', 60, training.run),
-    'messages': Section('the messages of several processes, with one', 15, messages.run),
+    'messages': Section('the messages of several processes, with one', 10, messages.run),
 }
 
 DESCRIPTION = __doc__ + """

@@ -23,7 +23,9 @@ from misc.training.optim import build_optimiser
 from misc.training.step import Step, Updater
 from models.base import CaptionModel
 from models.decoding import Constraints, Decoded, beam_search, sample
+from models.graphs import Graphs
 from models.registry import MODELS
+from models.step_graphs import StepGraphs
 from scripts.benchmarking.made_up import Sizes, made_up_batch, made_up_model, model_options
 from scripts.benchmarking.timing import matmul
 from scripts.benchmarking.workloads import REGIONS
@@ -95,8 +97,31 @@ class Comparison:
             limits(report, f'{name}, {kind}', {
                 'loss': (abs(found[0] - expected[0]) / abs(expected[0]), of_loss),
                 'gradients': (apart[worst], of_gradients)}, worst=worst)
+        if self.device.type == 'cuda':
+            self._compare_graphs(name, report, expected)
         self._compare_captions(name, report)
         self._compare_steps(name, report)
+
+    def _compare_graphs(self, name: str, report: Report, expected: tuple[float, dict[str, torch.Tensor]]) -> None:
+        """What is replayed for a batch, recorded with another one: loss and gradients, and greedy captions."""
+        if self.there.takes_padding():
+            graphs = StepGraphs(self.there, lambda batch: caption_loss(self.there, batch)['loss'], self.device, True)
+            for batch in (flipped(self.batch), flipped(self.batch), self.batch):
+                loss = float(graphs(replace(batch)))
+            _, _, of_loss, of_gradients = PRECISIONS['fp32']
+            apart = distances(found_gradients(self.there), expected[1])
+            limits(report, f'{name}, a graph of the step', {
+                'loss': (abs(loss - expected[0]) / abs(expected[0]), of_loss),
+                'gradients': (max(apart.values()), of_gradients)})
+        run = Graphs(required=True)
+        with evaluating(self.there):
+            for batch in (flipped(self.batch), flipped(self.batch), self.batch):
+                memory = self.there.encode(copied(batch, self.device))
+                mine = run(sample, self.there, memory, longest=self.sizes.longest, greedy=True)
+            other = sample(self.there, memory, self.sizes.longest, greedy=True)
+        differing = int((mine.captions != other.captions).any(2).sum())
+        report.check(f'{name}, a graph of decoding', f'{differing} of {len(batch)} captions differ', 'none',
+                     not differing)
 
     def _compare_captions(self, name: str, report: Report) -> None:
         differing, total, gap, samples = 0, 0, 0.0, 0
@@ -215,8 +240,18 @@ def gradients(model: CaptionModel, batch: Any, amp: str = 'off') -> tuple[float,
     with precision(batch.device, amp):
         loss = caption_loss(model, batch)['loss']
     loss.backward()
-    return float(loss.detach()), {name: parameter.grad.cpu() for name, parameter in model.named_parameters()
-                         if parameter.grad is not None}
+    return float(loss.detach()), found_gradients(model)
+
+
+def found_gradients(model: CaptionModel) -> dict[str, torch.Tensor]:
+    """{parameter: gradient}, on the CPU."""
+    return {name: parameter.grad.cpu() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def flipped(batch: Batch) -> Batch:
+    """A batch with as many regions and words, and other numbers."""
+    captions, features = cast(torch.Tensor, batch.captions), cast(torch.Tensor, batch.features)
+    return replace(batch, captions=captions.flip(1), features=features.flip(1), lengths=None)
 
 
 def distances(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> dict[str, float]:

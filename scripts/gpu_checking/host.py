@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from scripts.benchmarking.timing import synchronise
 from scripts.gpu_checking.sections import Report, Setting, milliseconds
-from scripts.gpu_checking.works import CrossEntropy, Decoding, SelfCriticalStep, Work
+from scripts.gpu_checking.works import CrossEntropy, Decoding, SelfCriticalStep, Work, graphs_on
 
 SELF_CRITICAL_WAITS = 2   # the samples go to the host, which scores them
 WARM = 3
@@ -21,18 +21,23 @@ SHOWN = 10                # the kernels that take longest
 def waits(setting: Setting, report: Report) -> None:
     """Where the host waits: never in a cross-entropy step or in decoding, hardly in a self-critical step."""
     device = setting.start()
-    decoding = Decoding(setting, device)
+    decoding, step, sampling = Decoding(setting, device), CrossEntropy(setting, device), SelfCriticalStep(
+        setting, device)
     works: dict[str, Work] = {
-        'cross-entropy': CrossEntropy(setting, device), 'greedy': decoding.greedy, 'samples': decoding.samples,
-        'beams': decoding.beams, 'self-critical': SelfCriticalStep(setting, device)}
-    for name, work in works.items():
-        for _ in range(WARM):
-            work()
-        synchronise(device)
-        found = waits_in(work, device)
-        limit = SELF_CRITICAL_WAITS if name == 'self-critical' else 0
-        said = f'{sum(found.values())} waits' if device.type == 'cuda' else 'ran; only CUDA counts waits'
-        report.check(name, said, f'at most {limit}', sum(found.values()) <= limit, places=dict(found))
+        'cross-entropy': step, 'greedy': decoding.greedy, 'samples': decoding.samples, 'beams': decoding.beams,
+        'self-critical': sampling}
+    for graphs in graphs_on(device):
+        for one in (decoding, step, sampling):
+            one.use_graphs(graphs)
+        for name, work in works.items():
+            for _ in range(WARM):   # with graphs: run, recorded, replayed
+                work()
+            synchronise(device)
+            found = waits_in(work, device)
+            limit = SELF_CRITICAL_WAITS if name == 'self-critical' else 0
+            said = f'{sum(found.values())} waits' if device.type == 'cuda' else 'ran; only CUDA counts waits'
+            report.check(name + ', graphs' * graphs, said, f'at most {limit}', sum(found.values()) <= limit,
+                         places=dict(found))
 
 
 def waits_in(work: Work, device: torch.device) -> collections.Counter[str]:

@@ -9,7 +9,9 @@ import torch
 
 import train
 from misc.training.step import Step, Updater
-from models.decoding import beam_search, sample
+from models.decoding import Decoded, beam_search, sample
+from models.graphs import Graphs, Run, run_directly
+from models.step_graphs import StepGraphs
 from scripts.benchmarking.made_up import caption_lengths
 from scripts.benchmarking.workload import Workload
 from scripts.benchmarking.workloads import REGIONS, WORDS_SEED, Beam, SelfCritical
@@ -19,15 +21,22 @@ Work = Callable[[], Any]
 SAMPLES = 5
 
 
+def graphs_on(device: torch.device) -> list[bool]:
+    """Without CUDA graphs, and where the device has them with."""
+    return [False] + [True] * (device.type == 'cuda')
+
+
 class Training:
     """Steps of a training with a learning rate of 0, which cost the same and leave captions as long as they are.
 
-    amp     as in `--amp`
-    phase   a batch and `amp` -> the terms of its loss, and statistics; see train.py
+    amp       as in `--amp`
+    phase     a batch and `amp` -> the terms of its loss, and statistics; see train.py
+    recorded  what computes the gradients as CUDA graphs, or None
     """
 
     amp = 'off'
     phase: Callable[..., tuple[dict[str, Any], dict[str, float]]]
+    recorded: StepGraphs | None = None
 
     def __init__(self, workload: Workload, device: torch.device) -> None:
         """`workload` has a model and a batch."""
@@ -41,9 +50,16 @@ class Training:
         """Copies, loss, gradients, check, clipping and update."""
         self.model.train()
         self.updater.optimiser.zero_grad(set_to_none=True)
-        terms, _ = self.phase(replace(self.batch).to(self.device), amp=self.amp)
-        terms['loss'].backward()
-        self.updater.update(terms['loss'].detach(), Step(1, 0, 0.0, self.batch.image_ids))
+        if self.recorded is None:
+            loss = self.loss(replace(self.batch).to(self.device))
+            loss.backward()
+        else:
+            loss = self.recorded(replace(self.batch))
+        self.updater.update(loss.detach(), Step(1, 0, 0.0, self.batch.image_ids))
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        """The loss of a batch on the device."""
+        return self.phase(batch, amp=self.amp)[0]['loss']
 
 
 class CrossEntropy(Training):
@@ -63,19 +79,32 @@ class CrossEntropy(Training):
         super().__init__(workload, device)
         self.phase = functools.partial(train.cross_entropy, self.model, smoothing=0.0, word_dropout=0.0, blank=0)
 
+    def use_graphs(self, wanted: bool) -> None:
+        """From now on run by CUDA graphs, new ones, or kernel by kernel."""
+        self.recorded = StepGraphs(self.model, self.loss, self.device, required=True) if wanted else None
+
 
 class SelfCriticalStep(Training):
     """A self-critical step on 15 images with five samples each, the baseline a greedy caption."""
+
+    run: Run = staticmethod(run_directly)
 
     def __init__(self, setting: Setting, device: torch.device) -> None:
         workload = SelfCritical(setting.sized(sampled_images=15), device)
         super().__init__(workload, device)
         self.phase = functools.partial(train.self_critical, self.model, workload.rewards, samples=SAMPLES,
-                                       longest=workload.sizes.longest, seed=1)
+                                       longest=workload.sizes.longest, seed=1,
+                                       run=lambda *given, **options: self.run(*given, **options))
+
+    def use_graphs(self, wanted: bool) -> None:
+        """From now on sample by CUDA graphs, new ones, or word by word."""
+        self.run = Graphs(required=True) if wanted else run_directly
 
 
 class Decoding:
     """Captions of 50 images, or of those of another work, `like`."""
+
+    run: Run = staticmethod(run_directly)
 
     def __init__(self, setting: Setting, device: torch.device, like: Workload | None = None) -> None:
         workload = Beam(setting.sized(beam_images=50), device) if like is None else like
@@ -85,21 +114,26 @@ class Decoding:
 
     def greedy(self) -> torch.Tensor:
         """The greedy captions (I, 1, T)."""
-        return self._decoded(lambda memory: sample(self.model, memory, self.sizes.longest, greedy=True))
+        return self._decoded(sample, greedy=True)
 
     def samples(self) -> torch.Tensor:
         """Five samples of each image (I, 5, T)."""
-        return self._decoded(lambda memory: sample(self.model, memory, self.sizes.longest, SAMPLES))
+        return self._decoded(sample, copies=SAMPLES)
 
     def beams(self) -> torch.Tensor:
         """The best of five beams (I, 1, T)."""
-        return self._decoded(lambda memory: beam_search(self.model, memory, self.sizes.longest, 5))
+        return self._decoded(beam_search, beam_size=5)
 
     def all_beams(self) -> torch.Tensor:
         """All five beams (I, 5, T)."""
-        return self._decoded(lambda memory: beam_search(self.model, memory, self.sizes.longest, 5, results=5))
+        return self._decoded(beam_search, beam_size=5, results=5)
+
+    def use_graphs(self, wanted: bool) -> None:
+        """From now on decode by CUDA graphs, new ones, or word by word."""
+        self.run = Graphs(required=True) if wanted else run_directly
 
     @torch.no_grad()
-    def _decoded(self, decode: Callable[[Any], Any]) -> torch.Tensor:
+    def _decoded(self, method: Callable[..., Decoded], **options: Any) -> torch.Tensor:
         self.model.eval()
-        return decode(self.model.encode(self.batch)).captions
+        return self.run(method, self.model, self.model.encode(self.batch), longest=self.sizes.longest,
+                        **options).captions

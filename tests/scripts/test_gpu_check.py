@@ -1,5 +1,6 @@
 """The check of GPUs: its small form passes on a CPU, and it reports what is wrong, slow, missing or dead."""
 
+import functools
 import json
 import os
 import signal
@@ -12,11 +13,15 @@ import torch
 
 from misc.cli import UserError
 from misc.training.optim import build_optimiser
+from models.graphs import Graphs
+from models.kernels.pairs import XLinearPairs
+from models.step_graphs import StepGraphs
 from scripts import gpu_check
-from scripts.gpu_checking import agreement, kernels, peer
+from scripts.gpu_checking import agreement, kernels, peer, speed, works
 from scripts.gpu_checking.running import run_section
-from scripts.gpu_checking.sections import Section, Setting, Skip
+from scripts.gpu_checking.sections import Report, Section, Setting, Skip
 from tests.helpers import ROOT
+from tests.helpers.tape import rerun
 
 SETTING = Setting('cpu', True)
 
@@ -86,6 +91,22 @@ def test_the_status_is_1_where_a_section_fails_and_0_where_one_is_skipped(tmp_pa
         monkeypatch.setattr(sys, 'argv', ['gpu_check.py', '--device', 'cpu', '--json', str(tmp_path / 'a.json')])
         assert gpu_check.main() == status
     assert '| card | a title | no tensors |  | skipped |' in capsys.readouterr().out
+
+
+def test_speed_has_the_times_without_graphs_and_with(monkeypatch):
+    monkeypatch.setattr(works, 'StepGraphs', functools.partial(StepGraphs, record=rerun, warm=lambda work: work()))
+    monkeypatch.setattr(works, 'Graphs', functools.partial(Graphs, record=rerun))
+    monkeypatch.setattr(speed, 'graphs_on', lambda device: [False, True])
+    monkeypatch.setattr(speed, 'implementations_on', lambda *_: ['pairs'])
+    monkeypatch.setattr('models.base.drops_rows', lambda device: False)
+    monkeypatch.setattr('models.kernels.XLinearMix', XLinearPairs)
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda tensor: tensor)
+    found = []
+    speed.run(SETTING, Report(found.append))
+    assert len({finding['what'].split(',')[0] for finding in found}) == 4
+    for finding in found:
+        assert {'eager', 'graph'} < finding['numbers'].keys(), finding
+        assert ' ms' in finding['found'].split('; graph ')[1]
 
 
 class Findings:
