@@ -69,6 +69,16 @@ def test_without_language_scores_there_is_the_mean_loss_per_token_alone():
     assert validation(decode=None, references=None).run(Model(), False) == {'loss': pytest.approx(math.log(5))}
 
 
+def test_every_token_counts_as_much_as_any_other_in_whatever_batch():
+    class Uneven(Model):
+        def word_log_probs(self, memory, captions, lengths=None):
+            tokens, log_prob = {7: (4, -1.0), 8: (2, -4.0), 9: (2, -2.0)}[memory.image_ids[0]]
+            return torch.full((tokens, 5), log_prob), torch.arange(tokens)
+
+    scores = validation(decode=None, references=None).run(Uneven(), False)
+    assert scores == {'loss': pytest.approx((4 * 1 + 2 * 4 + 2 * 2) / 8)}
+
+
 def test_language_scores_are_those_of_the_decoded_captions(monkeypatch):
     monkeypatch.setattr(java, 'is_installed', lambda: False)
     scores = validation().run(Model(), True)

@@ -87,6 +87,11 @@ def test_one_beam_is_greedy_and_constraints_are_obeyed():
         return int(((captions[..., 1:] == captions[..., :-1]) & (captions[..., 1:] > 0)).sum())
 
     assert repeats(free.captions) > 0 and repeats(constrained.captions) == 0
+    likely = torch.full((2, 6), -20.0)
+    likely[:, 4] = 0.0
+    allowed = Constraints(unknown=4).apply(likely, torch.zeros(2, 3, dtype=torch.long), 0)
+    assert allowed[:, 4].tolist() == [-torch.inf] * 2 and torch.equal(allowed[:, :4], likely[:, :4])
+    assert float(likely[0, 4]) == 0
 
 
 @torch.no_grad()

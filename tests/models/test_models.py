@@ -188,6 +188,7 @@ def test_selecting_rows_of_a_state_keeps_each_row_with_its_image():
         memory = model.encode(batch)
         words = torch.tensor([1, 2, 3, 4, 5, 6])
         _, state = model.step(torch.zeros(6, dtype=torch.long), model.start(memory, 2))
+        _, state = model.step(words.flip(0), state)
         expected, _ = model.step(words, state)
         rows = torch.tensor([1, 0, 0, 5])  # the second image is dropped
         found, _ = model.step(words[rows], state.select(rows))

@@ -193,6 +193,12 @@ def test_the_plateau_halves_the_rate_of_its_own_flag_alone(corpus, tmp_path, mon
                                      '--max_epochs', 3))
     rates = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['lr_history']
     assert [rates[step] for step in (1, 5, 6, 9)] == [5e-4, 5e-4, 2.5e-4, 2.5e-4]
+    better = tmp_path / 'better'
+    losses_in_turn(monkeypatch, *(1 / step for step in range(1, 10)))
+    tiny.run(train, tiny.train_flags(corpus, better, '--reduce_on_plateau', 1, '--perform_validation_every', 1,
+                                     '--max_epochs', 3))
+    assert set(pickles.load(str(better / 'histories_tiny.pkl'))['lr_history'].values()) == {5e-4}
+    monkeypatch.setattr(validation, 'mean_loss', lambda *_: 1.0)
     tiny.run(train, tiny.train_flags(corpus, tmp_path, '--noamopt', '--max_epochs', 4, '--start_from', tmp_path))
     rates = pickles.load(str(tmp_path / 'histories_tiny.pkl'))['lr_history']
     assert rates[10] == noam_rate(10, 16, 2000)

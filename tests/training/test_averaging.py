@@ -30,6 +30,17 @@ def test_the_average_is_that_of_the_plain_formula_and_the_model_is_as_it_was_aft
     assert not torch.allclose(before['0.weight'], expected['0.weight'])
 
 
+def test_before_the_first_step_and_after_a_new_start_the_average_is_the_weights_as_they_are():
+    model = small_model()
+    average = WeightAverage(model, 0.7)
+    for _ in range(2):
+        weights = model[0].weight.clone()
+        with average.applied():
+            assert torch.equal(model[0].weight, weights)
+        model[0].weight.data += 1
+        average.restart()
+
+
 def test_without_a_decay_there_is_no_average_and_the_model_stays():
     model = small_model()
     average = WeightAverage(model, 0)

@@ -81,7 +81,7 @@ FAULTS = [
         ('logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)', 'logits.log_softmax(-1)'),
         ('out = log_probs.new_zeros(I * S', 'out = log_probs.new_ones(I * S')),
     *faults_in(
-        'models/base.py', [SELECTED, FORMULAS],
+        'models/base.py', [SELECTED, FORMULAS, CACHED],
         ('part.index_select(0, rows) for part in cell', 'part[:len(rows)] for part in cell'),
         ('self.caches.select(rows), self.length, ', 'self.caches, self.length, '),
         ('self.images, caches, self.length + 1, ', 'self.images, caches, self.length, ')),
