@@ -399,7 +399,8 @@ def build(options: opts.Options, given: set[str], folder: RunFolder, status: Sta
         log.open(state.iteration)
         status.start(lambda: {'iteration': state.iteration, 'epoch': batches.next_epoch})
         if parallel.is_main():
-            record.write_start(folder.path, run_record, vars(options), state.iteration, options.start_from)
+            record.write_start(folder.path, folder.identity, run_record, vars(options), state.iteration,
+                               options.start_from)
 
     def write(loader: dict[str, Any], random: list[dict[str, Any]], is_best: bool,
               trained: dict[str, torch.Tensor] | None) -> None:

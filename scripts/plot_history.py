@@ -21,7 +21,8 @@ while it trains (up to its last checkpoint).
 
 What to look for: validation loss that rises while training loss falls is overfitting; in
 self-critical training, reward and baseline should rise together, and CIDEr with them. A run that
-copy_model.sh copied includes the curves of the run it was copied from."""
+went on from another one, such as a copy by copy_model.sh, is drawn from there on: to see both, give
+both folders."""
 
 
 def arguments() -> Parser:

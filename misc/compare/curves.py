@@ -2,13 +2,15 @@
 
 import colorsys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from misc.run.histories import History
 
+T = TypeVar('T')
 Curve = dict[int, float]    # iteration -> value
 Lines = dict[str, Curve]    # kind of line ('training', 'validation', ...) -> its curve
 
@@ -49,22 +51,31 @@ def run_curves(histories: Sequence[History]) -> list[RunCurves]:
 def panels_of(history: History) -> dict[str, Lines]:
     """The panels of a run and their lines; panels and lines without a value are left out.
 
-    The two phases minimise different losses, so their training curves never share a panel.
+    The two phases minimise different losses, so their training curves never share a panel.  A run that went on from
+    another one has only what it trained itself, and the last validation before.
     """
-    after = history.self_critical_after
+    after, began = history.self_critical_after, history.began
+    first = max((iteration for iteration in history.scores if iteration <= began), default=0)
+    scores = {iteration: values for iteration, values in history.scores.items() if iteration >= first}
+    rewards = own(history.rewards, began)
     cross_entropy: Curve = {}
     self_critical: Curve = {}
-    for iteration, loss in history.losses.items():
+    for iteration, loss in own(history.losses, began).items():
         (self_critical if after is not None and iteration > after else cross_entropy)[iteration] = loss
     lines: dict[str, Lines] = {
-        LOSS: {'training': cross_entropy, 'validation': select(history.scores, 'loss')},
-        RATE: {'rate': history.rates},
+        LOSS: {'training': cross_entropy, 'validation': select(scores, 'loss')},
+        RATE: {'rate': own(history.rates, began)},
         SELF_CRITICAL[0]: {'training': self_critical},
-        SELF_CRITICAL[1]: {name: select(history.rewards, name) for name in ('reward', 'baseline')},
-        **{title: {'score': select(history.scores, name)} for name, title in SCORES.items()}}
+        SELF_CRITICAL[1]: {name: select(rewards, name) for name in ('reward', 'baseline')},
+        **{title: {'score': select(scores, name)} for name, title in SCORES.items()}}
     drawable = {title: {kind: finite(curve) for kind, curve in panel.items() if finite(curve)}
                 for title, panel in lines.items()}
     return {title: panel for title, panel in drawable.items() if panel}
+
+
+def own(records: Mapping[int, T], began: int) -> dict[int, T]:
+    """The records after the iteration `began`."""
+    return {iteration: values for iteration, values in records.items() if iteration > began}
 
 
 def select(records: dict[int, dict[str, float]], name: str) -> Curve:

@@ -75,6 +75,8 @@ def figure_of(runs: Sequence[RunCurves], smooth: int | None = None) -> 'Figure':
         for axes, title in zip(grid, titles):
             draw_panel(axes, title, runs, smooth)
             axes.set_title(title)
+            if is_logarithmic(title, runs):
+                axes.set_ylabel('logarithmic')
             add_line_legend(axes, kinds_of(title, runs))
         add_run_legend(figure, runs)
     return figure
@@ -110,23 +112,37 @@ def kinds_of(title: str, runs: Sequence[RunCurves]) -> dict[str, Dashes]:
             if any(kind in run.panels.get(title, ()) for run in runs)}
 
 
+def values_in(title: str, runs: Sequence[RunCurves]) -> list[float]:
+    """All values of a panel."""
+    return [value for run in runs for curve in run.panels.get(title, {}).values() for value in curve.values()]
+
+
+def is_logarithmic(title: str, runs: Sequence[RunCurves]) -> bool:
+    """Whether a panel has a logarithmic y axis."""
+    return title in LOGARITHMIC and needs_log_scale(values_in(title, runs))
+
+
 def draw_panel(axes: 'Axes', title: str, runs: Sequence[RunCurves], smooth: int | None = None,
                points: int | None = None) -> dict[str, list[str]]:
     """Draw the curves of `runs` that belong to the panel `title`, with its scales and ticks.
 
+    The y axis has zero on it, so that heights compare as the values do, unless it is logarithmic.
     `points`: the most that a line may have, evenly spaced ones of a longer line; None keeps all.  Returns the
     names of the marked points, {gid of their line: a text for each}.
     """
     from matplotlib.ticker import MaxNLocator
-    marked, values = {}, []
+    marked = {}
     axes.locator_params(axis='y', nbins=6)
     for run in runs:
         if title in run.panels:
             marked.update(draw_run(axes, run.panels[title], run, smooth, points))
-            values += [value for curve in run.panels[title].values() for value in curve.values()]
-    if title in LOGARITHMIC and needs_log_scale(values):
-        set_log_scale(axes, max(values) / min(values))
     first, last = axes.dataLim.intervalx
+    if is_logarithmic(title, runs):
+        values = values_in(title, runs)
+        set_log_scale(axes, max(values) / min(values))
+    else:
+        axes.update_datalim([(first, 0.0)])
+        axes.autoscale_view()
     for run in runs:
         after = run.self_critical_after
         if title in run.panels and title not in SELF_CRITICAL and after and first <= after <= last:

@@ -7,6 +7,7 @@ Content-Security-Policy in the page allows no style and no script but these, wha
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,9 +26,11 @@ from misc.scoring.scores import sign_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'files')
 TITLES = {**{f'Bleu_{order}': f'BLEU-{order}' for order in range(1, 5)}, 'ROUGE_L': 'ROUGE-L'}
+BREAKS = re.compile(r'(?<=[_\-/.])(?=[^_\-/.]{3})')    # where a name may continue on the next line
 ON_DARK = {'#0072b2': '#4ba3e3', '#000000': '#ffffff'}    # in place of colours too dark for a dark page
 
 
@@ -75,7 +78,9 @@ def page(report: Report) -> str:
         title=' and '.join(names) if len(names) < 3 else f'{len(names)} runs',
         split=next((run.split for run in report.runs if run.split), ''),
         policy=policy, style=style, script=script,
-        best=sections.best_scores(report.comparison),
+        metrics=sections.main_first(report.comparison.metrics), best=sections.best_scores(report.comparison),
+        verdicts=sections.verdicts(report.comparison, report.settings.level),
+        bar_reach=sections.bar_reach(report.comparison.differences),
         difference_tables=sections.difference_tables(report.comparison),
         pairs=sections.example_pairs(report.comparison, report.runs, report.examples),
         picture_numbers={image: number for number, image in enumerate(report.pictures)},
@@ -92,9 +97,17 @@ def environment() -> 'Environment':
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     templates = Environment(loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined,
                             trim_blocks=True, lstrip_blocks=True)
-    templates.filters.update(number=format, plain=plain_text, metric_title=metric_title, sign_of=sign_of)
+    templates.filters.update(number=format, plain=plain_text, breakable=breakable, metric_title=metric_title,
+                             sign_of=sign_of)
     templates.globals.update(differing_words=differing_words)
     return templates
+
+
+def breakable(text: str) -> 'Markup':
+    """`text`, escaped, which may be broken into lines after the marks that divide names and paths, and not inside
+    their words or before short ones."""
+    from markupsafe import Markup
+    return Markup('<wbr>').join(BREAKS.split(text))
 
 
 def metric_title(metric: str) -> str:

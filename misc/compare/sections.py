@@ -8,7 +8,7 @@ from misc.cli import plain_text
 from misc.compare.comparison import Comparison, Difference
 from misc.compare.curves import PANELS, RunCurves, colours, panels_of
 from misc.compare.examples import Example, largest_gains
-from misc.compare.plots import kinds_of, panel_svg
+from misc.compare.plots import is_logarithmic, kinds_of, panel_svg
 from misc.run.histories import History
 from misc.scoring.results import Results
 from misc.scoring.scores import sign_of
@@ -16,6 +16,16 @@ from misc.scoring.scores import sign_of
 BAR_WIDTH = 132    # pixels of the bar of an interval, with zero in its middle
 BAR_REACH = 62     # pixels from zero to the far end of the widest interval
 UNSCORED = ('iteration', 'epoch', 'seconds', 'waited')    # in a validation's record beside its scores
+
+
+def main_first(metrics: Sequence[str]) -> list[str]:
+    """`metrics`, the one that models are chosen by first: a narrow screen shows it without scrolling."""
+    return sorted(metrics, key=lambda metric: metric != 'CIDEr')
+
+
+def verdicts(comparison: Comparison, level: float) -> dict[tuple[str, str], str]:
+    """{(name of a run, metric): 'better', 'worse', or '' where the difference is not significant}."""
+    return {(one.run, one.metric): one.verdict(level) for one in comparison.differences}
 
 
 def best_scores(comparison: Comparison) -> dict[str, float]:
@@ -40,10 +50,11 @@ class Bar:
 
 def difference_tables(comparison: Comparison) -> dict[str, list[tuple[Difference, Bar | None]]]:
     """{name of a run: its differences from the baseline, each with the bar of its interval}."""
+    order = main_first(comparison.metrics)
     tables: dict[str, list[tuple[Difference, Bar | None]]] = {}
     for difference, bar in zip(comparison.differences, interval_bars(comparison.differences)):
         tables.setdefault(difference.run, []).append((difference, bar))
-    return tables
+    return {run: sorted(rows, key=lambda row: order.index(row[0].metric)) for run, rows in tables.items()}
 
 
 def interval_bars(differences: Sequence[Difference]) -> list[Bar | None]:
@@ -51,18 +62,28 @@ def interval_bars(differences: Sequence[Difference]) -> list[Bar | None]:
 
     None for a difference without an interval, or from a baseline of 0.
     """
-    relative = [tuple(value / one.baseline for value in (one.low, one.value, one.high))
-                if one.low is not None and one.high is not None and one.baseline > 1e-9 else None
-                for one in differences]
-    reach = max((abs(end) for one in relative if one for end in (one[0], one[2])), default=0.0) or 1.0
+    reach = bar_reach(differences) or 1.0
     bars: list[Bar | None] = []
-    for one in relative:
+    for one in map(relative_interval, differences):
         if one is None:
             bars.append(None)
         else:
             low, middle, high = (round(BAR_WIDTH / 2 + BAR_REACH * value / reach, 1) for value in one)
             bars.append(Bar(low, round(max(high - low, 1), 1), middle))
     return bars
+
+
+def bar_reach(differences: Sequence[Difference]) -> float:
+    """How far the widest interval reaches from zero, in units of the baseline's score; 0.0 without intervals."""
+    relative = [interval for interval in map(relative_interval, differences) if interval]
+    return max((abs(end) for low, _, high in relative for end in (low, high)), default=0.0)
+
+
+def relative_interval(one: Difference) -> tuple[float, float, float] | None:
+    """The low end, the difference and the high end in units of the baseline's score, None if unknown."""
+    if one.low is None or one.high is None or one.baseline <= 1e-9:
+        return None
+    return one.low / one.baseline, one.value / one.baseline, one.high / one.baseline
 
 
 @dataclass(frozen=True)
@@ -86,10 +107,12 @@ def example_pairs(comparison: Comparison, runs: Sequence[Results], number: int) 
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel of training curves: its title, its kinds of lines where they are several, and its drawing."""
+    """A panel of training curves: its title, its kinds of lines where they are several, whether its y axis is
+    logarithmic, and its drawing."""
 
     title: str
     kinds: str
+    is_logarithmic: bool
     svg: str
 
 
@@ -103,7 +126,7 @@ def training_panels(histories: Sequence[History], numbers: Mapping[str, int]) ->
     for title in PANELS:
         if any(title in run.panels for run in runs):
             kinds = [f'{kind} ({dashes})' for kind, dashes in kinds_of(title, runs).items()]
-            panels.append(Panel(title, ', '.join(kinds) if len(kinds) > 1 else '',
+            panels.append(Panel(title, ', '.join(kinds) if len(kinds) > 1 else '', is_logarithmic(title, runs),
                                 panel_svg(title, runs, variables)))
     return panels
 

@@ -14,6 +14,7 @@ from misc.cli import DataError
 from misc.disk import filesets, pickles
 from misc.disk.files import open_regular
 from misc.run.log import LOSSES, RATES, REWARDS, SCORES, STEPS
+from misc.run.record import began_at
 
 VALIDATIONS = 'validations.jsonl'
 HISTORIES = re.compile(r'histories(?:_(.+))?\.pkl')
@@ -29,6 +30,7 @@ class History:
     losses, rates   {iteration: number} of the training steps that were logged
     rewards         {iteration: {name: number}} of those that were self-critical
     scores          {iteration: {name: number}} of the validations, 'loss' among the names
+    began           the iteration at which the run began; what is there before is of the run that it went on from
     """
 
     name: str
@@ -37,6 +39,7 @@ class History:
     rates: dict[int, float] = field(default_factory=dict)
     rewards: dict[int, dict[str, float]] = field(default_factory=dict)
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
+    began: int = 0
 
     @property
     def self_critical_after(self) -> int | None:
@@ -54,9 +57,9 @@ class History:
 def read_histories(folder: str, ids: Sequence[str] = ()) -> list[History]:
     """The `History` of each run in `folder`, or of those that `ids` names, from its histories_ID.pkl.
 
-    The validations of a folder's only run are also read from `validations.jsonl`, which may be all there is; where
-    several runs share a folder, nothing says whose that file is, and their own files have the same.  Raises
-    `DataError` that names the file that is missing or broken.
+    The validations of a folder's only run are also read from `validations.jsonl`, which may be all there is, and
+    where it began from `run.json`; where several runs share a folder, nothing says whose these files are, and their
+    own files have the same validations.  Raises `DataError` that names the file that is missing or broken.
     """
     check_folder(folder)
     found = {match[1] or os.path.basename(os.path.abspath(folder)): match[0] for match in map(
@@ -69,9 +72,11 @@ def read_histories(folder: str, ids: Sequence[str] = ()) -> list[History]:
         raise DataError(f'{folder} has no histories_{unknown[0]}.pkl; it holds the runs '
                         f'{", ".join(found) or "(none)"}')
     histories = [read_history(os.path.join(folder, found[name]), name) for name in ids or found]
-    if len(found) < 2 and filesets.exists(lines_path):
+    if len(found) < 2:
         histories = histories or [History(os.path.basename(os.path.abspath(folder)), folder)]
-        histories[0].scores = _merged(histories[0].scores, read_validations(lines_path))
+        histories[0].began = began_at(folder)
+        if filesets.exists(lines_path):
+            histories[0].scores = _merged(histories[0].scores, read_validations(lines_path))
     return histories
 
 
@@ -79,7 +84,7 @@ def read_logged(folder: str) -> History:
     """The `History` of the run in `folder` from `steps.jsonl` and `validations.jsonl`: what `read_histories` reads,
     without a pickle.  The run has the name of its folder.  Raises `DataError`."""
     check_folder(folder)
-    history = History(os.path.basename(os.path.abspath(folder)), folder)
+    history = History(os.path.basename(os.path.abspath(folder)), folder, began=began_at(folder))
     steps, validations = (os.path.join(folder, name) for name in (STEPS, VALIDATIONS))
     if os.path.lexists(steps):
         for iteration, numbers in read_steps(steps):

@@ -1,8 +1,8 @@
 """The run record: what a run was started with, each time, and which data it was trained on.
 
 A record is a dict of plain values.  Infos files hold that of the last start, as `account`; `run.json` in the run's
-folder, for people to read, has a list `starts` of all of them, each with its time, iteration and options, and the
-`data` of the last one.
+folder, for people to read, has a list `starts` of all of them, each with the identity of its `run`, its time,
+iteration and options, and the `data` of the last one.
 
 ===========  ====================================================================================
 `versions`   {name: version} of Python and the libraries that decide bits, None if not installed
@@ -16,6 +16,7 @@ folder, for people to read, has a list `starts` of all of them, each with its ti
 import datetime
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -31,6 +32,7 @@ from misc import parallel
 from misc.cli import DataError, note
 from misc.disk.files import open_regular, write_json
 from misc.disk.known import KnownFile
+from misc.run.identity import RUN
 
 RUN_FILE = 'run.json'
 PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -266,11 +268,11 @@ def section(record: Any, name: str) -> dict[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def write_start(folder: str, record: Record, options: Mapping[str, Any], iteration: int,
+def write_start(folder: str, identity: str, record: Record, options: Mapping[str, Any], iteration: int,
                 start_from: str | None = None) -> None:
-    """Write `run.json` of the run in `folder`, which starts at `iteration` with `options`: this start comes after
-    those recorded in `start_from`, the folder of the run it resumes."""
-    start = {'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    """Write `run.json` of the run of this `identity` in `folder`, which starts at `iteration` with `options`: this
+    start comes after those recorded in `start_from`, the folder of the run it resumes."""
+    start = {RUN: identity, 'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
              'iteration': iteration, **{name: part for name, part in record.items() if name != 'data'},
              'options': dict(sorted(options.items()))}
     write_json(os.path.join(folder, RUN_FILE),
@@ -281,14 +283,39 @@ def earlier_starts(folder: str | None) -> list[Any]:
     """The starts in the `run.json` of a folder; none if there is no such file, or it cannot be read."""
     if folder is None:
         return []
+    starts = read_starts(folder)
+    if starts is None:
+        note(f'note: {os.path.join(folder, RUN_FILE)} cannot be read; its list of starts begins again')
+        return []
+    return starts
+
+
+def read_starts(folder: str) -> list[Any] | None:
+    """The starts in the `run.json` of a folder: none if there is no such file, None if it cannot be read."""
     try:
         with open_regular(os.path.join(folder, RUN_FILE), 'r', encoding='utf-8') as file:
             starts = json.load(file)['starts']
     except FileNotFoundError:
         return []
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        starts = None
-    if not isinstance(starts, list):
-        note(f'note: {os.path.join(folder, RUN_FILE)} cannot be read; its list of starts begins again')
-        return []
-    return starts
+        return None
+    return starts if isinstance(starts, list) else None
+
+
+def began_at(folder: str) -> int:
+    """The iteration at which the run in `folder` began: 0, or that of the other run which it went on from, if the
+    starts of that one are known."""
+    starts = list(reversed(read_starts(folder) or []))
+    for later, earlier in itertools.pairwise(starts):
+        if not is_same_run(earlier, later):
+            iteration = later.get('iteration') if isinstance(later, dict) else None
+            return iteration if isinstance(iteration, int) else 0
+    return 0
+
+
+def is_same_run(one: Any, other: Any) -> bool:
+    """Whether two starts are of the same run; of those that do not record its identity, the id is compared."""
+    identities = [start.get(RUN) for start in (one, other) if isinstance(start, dict)]
+    if None in identities or len(identities) < 2:
+        return section(one, 'options').get('id') == section(other, 'options').get('id')
+    return identities[0] == identities[1]

@@ -18,6 +18,7 @@ from misc.pictures import images
 from misc.run.histories import read_logged
 from scripts import create_report
 from tests.helpers import tiny
+from tests.helpers.browser import barriers
 from tests.helpers.histories import record, write_run
 
 NASTY = '<script>document.title="bad"</script> \'"&amp; \ud800 \u202e ' + 'w' * 300
@@ -193,7 +194,7 @@ def test_runs_with_the_same_name_are_shown_with_their_folders(tmp_path, two):
     again = write_results(tmp_path / 'other', 'A', shift=0.1)
     silent = write_results(tmp_path / 'other', 'S', images=[{**row, 'caption': None} for row in rows(CIDEr=1.0)])
     (tmp_path / 'S_test.json').write_bytes(silent.read_bytes())
-    page = report(tmp_path, two[0], again, again, silent, tmp_path / 'S_test.json')
+    page = report(tmp_path, two[0], again, again, silent, tmp_path / 'S_test.json').replace('<wbr>', '')
     assert 'other/A_test</bdi>' in page and 'other/A_test (2)</bdi>' in page
     for name in (silent, tmp_path / 'S_test.json'):
         assert f'<li>{str(name).removesuffix(".json")} has no caption for 12 of 12 images' in page
@@ -399,6 +400,71 @@ def test_the_page_is_complete_without_its_script(tmp_path, two, visit):
     report(tmp_path, *two)
     page = visit(tmp_path / 'out' / 'page.html', java_script_enabled=False)
     assert page.locator('.pair:visible').count() == 1 and not page.locator('form').is_visible()
+
+
+NAMES = ('compare_relation_transformer_1', 'compare_relation_transformer_1_rl', 'compare_spatial_pe_1')
+
+
+@pytest.fixture
+def full(tmp_path):
+    """The path of a page on three runs with everything that a page can have, on a phone too long for one line."""
+    ids = list(range(30))
+    paths = [write_results(tmp_path, name, overall=dict.fromkeys(('Bleu_4', 'ROUGE_L', 'CIDEr'), 1.0),
+                           images=[{'image_id': image, 'caption': f'a {name} thing', 'Bleu_4': 0.3 + image / 100,
+                                    'ROUGE_L': 0.5 + 0.01 * (image % 4), 'CIDEr': 1 + shift + noise * (-1) ** image}
+                                   for image in ids]) for name, shift, noise in zip(NAMES, (0, 0, 0.2), (0, 0.1, 0))]
+    talk = tmp_path / 'talk.json'
+    talk.write_text(json.dumps({'ix_to_word': {}, 'images': [
+        {'id': image, 'split': 'test', 'captions': ['it is on the left' if image < 12 else 'a dog']}
+        for image in ids]}))
+    runs = [write_run(tmp_path / name, name, after=after, records=[record(5, CIDEr=0.2), record(205, CIDEr=0.7)])
+            for name, after in zip(NAMES, (None, 200, None))]
+    for path in runs:
+        (path / 'steps.jsonl').write_text(''.join(json.dumps(
+            {'iteration': step, 'loss': 9 / step, 'learning_rate': 0.5, **({'reward': 0.9, 'baseline': 0.8} if
+             path.name == NAMES[1] and step > 200 else {})}) + '\n' for step in range(10, 400, 10)))
+    report(tmp_path, *paths, '--input_json', talk, '--runs', *runs)
+    return tmp_path / 'out' / 'page.html'
+
+
+def test_a_phone_shows_the_main_score_verdicts_and_whole_words_of_names(full, visit):
+    page = visit(full, viewport={'width': 390, 'height': 800}, has_touch=True, is_mobile=True)
+    assert page.evaluate('document.documentElement.scrollWidth') == 390
+    scores, first, second = page.locator('table').all()[:3]
+    assert [table.locator('thead th').nth(1).inner_text().strip() for table in (scores, first, second)] == [
+        'CIDEr', 'verdict', 'verdict']
+    said = []
+    for table in (scores, first, second):
+        for cell in table.locator('tbody tr td:nth-child(2)').all():
+            box = cell.bounding_box()
+            assert box['x'] >= 0 and box['x'] + box['width'] <= 390
+            said.append(cell.inner_text().split()[-1])
+    assert said[1:3] == ['significant', 'better'] and said[3:6] == ['significant'] * 3 and said[6] == 'better'
+    # The bars of the intervals too.
+    bars = [bar.bounding_box() for bar in page.locator('svg.bar').all()]
+    assert len(bars) == 6 and all(bar['x'] + bar['width'] <= 390 for bar in bars)
+    # A word of a name is a text node; so is the legend of a panel.
+    broken = page.evaluate('''() => {
+        const texts = [...document.querySelectorAll('h1, .run bdi, .soft > bdi, figcaption b, figcaption span')]
+            .filter(node => node.checkVisibility()).flatMap(node => [...node.childNodes])
+            .filter(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+        return texts.map(text => {
+            const range = document.createRange();
+            range.selectNodeContents(text);
+            return [text.data, new Set([...range.getClientRects()].map(line => line.bottom)).size];
+        });
+    }''')
+    assert {'compare_', 'relation_', 'transformer_1_rl', 'spatial_pe_1', 'training (solid), validation (dashed)'} <= {
+        text for text, _ in broken}
+    assert {text for text, lines in broken if lines != 1} == set()
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.parametrize('width', [390, 1280])
+def test_the_page_has_no_serious_barrier(full, visit, width, scheme):
+    page = visit(full, viewport={'width': width, 'height': 800}, color_scheme=scheme)
+    assert page.locator('details:not([open])').evaluate_all('all => all.forEach(one => { one.open = true; })') is None
+    assert barriers(page) == []
 
 
 def test_a_differing_word_is_marked_in_both_captions():

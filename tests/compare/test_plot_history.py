@@ -32,6 +32,35 @@ def test_the_self_critical_phase_begins_with_the_validation_before_the_first_rew
     assert begun.self_critical_after == 5  # its first validation; no step was logged before
 
 
+def test_a_run_that_went_on_from_another_is_drawn_from_there_on(tmp_path):
+    folder = write_run(tmp_path / 'b_rl', 'b_rl', after=200, records=[record(100, CIDEr=0.1), record(190, CIDEr=0.2),
+                                                                     record(205, CIDEr=0.7), record(300, CIDEr=0.8)])
+    (folder / 'steps.jsonl').write_text(''.join(json.dumps(
+        {'iteration': step, 'loss': 2.0, 'learning_rate': 0.5, **({'reward': 0.9} if step > 200 else {})}) + '\n'
+        for step in range(10, 410, 10)))
+    old, own = {'run': 'a' * 32, 'options': {'id': 'b'}}, {'run': 'b' * 32, 'options': {'id': 'b_rl'}}
+
+    def start(iteration, of, **more):
+        return {'iteration': iteration, **of, **more}
+    for starts, began in (
+            ([start(0, old), start(100, old), start(200, own), start(300, own)], 200),
+            ([start(0, old), start(200, own, run=None), start(300, own)], 200),        # of an earlier version
+            ([start(0, old), start(200, {'run': 'b' * 32, 'options': {'id': 'b'}})], 200),   # into another folder
+            ([start(0, own), start(300, own)], 0), ([start(300, own)], 0),             # a run that was resumed
+            ([3, start(200, own)], 200), ([start(0, old), start('x', own)], 0), ({}, 0)):
+        (folder / 'run.json').write_text(json.dumps({'starts': starts}))
+        for history in (*histories.read_histories(folder), histories.read_logged(folder)):
+            panels = panels_of(history)
+            losses = panels['self-critical loss']['training']
+            assert history.began == began and min(losses) == 210 and history.self_critical_after == 205
+            assert ('training' in panels['cross-entropy loss']) is (began == 0)
+            assert min(panels[RATE]['rate']) == min(panels['reward of sampled captions']['reward']) - 200 + began
+            # The last validation before joins the curve to that of the other run.
+            assert sorted(panels['CIDEr']['score']) == ([190, 205, 300] if began else [100, 190, 205, 300])
+    (folder / 'run.json').write_text('{"starts": ')
+    assert histories.read_logged(folder).began == 0
+
+
 def test_only_logged_values_have_a_panel(tmp_path):
     plain = panels_of(*histories.read_histories(write_run(tmp_path / 'a', 'a')))
     assert list(plain) == ['cross-entropy loss', 'learning rate']
@@ -53,6 +82,7 @@ def test_the_figure_has_a_colour_for_each_run_and_marks_where_its_phase_begins(t
     assert list(axes) == list(PANELS)
     loss = axes['cross-entropy loss']
     assert loss.get_yscale() == 'log' and axes[RATE].get_yscale() == 'linear'
+    assert [one.get_ylabel() for one in (loss, axes[RATE])] == ['logarithmic', '']
     marks = {line.get_color(): line.get_xdata()[0] for line in loss.lines if len(set(line.get_xdata())) == 1
              and len(line.get_xdata()) == 2}
     blue, orange, green = PALETTE[:3]

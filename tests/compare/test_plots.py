@@ -86,6 +86,17 @@ def test_equal_ratios_are_equally_far_apart_on_a_logarithmic_axis():
     assert {text.text for text in svg.iter('text')} >= {'0.01', '0.1', '1', '10', '100'}
 
 
+def test_zero_is_on_the_axis_so_a_small_gain_looks_small():
+    for title, lines in (('CIDEr', {'score': {0: 1.00, 100: 1.05}}), (RATE, {'rate': {0: 0.002, 100: 0.0019}}),
+                         (SELF_CRITICAL[0], {'training': {0: -0.30, 100: -0.29}})):
+        svg = draw(title, lines)
+        (_, before), (_, after) = strokes(svg)[0]
+        _, _, top, bottom = area(svg)
+        labels = {text.text.replace('\u2212', '-') for text in svg.iter('text') if text.get('text-anchor') == 'end'}
+        assert any(float(label) == 0 for label in labels)
+        assert 0 < abs(after - before) < 0.06 * (bottom - top)
+
+
 def test_a_long_curve_is_thinned_and_keeps_its_ends():
     svg = draw('CIDEr', {'score': {place: math.sin(place) for place in range(5000)}})
     line = strokes(svg)[0]

@@ -57,6 +57,17 @@ def checked_pages(browser) -> Iterator[Callable]:
     assert not complaints, '\n'.join(complaints)
 
 
+def barriers(page) -> list[str]:
+    """The violations of accessibility rules on a page that axe-core calls serious or critical, a line each; skips the
+    test where axe-core is missing."""
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright', reason='axe-core is not installed; get it '
+                              'with: python -m pip install -r tests/requirements.txt')
+    # Without `preload`, which would load style sheets again, and may not from the disk.
+    found = axe.Axe().run(page, options={'resultTypes': ['violations'], 'preload': False}).response['violations']
+    return [f'{one["id"]} at {node["target"]}: {node["failureSummary"]}' for one in found
+            if one['impact'] in ('serious', 'critical') for node in one['nodes']]
+
+
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     """The handler of `python -m http.server`, without its log."""
 

@@ -1,14 +1,19 @@
 """The page in a browser: searching, sorting, opening, highlighting, by mouse and by keyboard, and untrusted text."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from misc.page.data import Entry, Facts
 from misc.page.page import write_page
+from tests.helpers.browser import barriers
 from tests.helpers.pages import FACTS, HOSTILE, SIDE, draw_picture, made_up, read_page, write_sample
 
 COUNT = 60
 WIDE = {'viewport': {'width': 1280, 'height': 800}}
+PHONE = {'viewport': {'width': 390, 'height': 800}, 'has_touch': True, 'is_mobile': True}
 
 
 @pytest.fixture(scope='module')
@@ -323,6 +328,117 @@ def test_a_narrow_window_shows_the_list_or_the_image(sample, visit):
     assert max(map(int, dark.removeprefix('rgb(').removesuffix(')').split(','))) < 60
     page.get_by_role('button', name='Close').click()
     assert page.locator('.card a').first.evaluate('node => node === document.activeElement')
+
+
+def test_where_there_is_no_mouse_words_and_regions_are_tapped(sample, visit):
+    said = []
+    for options in (WIDE, PHONE):
+        page = visit(sample[0] / 'index.html', **options)
+        page.get_by_text('About this page').click()
+        said.append(page.locator('#side').inner_text())
+        page.evaluate('go(0)')
+        page.locator('.word').first.wait_for()
+        said[-1] += page.locator('#side').inner_text()
+    mouse, touch = said
+    assert mouse.count('Point at a') == 3 and 'Keys' in mouse and 'Tap' not in mouse
+    assert touch.count('Tap a') == 3 and 'Keys' not in touch and 'Point' not in touch and '←, ' not in touch
+    page.locator('.word').nth(1).tap()
+    assert page.locator('.word.lit').inner_text() == sample[1][0].words[1]
+    page.locator('.region').nth(1).tap()
+    assert page.locator('.region.picked').count() == page.locator('.box.picked').count() == 1
+
+
+def test_a_narrow_window_shows_the_description_with_the_scores_and_goes_back(sample, visit):
+    page = visit(sample[0] / 'index.html', viewport={'width': 390, 'height': 800})
+    page.get_by_text('About this page').click()
+    assert page.locator('.scores dd').first.inner_text() == '1.500'
+    assert page.evaluate('document.getElementById("browse").inert')
+    assert page.locator('.bar button:visible').all_inner_texts() == ['Close']
+    page.reload()
+    page.get_by_role('button', name='Close').click()
+    assert not page.locator('#side').is_visible() and page.get_by_text('About this page').evaluate(
+        'node => node === document.activeElement')
+
+
+@pytest.fixture(scope='module')
+def cells(tmp_path_factory):
+    """The folder of a page whose regions are the cells of its grid; words attend to neighbours, the first most of all
+    to cell 14."""
+    folder = tmp_path_factory.mktemp('cells')
+    entries, places = made_up(folder, 1, regions=SIDE * SIDE, pictures=[draw_picture(folder / 'picture.jpg', 3)])
+    rows, columns = np.divmod(np.arange(SIDE * SIDE), SIDE)
+    boxes = np.stack([columns, rows, columns + 1, rows + 1], 1) / SIDE
+    entries[0].words = [f'word{n}' for n in range(8)]
+    weights = [np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 1.5)
+               for row, column in [(2, 2), (0, 0), (0, 5), (5, 0), (5, 5), (0, 3), (3, 0), (4, 4)]]
+    entries[0].attention = {'mean': np.array([one / one.sum() for one in weights])}
+    write_page(folder / 'vis', FACTS, entries, lambda place: (boxes, np.eye(SIDE * SIDE)))
+    return folder / 'vis'
+
+
+@pytest.mark.parametrize('width', [390, 1280])
+def test_labels_cover_neither_outlined_regions_nor_one_another(cells, visit, width):
+    page = visit((cells / 'index.html').as_uri() + '#1', viewport={'width': width, 'height': 800})
+    page.locator('.word').first.wait_for()
+    for number in range(8):
+        page.locator('.word').nth(number).click()
+        labels, boxes = ([[box['x'], box['y'], box['x'] + box['width'], box['y'] + box['height']]
+                          for box in (one.bounding_box() for one in page.locator(selector).all())]
+                         for selector in ('.labels span', '.box.lit'))
+        assert labels and len(boxes) > 2
+        for place, one in enumerate(labels):
+            for other in (*boxes, *labels[:place]):
+                assert min(one[2], other[2]) - max(one[0], other[0]) < 1.5 or (
+                    min(one[3], other[3]) - max(one[1], other[1]) < 1.5)
+
+
+def test_what_the_model_attended_to_keeps_its_colours_and_the_rest_is_only_darker(cells, visit):
+    page = visit((cells / 'index.html').as_uri() + '#1', **WIDE)
+    page.locator('.word').first.wait_for()
+    page.locator('.picture img').evaluate('image => image.decode()')
+
+    def shown():
+        image = Image.open(io.BytesIO(page.locator('.picture').screenshot())).convert('RGB')
+        # The middles of the cells, away from lines.
+        return np.array([[image.getpixel((int((column + 0.5) / SIDE * image.width),
+                                          int((row + 0.5) / SIDE * image.height))) for column in range(SIDE)]
+                         for row in range(SIDE)], float)
+
+    plain = shown()
+    page.locator('.word').first.focus()
+    for step in ('boxes', 'cells', 'region'):
+        if step == 'cells':
+            page.get_by_text(f'{SIDE} × {SIDE} grid').click()
+        if step == 'region':
+            page.locator('.region').first.hover()  # cell 14
+        found = shown()
+        assert abs(found[2, 2] - plain[2, 2]).max() <= 2, step
+        assert abs(found[5, 5] - 0.32 * plain[5, 5] - 0.68 * np.array([18, 16, 14])).max() <= 3, step  # darkened
+
+
+def test_the_legend_stays_on_one_line(sample, visit):
+    page = visit((sample[0] / 'index.html').as_uri() + '#1', viewport={'width': 390, 'height': 800})
+    page.locator('.word').first.click()
+    for _ in range(2):
+        lines = page.locator('.legend span').evaluate_all(
+            'nodes => nodes.filter(node => node.textContent).map(node => [node.getClientRects().length, '
+            'node.getBoundingClientRect().bottom, node.getBoundingClientRect().right])')
+        assert len(lines) > 1 and {one[0] for one in lines} == {1} and len({one[1] for one in lines}) == 1
+        assert max(one[2] for one in lines) <= 390
+        page.get_by_text(f'{SIDE} × {SIDE} grid').click()
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.parametrize('width', [390, 1280])
+def test_it_has_no_serious_barrier(sample, visit, width, scheme):
+    page = visit(sample[0] / 'index.html', viewport={'width': width, 'height': 800}, color_scheme=scheme)
+    assert barriers(page) == []
+    page.get_by_text('About this page').click()
+    assert barriers(page) == []
+    page.evaluate('go(0)')
+    page.locator('.word').nth(1).click()
+    page.locator('.region').nth(1).hover()
+    assert barriers(page) == []
 
 
 def test_of_many_images_only_the_visible_ones_are_in_the_document(visit, tmp_path):

@@ -100,6 +100,9 @@ def test_every_start_is_recorded_and_a_change_of_code_or_library_is_reported(roo
     there = record(root, 'other')['starts']
     assert [one['iteration'] for one in there] == [0, 3, 6] and there[1]['versions']['torch'] == '99.0'
     assert there[:2] == record(root)['starts']
+    runs = [one['run'] for one in there]
+    assert runs[0] == runs[1] == infos_of(root / 'run')['run'] != runs[2] == infos_of(root / 'other')['run']
+    assert [run_record.began_at(str(root / folder)) for folder in ('run', 'other')] == [0, 6]
 
 
 def test_the_same_data_in_other_files_are_not_reported(root, capsys):

@@ -4,6 +4,7 @@
 const TITLES = new Map(Object.entries({Bleu_1: 'BLEU-1', Bleu_2: 'BLEU-2', Bleu_3: 'BLEU-3', Bleu_4: 'BLEU-4',
                                        ROUGE_L: 'ROUGE-L', log_prob: 'log-probability'}));
 const LAYERS = {mean: 'all layers', last: 'last layer'};
+const TOUCH = matchMedia('(any-hover: none)');  // no mouse: nothing can be pointed at
 const LISTED = 8;  // regions that are listed for a word, those with the largest weights
 
 function scoreTitle(name) { return TITLES.get(name) || name; }
@@ -12,6 +13,9 @@ function scoreText(value) {
   if (value === null || value === undefined) return '–';
   return value.toFixed(Math.abs(value) >= 100 ? 1 : Math.abs(value) >= 10 ? 2 : 3);
 }
+
+/* What one does to a word or a region, at the beginning of a sentence. */
+function pointAt() { return TOUCH.matches ? 'Tap' : 'Point at'; }
 
 /* Let Tab stop at only one of the buttons in `node`; arrow keys move to the others. */
 function roving(node, back, forth) {
@@ -55,21 +59,21 @@ class Details {
   /* Describe the page. */
   about() {
     this.entry = -1;
-    this.bar.hidden = true;
+    this.bar.classList.add('of-about');
     this.spoken.textContent = '';
     const facts = element('dl', {class: 'facts'});
     for (const [what, text] of PAGE.about) facts.append(element('dt', {}, what), element('dd', {}, text));
     this.body.replaceChildren(element('div', {class: 'about'},
       element('h2', {}, 'Choose an image'),
-      element('p', {class: 'lead'}, 'Its regions, references and scores appear here. Point at a word of its ' +
+      element('p', {class: 'lead'}, `Its regions, references and scores are then shown. ${pointAt()} a word of its ` +
               'caption to highlight the regions that the model attended to when it chose that word.'),
       ...this.scoreList(PAGE.overall, 'Scores over all images'),
       element('h3', {}, 'How the captions were made'), facts,
       element('h3', {}, 'What the highlights show'), element('p', {}, PAGE.attention), element('p', {}, PAGE.places),
-      element('h3', {}, 'Keys'),
-      element('p', {class: 'keys'}, ...keyHelp(
+      ...(TOUCH.matches ? [] : [element('h3', {}, 'Keys'), element('p', {class: 'keys'}, ...keyHelp(
         [['←', '→', '↑', '↓'], 'move between images, words or regions'], [['Enter'], 'open an image'],
-        [['n', 'p'], 'next, previous image'], [['Esc'], 'deselect the word, then close the image'], [['/'], 'search']))));
+        [['n', 'p'], 'next, previous image'], [['Esc'], 'deselect the word, then close the image'],
+        [['/'], 'search']))])));
   }
 
   /* Show an entry; `focus`: focus its first word. */
@@ -77,7 +81,7 @@ class Details {
     this.entry = entry;
     this.word = {pinned: -1, over: -1};
     this.region = {pinned: -1, over: -1};
-    this.bar.hidden = false;
+    this.bar.classList.remove('of-about');
     this.position.textContent = this.positionOf(entry);
     this.spoken.textContent = '';
     this.regions = this.words = null;
@@ -116,7 +120,7 @@ class Details {
     this.more = element('div', {});
     const scores = {};
     for (const [score, values] of Object.entries(PAGE.scores)) scores[score] = values[entry];
-    this.body.replaceChildren(frame, this.sentence, this.hint, this.legend, this.switches,
+    this.body.replaceChildren(element('h2', {class: 'unseen'}, `Image ${PAGE.ids[entry]}`), frame, this.sentence, this.hint, this.legend, this.switches,
       element('div', {class: 'two'}, this.strong, this.coverage), this.more,
       ...this.references(entry), ...this.scoreList(scores, 'Scores of this image'),
       element('p', {class: 'file'}, element('span', {}, PAGE.names[entry]), ` · image ${PAGE.ids[entry]}`));
@@ -209,20 +213,25 @@ class Details {
     if (!Object.keys(this.regions.attention).length || !this.regions.count) return;
     if (!weights) {
       this.legend.append(element('p', {class: 'hint'},
-        'Point at a word, or use ← and →, to see which regions the model attended to.'));
+        `${pointAt()} a word${TOUCH.matches ? '' : ', or use ← and →,'} to see which regions the model attended to.`));
       this.spoken.textContent = '';
       return;
     }
     const most = Math.max(...weights), even = 1 / this.regions.count;
     const ramp = element('span', {class: 'ramp'});
-    ramp.style.background = rampGradient;
-    if (even < most) {
-      const tick = element('i', {title: 'the weight of each region if all were equal'});
-      tick.style.left = `${100 * even / most}%`;
-      ramp.append(tick);
+    if (this.asCells && this.regions.side) {  // brightness shows sums of weights
+      ramp.style.background = dimGradient;
+      this.legend.append(element('span', {}, 'no attention'), ramp, element('span', {}, 'most'));
+    } else {
+      ramp.style.background = rampGradient;
+      if (even < most) {
+        const tick = element('i', {title: 'the weight of each region if all were equal'});
+        tick.style.left = `${100 * even / most}%`;
+        ramp.append(tick);
+      }
+      this.legend.append(element('span', {}, '0 %'), ramp, element('span', {}, percent(most)),
+                         element('span', {class: 'even'}, `│ uniform ${percent(even)}`));
     }
-    this.legend.append(element('span', {}, '0 %'), ramp, element('span', {}, percent(most)),
-                       element('span', {class: 'even'}, `│ uniform ${percent(even)}`));
     const order = [...weights.keys()].sort((p, q) => weights[q] - weights[p]).slice(0, 3);
     const largest = order.map((p) => `region ${p + 1}, ${percent(weights[p])}`).join('; ');
     this.spoken.textContent = `${this.words[word]}: ${largest}`;
@@ -273,7 +282,9 @@ class Details {
     }
     made.addEventListener('pointerenter', () => { this.region.over = p; this.draw(); });
     made.addEventListener('pointerleave', () => { this.region.over = -1; this.draw(); });
-    made.addEventListener('focus', () => { this.region = {pinned: p, over: -1}; this.draw(); });
+    const pick = () => { this.region = {pinned: p, over: -1}; this.draw(); };
+    made.addEventListener('focus', pick);
+    made.addEventListener('click', pick);  // Safari does not focus a button that is tapped
     made.addEventListener('blur', () => { this.region.pinned = -1; this.draw(); });
     return made;
   }
@@ -285,7 +296,7 @@ class Details {
       region < 0 ? 'Grid coverage' : `Grid coverage of region ${region + 1}`));
     if (region < 0) {
       this.coverage.append(element('p', {class: 'hint'},
-        'Point at a region, in the picture or in the list, to see which grid cells it covers.'));
+        `${pointAt()} a region, in the picture or in the list, to see which grid cells it covers.`));
       return;
     }
     this.coverage.append(coverageDrawing(regions, region));

@@ -113,16 +113,18 @@ function debounced(act, milliseconds) {
   return () => { clearTimeout(timer); timer = setTimeout(act, milliseconds); };
 }
 
-/* Show the image that the URL names, or none. */
+/* Show the image that the URL names, or none.  No image has the URL of the description, since slashes in ids are
+   encoded. */
+const ABOUT = '#/about';
 let focusNext = false, followed = null;
 
 function follow() {
   let id = location.hash.slice(1);
   try { id = decodeURIComponent(id); } catch { /* a stray percent sign: take it literally */ }
-  const entry = entryOf.has(id) ? entryOf.get(id) : -1;
-  if (entry === followed) return;  // a change fires both hashchange and popstate
-  followed = entry;
-  document.body.classList.toggle('open', entry >= 0);
+  const about = location.hash === ABOUT, entry = !about && entryOf.has(id) ? entryOf.get(id) : -1;
+  if (followed === (about ? ABOUT : entry)) return;  // a change fires both hashchange and popstate
+  followed = about ? ABOUT : entry;
+  document.body.classList.toggle('open', about || entry >= 0);
   document.title = entry >= 0 ? `${PAGE.captions[entry]} · ${PAGE.title}` : PAGE.title;
   list.choose(entry);
   if (entry >= 0) side.show(entry, focusNext);
@@ -131,13 +133,16 @@ function follow() {
   disableCovered();
 }
 
-/* Where the open image covers the list, the list cannot be focused. */
+/* Where the open image or the description covers the list, the list cannot be focused. */
 const narrow = matchMedia('(max-width: 62rem)');
 
-function disableCovered() { byId('browse').inert = narrow.matches && side.entry >= 0; }
+function disableCovered() { byId('browse').inert = narrow.matches && document.body.classList.contains('open'); }
 
 function go(entry) {
-  const url = entry >= 0 ? `#${encodeURIComponent(PAGE.ids[entry])}` : location.pathname + location.search;
+  visit(entry >= 0 ? `#${encodeURIComponent(PAGE.ids[entry])}` : location.pathname + location.search);
+}
+
+function visit(url) {
   history.pushState(null, '', url);
   follow();
 }
@@ -152,6 +157,7 @@ function leave() {
   const at = shown.indexOf(side.entry);
   go(-1);
   if (at >= 0) list.activate(at, true);
+  else byId('to-about').focus();
 }
 
 function start() {
@@ -179,7 +185,7 @@ function start() {
   byId('list').addEventListener('click', (event) => {
     focusNext = event.detail === 0 && Boolean(event.target.closest('a'));
   });
-  byId('to-about').addEventListener('click', (event) => { event.preventDefault(); go(-1); byId('side').focus(); });
+  byId('to-about').addEventListener('click', (event) => { event.preventDefault(); visit(ABOUT); byId('side').focus(); });
   document.addEventListener('keydown', keys);
   narrow.addEventListener('change', disableCovered);
   window.addEventListener('hashchange', follow);
@@ -197,7 +203,7 @@ function keepOrder(moved, other, pick) {
 function keys(event) {
   if (event.altKey || event.ctrlKey || event.metaKey) return;
   const typing = event.target.closest('input:not([type=range]):not([type=radio]), select');
-  if (event.key === 'Escape' && side.entry >= 0 && !typing) {
+  if (event.key === 'Escape' && document.body.classList.contains('open') && !typing) {
     if (!side.deselect()) leave();
   } else if (!typing && event.key === 'n') step(1);
   else if (!typing && event.key === 'p') step(-1);

@@ -33,6 +33,8 @@ function colour(share) {
 
 const rampStops = RAMP.map(([stop, ...rgb]) => `rgb(${rgb.join(' ')}) ${stop * 100}%`);
 const rampGradient = `linear-gradient(90deg, ${rampStops.join(', ')})`;
+/* How dark a picture is at each weight, on a middle grey. */
+const dimGradient = 'linear-gradient(90deg, rgb(18 16 14 / 68%), transparent), linear-gradient(#b5b1aa, #b5b1aa)';
 
 function bytes(text) {
   return Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
@@ -173,18 +175,15 @@ class Picture {
     }).filter(([share]) => share > 0.02);
   }
 
-  /* Darken the picture, less so in the rectangles of [share, rectangle] pairs the larger their share, and tint
-     these. */
+  /* Darken the picture, less so in the rectangles of [share, rectangle] pairs the larger their share.  Nothing is
+     tinted: what the model attended to keeps its colours. */
   light(shares) {
     const mask = svg('mask', {id: 'dark', maskUnits: 'userSpaceOnUse', x: 0, y: 0, width: 1, height: 1},
                      svg('rect', {width: 1, height: 1, fill: 'white'}));
-    const tints = [];
     for (const [share, [x1, y1, x2, y2]] of shares) {
-      const area = {x: x1, y: y1, width: x2 - x1, height: y2 - y1};
-      mask.append(svg('rect', {...area, fill: 'black', 'fill-opacity': share}));
-      tints.push(svg('rect', {...area, fill: colour(share), 'fill-opacity': 0.18 * share}));
+      mask.append(svg('rect', {x: x1, y: y1, width: x2 - x1, height: y2 - y1, fill: 'black', 'fill-opacity': share}));
     }
-    this.layer.append(mask, svg('rect', {class: 'dark', width: 1, height: 1, mask: 'url(#dark)'}), ...tints);
+    this.layer.append(mask, svg('rect', {class: 'dark', width: 1, height: 1, mask: 'url(#dark)'}));
   }
 
   outline(p, kind, share) {
@@ -196,25 +195,41 @@ class Picture {
     this.layer.append(line);
   }
 
-  /* Outline the regions with the largest weights, the largest on top, and label the first three. */
+  /* Outline the regions with the largest weights, the largest on top, and label the first three, where a label
+     covers neither an outlined region nor another label. */
   strongest(weights) {
     const most = Math.max(...weights);
     const order = [...weights.keys()].sort((p, q) => weights[q] - weights[p])
       .slice(0, OUTLINED).filter((p) => weights[p] > 0.1 * most);
     for (const p of [...order].reverse()) this.outline(p, 'lit', weights[p] / most);
-    const labelled = [];
+    const taken = order.map((p) => this.regions.rectangles[p]);
     for (const p of order.slice(0, 3)) {
-      const [x1, y1] = this.regions.rectangles[p];
-      if (labelled.some(([x, y]) => Math.abs(x - x1) < 0.12 && Math.abs(y - y1) < 0.08)) continue;  // would overlap
-      labelled.push([x1, y1]);
       const label = element('span', {}, percent(weights[p]));
-      label.style.left = `${100 * x1}%`;
-      label.style.top = `${100 * y1}%`;
       label.style.background = colour(weights[p] / most);
       label.classList.toggle('pale', weights[p] < 0.5 * most);  // pale text on a dark colour
-      if (y1 < 0.07) label.classList.add('inside');
       this.labels.append(label);
+      this.place(label, this.regions.rectangles[p], taken);
     }
+  }
+
+  /* Put a label beside a rectangle, above it if possible, where it covers none of the rectangles `taken`, to which
+     it is added; without such a place, remove it. */
+  place(label, [x1, y1, x2, y2], taken) {
+    const frame = this.node.getBoundingClientRect(), touching = 0.002;
+    const width = label.offsetWidth / frame.width, height = label.offsetHeight / frame.height;
+    for (const [x, y, left, up] of [[x1, y1, 0, 1], [x2, y1, 1, 1], [x1, y2, 0, 0], [x2, y2, 1, 0], [x1, y1, 1, 0],
+                                    [x2, y1, 0, 0]]) {
+      const [from, top] = [x - left * width, y - up * height], [to, bottom] = [from + width, top + height];
+      const covers = taken.some((one) => one[0] < to - touching && one[2] > from + touching
+        && one[1] < bottom - touching && one[3] > top + touching);
+      if (covers || from < 0 || top < 0 || to > 1 || bottom > 1) continue;
+      label.style.left = `${100 * x}%`;
+      label.style.top = `${100 * y}%`;
+      label.style.transform = `translate(${-100 * left}%, ${-100 * up}%)`;
+      taken.push([from, top, to, bottom]);
+      return;
+    }
+    label.remove();
   }
 
   lines(side) {
@@ -231,7 +246,7 @@ class Picture {
         const share = this.regions.covered(p, row, column);
         if (share > 0.004) {
           this.layer.append(svg('rect', {class: 'covered', x: column / side, y: row / side, width: 1 / side,
-                                         height: 1 / side, 'fill-opacity': 0.25 * share}));
+                                         height: 1 / side, 'stroke-opacity': share}));
         }
       }
     }
