@@ -13,13 +13,19 @@ from typing import Any
 import torch
 
 from models.kernels.xlinear import XLinearMix
-from models.packing import Groups
+from models.packing import Counts, Groups
 
 RESULTS = ('mixed', 'mean_e', 'weights', 'query', 'key', 'value', 'weight', 'bias', 'spatial')
 
 # Words and regions of each image, the model's size.  Blocks of words and regions are cut, full, and several; an image
 # has no word, another one region.
 CASES = [([5, 9, 1], [7, 20, 33], 32), ([11, 0, 8, 17], [16, 10, 3, 40], 64), ([20, 9, 2], [35, 10, 1], 96)]
+
+
+# The same of a batch that is padded for a CUDA graph: one image has regions and no words, one words and one region.
+# How many words the latter has; the most words and regions that an image could have, and room for pairs.
+PADDED = ([5, 9, 0, 4], [7, 20, 3, 1], 32)
+PADDING, ROOM = 4, (16, 32, 235)
 
 
 def inputs(words: list[int], regions: list[int], size: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -32,15 +38,26 @@ def inputs(words: list[int], regions: list[int], size: int, dtype: torch.dtype =
 
 
 def results(mix: Any, parts: list[torch.Tensor], words: list[int], regions: list[int],
-            dropout: float = 0.0) -> list[torch.Tensor]:
-    """What an implementation gives: mixed values, means of e, weights, and the gradients of the inputs."""
+            dropout: float = 0.0, padding: int = 0) -> list[torch.Tensor]:
+    """What an implementation gives: mixed values, means of e, weights, and the gradients of the inputs; the last
+    `padding` words have no weight in these."""
     leaves = [part.detach().requires_grad_() for part in parts]
     record: list[torch.Tensor] = []
     torch.manual_seed(3)
     outputs = mix.apply(*leaves, Groups(words, 'cpu'), Groups(regions, 'cpu'), dropout, record)
     torch.manual_seed(4)
     gradients = [torch.randn(output.shape).to(output.dtype) for output in outputs]
-    return [*(output.detach() for output in outputs), *record, *torch.autograd.grad(outputs, leaves, gradients)]
+    if padding:
+        for gradient in gradients:
+            gradient[-padding:] = 0
+    weights = [one[:, :max(regions)] for one in record]
+    return [*(output.detach() for output in outputs), *weights, *torch.autograd.grad(outputs, leaves, gradients)]
+
+
+def in_room(words: list[int], regions: list[int]) -> tuple[Counts, Counts]:
+    """The numbers of `PADDED` with their `ROOM`."""
+    most_words, most_regions, pairs = ROOM
+    return Counts(words, longest=most_words), Counts(regions, longest=most_regions, pairs=pairs)
 
 
 def distances(found: list[torch.Tensor], expected: list[torch.Tensor]) -> dict[str, float]:
@@ -70,6 +87,12 @@ def main() -> None:
         of_kernels, of_loop = (distances(results(mix, parts, words, regions, dropout), expected)
                                for mix in (fused.XLinearFused, XLinearMix))
         print(json.dumps({'dtype': str(dtype), 'dropout': dropout, 'fused': of_kernels, 'loop': of_loop}))
+    words, regions, size = PADDED
+    parts = inputs(words, regions, size)
+    expected = results(XLinearMix, [part.double() for part in parts], words, regions, padding=PADDING)
+    loop = results(XLinearMix, parts, words, regions, padding=PADDING)
+    found = results(fused.XLinearFused, parts, *in_room(words, regions), padding=PADDING)
+    print(json.dumps({'room': True, 'fused': distances(found, expected), 'loop': distances(loop, expected)}))
     query, *_ = inputs([15], [1], 64)
     _, key, value, *weights = inputs([1], [3 * 20], 64)
     sizes = torch.tensor([20, 1, 9], dtype=torch.int32)
@@ -78,8 +101,8 @@ def main() -> None:
     expected, plain = (kernels.xlinear_mix_padded(*(part.to(dtype) for part in given), padding,
                                                   (~padding / sizes[:, None]).to(dtype), sizes)
                        for dtype in (torch.float64, torch.float32))
-    found = fused.padded_mix(*given, sizes)
-    print(json.dumps({'padded': True, 'fused': distances(found, expected), 'loop': distances(plain, expected)}))
+    mixed = fused.padded_mix(*given, sizes)
+    print(json.dumps({'padded': True, 'fused': distances(mixed, expected), 'loop': distances(plain, expected)}))
 
 
 class Masks:

@@ -20,7 +20,7 @@ from models.packing import Groups
 from tests.helpers import ROOT
 from tests.helpers.models import make_model, make_options
 from tests.helpers.pretend_device import DEVICE, host, pretend_device
-from tests.helpers.xlinear import CASES, RESULTS, distances, inputs, results
+from tests.helpers.xlinear import CASES, PADDED, PADDING, RESULTS, distances, in_room, inputs, results
 
 
 @pytest.mark.parametrize('words, regions, size', CASES)
@@ -30,6 +30,16 @@ def test_all_pairs_at_once_equal_the_loop_over_images(words, regions, size, dtyp
     expected = results(XLinearMix, [part.double() for part in parts], words, regions)
     found, loop = (results(mix, parts, words, regions) for mix in (XLinearPairs, XLinearMix))
     assert [one.dtype for one in found] == [one.dtype for one in loop]
+    assert_as_close(distances(found, expected), distances(loop, expected))
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
+def test_room_for_more_pairs_changes_nothing_for_real_words(dtype):
+    words, regions, size = PADDED
+    parts = inputs(words, regions, size, dtype)
+    expected = results(XLinearMix, [part.double() for part in parts], words, regions, padding=PADDING)
+    loop = results(XLinearMix, parts, words, regions, padding=PADDING)
+    found = results(XLinearPairs, parts, *in_room(words, regions), padding=PADDING)
     assert_as_close(distances(found, expected), distances(loop, expected))
 
 
@@ -69,7 +79,7 @@ def test_the_fused_kernels_equal_the_loop_in_tritons_interpreter():
     found = interpreted()
     if isinstance(found, str):
         pytest.skip(found)
-    assert len(found) == len(CASES) + 3 and found[-1]['padded']
+    assert len(found) == len(CASES) + 4 and found[-2]['room'] and found[-1]['padded']
     for case in found:
         assert_as_close(case['fused'], case['loop'])
 

@@ -15,11 +15,11 @@ NARROW = Sizes('--input_encoding_size 64 --ff_size 96 --img_feat_size 48', words
 
 
 def test_a_cross_entropy_step_launches_few_kernels_and_never_waits():
-    total = 0
+    total = copies = 0
     for name, counts, _ in counted(device_counts.cross_entropy, REGIONS, WORDS_SEED, NARROW):
         assert not counts.waits, (name, counts.waits)
-        total += counts.kernels
-    assert total <= 1900
+        total, copies = total + counts.kernels, copies + counts.copies.total()
+    assert total <= 1900 and copies <= 5  # features, grids, boxes, mean features, and all whole numbers
 
 
 def test_check_clipping_and_optimiser_launch_few_kernels_and_never_wait():
@@ -38,11 +38,12 @@ def test_decoding_launches_few_kernels_and_never_waits(work, regions, seed):
 
 
 def test_a_self_critical_step_launches_few_kernels_and_waits_once():
-    kernels = waits = 0
+    kernels = waits = copies = 0
     for _, counts, statistics in counted(device_counts.self_critical, REGIONS, WORDS_SEED, NARROW):
         kernels, waits = kernels + counts.kernels, waits + counts.waits.total()
+        copies += counts.copies.total()
         assert statistics is None or statistics['reward'] > 0
-    assert waits <= 2
+    assert waits <= 2 and copies <= 2  # random numbers and advantages
     assert kernels <= 12000 - 60  # and those of the update
 
 
