@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from misc.cli import DataError
+from misc.dataset import grids
 from misc.dataset.grids import checked_boxes, extent, grid_vectors, image_sizes, relative_boxes
 from misc.dataset.packing import write_packed
 from misc.disk.files import write_json
@@ -105,3 +106,9 @@ def test_image_sizes_of_a_file_without_a_list_of_images_are_refused(tmp_path):
             image_sizes(None, str(tmp_path / 'sizes.json'))
     with pytest.raises(DataError):
         image_sizes(None, [1])
+
+
+def test_a_text_of_two_digits_is_no_size():
+    assert grids._checked_size([1, 2], 5, 'sizes') == (1, 2)
+    with pytest.raises(DataError, match='image 5 is .12.'):
+        grids._checked_size('12', 5, 'sizes')

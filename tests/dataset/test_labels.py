@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from misc.dataset.labels import labels_file_problem
 from scripts import prepro_labels, prepro_ngrams
 from tests import naive
 from tests.helpers.preparing import record, write_split
@@ -165,3 +166,8 @@ def test_a_vocabulary_of_another_file_is_refused(run_script, tmp_path, split_fil
     assert status == 1 and '--split val' in said
     assert run_script(prepro_ngrams, **flags, split='valid')[0] == 2
     assert not list(tmp_path.glob('c-*'))
+
+
+def test_a_vocabulary_whose_last_number_is_missing_is_refused():
+    assert labels_file_problem({'images': [], 'ix_to_word': {'1': 'a', '3': 'b'}}) == \
+        'its ix_to_word does not count words from 1'

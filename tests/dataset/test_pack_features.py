@@ -349,3 +349,16 @@ def test_threads_that_read_the_same_file_get_their_own_images(run_script, root):
     with ThreadPoolExecutor(4) as pool:
         for image_id, array in zip(list(expected) * 50, pool.map(source.read, list(expected) * 50)):
             assert array.sum() == expected[image_id]
+
+
+def test_bytes_that_a_full_disk_took_only_in_part_are_written_in_several_pieces():
+    written = bytearray()
+
+    class Reluctant:
+        def write(self, data):
+            written.extend(data[:5])
+            return len(data[:5])
+
+    array = np.arange(4, dtype=np.float32)
+    packing._write_all(Reluctant(), array)
+    assert bytes(written) == array.tobytes()

@@ -8,7 +8,7 @@ import pytest
 
 from misc.cli import DataError
 from misc.dataset.corpus import Corpus
-from misc.dataset.pairing import missing
+from misc.dataset.pairing import digests, missing
 from misc.dataset.sources import Sources
 from scripts import check_setup, prepro_labels
 
@@ -112,3 +112,20 @@ def test_check_setup_reports_files_of_different_preparations(prepared, tmp_path,
     run_script(check_setup, data=tmp_path, checkpoints=tmp_path)
     from misc.setup.data_files import DataFiles
     assert any('another vocabulary' in finding.detail for finding in DataFiles(str(tmp_path)).findings())
+
+
+def test_digests_tell_vocabularies_of_one_size_apart():
+    assert digests({'1': 'a'}, [5]) != digests({'1': 'b'}, [5])
+
+
+def test_one_image_that_fits_does_not_speak_for_the_others(prepared, labels, tmp_path):
+    def others_in_turn(images):
+        captions = [image['captions'] for image in images]
+        return [{**image, 'id': image['id'], 'captions': captions[place and place % (len(images) - 1) + 1]}
+                for place, image in enumerate(images)]
+
+    with h5py.File(labels, 'r+') as file:
+        for name in list(file.attrs):
+            del file.attrs[name]
+    with pytest.raises(DataError, match='does not belong to --input_json'):
+        opened(changed(prepared, tmp_path, others_in_turn), labels)

@@ -187,3 +187,30 @@ def test_a_reader_sees_the_new_set_of_an_interrupted_save(tmp_path):
     assert (run_folder.optimiser_state(run)['w'] == 2).all()
     assert run_folder.read_tensors(str(tmp_path / 'model-best.pth'))['w'][0] == 2
     assert files_of(tmp_path) == before
+
+
+def test_a_set_that_was_replaced_while_it_could_not_be_read_is_read_again(tmp_path):
+    save(tmp_path, OLD)
+    paths, failures = [str(tmp_path / name) for name in NAMES], []
+
+    def read():
+        if not failures:
+            failures.append(1)
+            save(tmp_path, dict.fromkeys(NAMES, b'new'))
+            raise DataError('half of it was gone')
+        return (tmp_path / NAMES[0]).read_bytes()
+
+    assert filesets.read_as_one(paths, read) == b'new'
+
+
+def test_a_writer_refuses_links_and_finishes_a_save_before_it_does_anything(tmp_path):
+    save(tmp_path, OLD)
+    (tmp_path / (NAMES[0] + filesets.NEW)).write_bytes(b'new')
+    (tmp_path / filesets.JOURNAL).write_text(json.dumps([NAMES[0]]))
+    with filesets.only_writer(tmp_path):
+        assert (tmp_path / NAMES[0]).read_bytes() == b'new'
+    (tmp_path / 'elsewhere').write_bytes(b'other')
+    (tmp_path / NAMES[1]).unlink()
+    (tmp_path / NAMES[1]).symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(DataError, match='link'), filesets.only_writer(tmp_path):
+        pass

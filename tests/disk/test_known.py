@@ -159,3 +159,15 @@ def test_what_stays_the_same_is_read(tmp_path):
     os.unlink(tmp_path / 'a')
     with pytest.raises(ChangedError):
         known.opened()
+
+
+def test_a_file_that_was_rewritten_in_place_with_as_many_bytes_is_another_one(tmp_path):
+    path = tmp_path / 'numbers'
+    path.write_bytes(b'1111')
+    os.utime(path, ns=(1, 1))
+    known = KnownFile(path)
+    known.check()
+    with path.open('r+b') as file:
+        file.write(b'2222')
+    with pytest.raises(ChangedError):
+        known.check()

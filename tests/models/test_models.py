@@ -255,3 +255,8 @@ def test_groups_pad_and_pack_are_inverse_and_select_follows_the_rows():
     assert groups.mask.sum(1).tolist() == [2, 0, 3, 1]
     chosen, smaller = groups.select([2, 3, 0])
     assert chosen.tolist() == [2, 3, 4, 5, 0, 1] and smaller.counts == [3, 1, 2]
+
+
+def test_the_last_word_is_the_unknown_one_only_by_its_name():
+    assert models.unknown_word({'1': 'a', '2': 'UNK'}) == 2
+    assert models.unknown_word({'1': 'UNK', '2': 'a'}) is models.unknown_word({}) is None

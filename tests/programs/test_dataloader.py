@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from dataloader import ARRAYS, init_worker
+from dataloader import ARRAYS, Batch, Order, init_worker
 from tests.helpers.models import batch_with_captions
 
 
@@ -37,3 +37,20 @@ def test_a_failing_command_kills_its_loader_workers():
     code = ("import dataloader, sys; sys.kept = iter(dataloader.make_loader(list(range(9)), range(9), 2)); "
             "next(sys.kept); sys.exit(3)")
     assert subprocess.run([sys.executable, '-c', code], timeout=60, check=False).returncode == 3
+
+
+def test_the_order_of_an_epoch_depends_on_the_seed_and_the_epoch_unless_it_was_saved():
+    rows = range(30)
+    first = Order(rows, 4, seed=1)
+    assert first.order.tolist() != Order(rows, 4, seed=2).order.tolist()
+    resumed = Order(rows, 4, 1, {'epoch': 3, 'position': 0})
+    assert resumed.order.tolist() == first.order_of(3).tolist() != first.order.tolist()
+    saved = list(range(29, -1, -1))
+    resumed = Order(rows, 4, 1, {'epoch': 3, 'position': 8, 'order': saved})
+    assert resumed.order_of(3).tolist() == saved and next(iter(resumed))[0] == saved[8:12]
+    assert resumed.order_of(4).tolist() == first.order_of(4).tolist()
+
+
+def test_every_word_counts_the_first_of_the_vocabulary_too():
+    captions = torch.tensor([[[1, 1, 0], [1, 2, 3]]])
+    assert Batch([7], [0], [1], None, None, None, captions).lengths == [2, 3]

@@ -146,3 +146,16 @@ def test_weights_of_another_type_of_number_are_refused(root):
     with pytest.raises(DataError, match='model.pth is not a valid file'):
         torch.save({**weights, 'output.bias': weights['output.bias'].to(torch.complex64)}, path)
         run_folder.read_tensors(str(path))
+
+
+def test_names_numbers_and_weights_are_what_they_say():
+    assert run_folder.id_in('infos_x-best.pkl', True) == 'x'
+    assert run_folder.id_in('infos_x-best.pkl', False) == 'x-best'
+    assert infos.is_bytes(np.zeros(3, np.uint8)) and not infos.is_bytes(np.zeros(3))
+    with pytest.raises(DataError, match='not finite .b.'):
+        run_folder.check_finite({'a': torch.ones(2), 'b': torch.tensor([1.0, torch.nan])}, 'model.pth')
+    good = {'opt': {'seq_length': 16}, 'iter': 3, 'epoch': 0}
+    assert run_folder.checked_infos(good, 'infos.pkl') is good
+    for wrong in (-1, '3', 1.5):
+        with pytest.raises(DataError, match='iter should be a whole number'):
+            run_folder.checked_infos({**good, 'iter': wrong}, 'infos.pkl')

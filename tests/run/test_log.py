@@ -126,3 +126,14 @@ def test_a_clock_that_was_set_back_changes_neither_the_order_of_event_files_nor_
     assert times == sorted(times) and times[0] >= 2_000_000_000
     tagged = [(event.step, value.tag) for event in events for value in event.summary.value]
     assert [step for step, tag in tagged if tag == 'cross_entropy/loss'] == [1, 2, 3]
+
+
+def test_lines_of_an_earlier_start_keep_their_rates_and_a_closed_log_takes_no_more(tmp_path):
+    kept = histories()
+    kept[LOSSES][1], kept[RATES][1] = 2.5, 1e-3
+    log = opened(tmp_path, kept, 1)
+    log.close()
+    before = lines_of(tmp_path)
+    assert 1e-3 in before[0].values()
+    log.step(2, 0, 2.25, 1e-3, 0.0, {})
+    assert lines_of(tmp_path) == before

@@ -61,3 +61,11 @@ def test_the_last_line_of_the_steps_is_left_out_while_it_is_being_written_and_ot
         path.write_text(f'{lines[0]}\n{wrong}\n{lines[1]}\n')
         with pytest.raises(DataError, match='steps.jsonl: line 2 '):
             read_steps(str(path))
+
+
+def test_the_second_phase_begins_at_its_own_validation_not_at_an_earlier_one():
+    history = History('run', '', losses={10: 2.0}, rewards={20: {'reward': 1.0}},
+                      scores={5: {'loss': 2.0}, 30: {'loss': 1.0}})
+    assert history.self_critical_after == 10
+    history.scores[15] = {'loss': 1.5}
+    assert history.self_critical_after == 15

@@ -11,6 +11,7 @@ TIES = f'{DECODING}::test_the_words_that_just_reach_top_p_are_kept_and_no_more'
 TOTALS = f'{DECODING}::test_log_probs_of_samples_are_those_of_the_model'
 ENDINGS = f'{DECODING}::test_no_caption_ends_with_a_forbidden_word'
 STATIC = 'tests/models/test_static_decoding.py::test_static_shapes_give_the_captions_of_the_compacting_form'
+UNKNOWN = 'tests/models/test_models.py::test_the_last_word_is_the_unknown_one_only_by_its_name'
 FLAGS = 'tests/programs/test_eval.py::test_each_decoding_flag_has_its_effect'
 VALIDATION = 'tests/programs/test_flags.py::test_the_flag_changes_the_captions_of_validation'
 
@@ -69,9 +70,10 @@ FAULTS = [
         ('limit = self.sums / float(self.longest) ** self.exponent', 'limit = self.sums'),
         ('return hopeful.any(1, keepdim=True)', 'return hopeful'),
         ('(limit > self.best[..., -1:])', '(limit > self.best[..., :1])'),
-        ('if length + 1 == self.longest or not self._select(parents):', 'if not self._select(parents):')),
+        ('if length + 1 == self.longest or not self._select(parents):', 'if not self._select(parents):',
+         'selecting rows that are not looked at any more is only a waste')),
     *faults_in(
-        'models/__init__.py', [VALIDATION, FLAGS],
+        'models/__init__.py', [VALIDATION, FLAGS, UNKNOWN],
         ('if options.suppress_UNK else None', 'if False else None'),
         ('if not options.sample_max:', 'if options.sample_max:'),
         ('options.decoding_constraint, options.block', 'options.block_trigrams, options.block'),
