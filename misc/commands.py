@@ -17,5 +17,7 @@ PACK = ('python scripts/pack_features.py --input_img_feat_dir data/cocobu_att '
 REGIONS = 'python scripts/extract_regions.py --images_root PICTURES --output_dir data/mine --detector grid'
 REGIONS_OF_COCO = ('python scripts/extract_regions.py --input_json data/dataset_coco.json '
                    '--images_root IMAGE_ROOT --output_dir data/cocobu --detector fasterrcnn')
+REGIONS_OF_SPLIT = ('python scripts/extract_regions.py --input_json DATASET.json --images_root PICTURES '
+                    '--output_dir {output} {how}')
 INSTALL = 'python -m pip install -r requirements.txt'
 FEATURE_PACKAGES = 'python -m pip install --no-deps -r requirements-features.txt'

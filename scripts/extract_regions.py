@@ -22,7 +22,8 @@ def arguments() -> Parser:
     parser = Parser(description=(
         'Finds regions in pictures, and writes what make_bu_data.py writes: OUTPUT_DIR_att/ID.npz,\n'
         'OUTPUT_DIR_fc/ID.npy, OUTPUT_DIR_box/ID.npy, OUTPUT_DIR_box_sizes.json; and beside them how the\n'
-        'regions were found, OUTPUT_DIR_att_regions.json, which training passes on to eval.py --image_folder.\n\n'
+        'regions were found, OUTPUT_DIR_att_regions.json, which training passes on to eval.py --image_folder, and\n'
+        'which picture each id is, OUTPUT_DIR_images.json, which training compares with its labels.\n\n'
         'python scripts/extract_regions.py --images_root PICTURES --output_dir data/mine --detector grid\n'
         'python scripts/extract_regions.py --images_root IMAGE_ROOT --input_json data/dataset_coco.json \\\n'
         '    --output_dir data/mine --detector fasterrcnn\n\n'
@@ -44,8 +45,9 @@ def add_picture_flags(parser: Parser) -> None:
         'folder of pictures (with its subfolders), or a single one; with --input_json the folder that holds '
         'train2014/ and val2014/'))
     parser.add_argument('--input_json', help=(
-        "Karpathy's split file, whose images (and ids) are used; without it all pictures of the folder, with "
-        "the numbers in COCO's file names as ids, or numbered from 1 (OUTPUT_DIR_images.json records them)"))
+        "Karpathy's split file, whose images (and ids) are used, as training with its captions needs them; "
+        "without it all pictures of the folder, with the numbers in COCO's file names as ids, or numbered from 1. "
+        'OUTPUT_DIR_images.json records them'))
     parser.add_argument('--output_dir', required=True, help="prefix of the folders' names")
 
 
@@ -127,10 +129,10 @@ def parsed_options() -> argparse.Namespace:
 
 def listed_pictures(options: argparse.Namespace) -> tuple[PictureSource, Broken]:
     """The pictures, and the records of those that are broken."""
-    broken = Broken()
+    broken, base = Broken(), os.path.normpath(options.output_dir)
     if options.input_json:
-        return SplitPictures(options.input_json, options.images_root, broken), broken
-    return FolderPictures(options.images_root, os.path.normpath(options.output_dir), broken), broken
+        return SplitPictures(options.input_json, options.images_root, broken, base), broken
+    return FolderPictures(options.images_root, base, broken), broken
 
 
 def find(options: argparse.Namespace, pictures: PictureSource, broken: Broken) -> int:

@@ -10,6 +10,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from misc.cli import DataError, Parser, UsageError, boolean, note, run_command
 from misc.dataset.features import open_reader
 from misc.dataset.grids import image_sizes, sizes_location
+from misc.dataset.origin import pictures_path, read_pictures
 from misc.dataset.packed import PackedReader, packed_sizes
 from misc.dataset.recipe import read_recipe, recipe_path
 from misc.dataset.sources import FLAGS
@@ -98,6 +99,9 @@ def main() -> int:
     ids = pack(output, sources, image_sizes(boxes, options.input_json) if boxes else {}, {'dtype': options.dtype},
                options.num_workers, broken, 'pack_features.py',
                {FLAGS[kind]: source for kind, source in sources.items()})
+    pictures = read_pictures(next(iter(sources.values())).path)
+    if pictures:   # else features of other pictures would not be noticed
+        write_json(pictures_path(output), {number: {'file': name} for number, name in pictures.items()}, indent=1)
     recipe = read_recipe(options.input_img_feat_dir or options.input_fc_feat_dir or output)
     if recipe is not None:
         write_json(recipe_path(output), recipe, indent=1)

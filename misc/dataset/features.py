@@ -16,6 +16,7 @@ from misc.dataset.array_files import FolderReader, checked
 from misc.dataset.channels import refuse_channels_first
 from misc.dataset.foreign import way_in
 from misc.dataset.forms import form_of
+from misc.dataset.origin import ways_to_make
 from misc.dataset.packed import PackedReader
 from misc.dataset.sources import FLAGS
 
@@ -103,7 +104,7 @@ def feature_width(path: str | os.PathLike, kind: str) -> int | None:
 
 def open_boxes(path: str | os.PathLike, flag: str) -> FolderReader | PackedReader:
     """A reader of the boxes in pixels at `path`.  Raises `DataError` where there are none."""
-    boxes = open_reader(path, 'box', flag, commands.FEATURES)
+    boxes = open_reader(path, 'box', flag, ways_to_make(path))
     if not boxes.ids():
-        raise DataError(f'--{flag}: {path} holds no boxes; make them with: {commands.FEATURES}')
+        raise DataError(f'--{flag}: {path} holds no boxes; make them with: {ways_to_make(path)}')
     return boxes

@@ -11,6 +11,7 @@ from misc.dataset.array_files import again
 from misc.dataset.channels import refuse_channels_first
 from misc.dataset.features import ArrayReader, MemoryReader, open_reader
 from misc.dataset.grids import checked_boxes, grid_vectors, image_sizes, relative_boxes, sizes_location
+from misc.dataset.origin import check_pictures, pictures_path, ways_to_make
 from misc.dataset.recipe import read_recipe
 from misc.dataset.sources import FLAGS, Sources
 
@@ -30,6 +31,7 @@ class Regions:
         self.needs: tuple[str, ...] = ()
         self.readers: dict[str, ArrayReader] = {}
         self.sizes: dict[str, tuple[float, float]] = {}
+        self.compared: set[str] = set()   # the records of pictures that agree with `images`
 
     def open_for(self, needs: Iterable[str]) -> None:
         """Open what a model `needs`, out of 'features', 'fc', 'grids' and 'boxes'.
@@ -66,7 +68,11 @@ class Regions:
         self.sizes = {str(image_id): size for image_id, size in (sizes or {}).items()}
 
     def _open(self, kind: str) -> None:
-        self.readers[kind] = open_reader(getattr(self.sources, FLAGS[kind]), kind, FLAGS[kind], self._command(kind))
+        path = getattr(self.sources, FLAGS[kind])
+        self.readers[kind] = open_reader(path, kind, FLAGS[kind], self._command(kind))
+        if pictures_path(path) not in self.compared:
+            check_pictures(self.images, path, self.sources.input_json)
+            self.compared.add(pictures_path(path))
 
     def _open_boxes(self) -> None:
         if self.sources.input_rel_box_dir:
@@ -77,8 +83,8 @@ class Regions:
 
     def _command(self, kind: str) -> str:
         """The command that makes arrays of a kind, for messages."""
-        return {'grid': commands.AREAS.format(cells=self.sources.num_grids),
-                'rel': commands.RELATIVE}.get(kind, commands.FEATURES)
+        other = {'grid': commands.AREAS.format(cells=self.sources.num_grids), 'rel': commands.RELATIVE}
+        return other[kind] if kind in other else ways_to_make(getattr(self.sources, FLAGS[kind]))
 
     def readers_by_flag(self) -> dict[str, ArrayReader]:
         """{flag that names it: reader} of what is open."""
@@ -100,7 +106,7 @@ class Regions:
         if 'box' in self.readers:
             report_missing([one for one in ids if one not in self.sizes], len(ids), 'size',
                            f'{sizes_location(self.sources.input_box_dir or "")} and {self.sources.input_json}',
-                           self.readers['box'].made_by(commands.FEATURES))
+                           self.readers['box'].made_by(self._command('box')))
 
     def arrays(self, image_id: int) -> dict[str, np.ndarray | None]:
         """{'features': (P, D), 'fc': (1, D), 'grids': (P, g*g), 'boxes': (P, 4) relative to the image}, float32,
@@ -137,7 +143,7 @@ class Regions:
         refuse_channels_first(features.shape, where, self.sources.img_feat_size)
         if features.ndim not in (2, 3) or not features.size:
             raise DataError(f'{where}: an array of shape {features.shape} holds no regions; {again(where)}; '
-                            f'features are made by:\n{commands.FEATURES}')
+                            f'features are made by:\n{self._command("att")}')
         features = features.reshape(-1, features.shape[-1])   # a map (h, w, D) has P = h*w regions
         self._check_width(features, where)
         return features
@@ -148,7 +154,7 @@ class Regions:
         mean, where = reader.read(image_id), reader.where(image_id)
         if mean.ndim != 1:
             raise DataError(f'{where}: an array of shape {mean.shape} is not one mean feature; {again(where)}; '
-                            f'they are made by:\n{commands.FEATURES}')
+                            f'they are made by:\n{self._command("fc")}')
         self._check_width(mean[None], where)
         return mean[None]
 
@@ -165,7 +171,7 @@ class Regions:
         if len(rows) != regions:
             raise DataError(f'{where} has {len(rows)} rows, {self.readers["att"].where(image_id)} has '
                             f'{regions} regions; they were not made from the same boxes; make both '
-                            f'again with:\n{commands.FEATURES}\n{self._command("grid")}')
+                            f'again with:\n{self._command("att")}\n{self._command("grid")}')
         return unit_rows(rows) if self.sources.norm_box_feat else rows
 
     def _grids(self, image_id: int) -> tuple[np.ndarray, str]:
@@ -203,7 +209,7 @@ class Regions:
         if not is_relative and high <= 1:
             raise DataError(f'{where}: boxes from {low:g} to {high:g} are not pixels; name boxes relative to '
                             f'the image with --input_rel_box_dir, or make those in pixels with:\n'
-                            f'{commands.FEATURES}')
+                            f'{self._command("box")}')
         return boxes, (1.0, 1.0) if is_relative else self.sizes[str(image_id)], where
 
 

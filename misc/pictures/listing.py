@@ -2,7 +2,7 @@
 
 The files of a folder have no ids.  Where all are named like COCO's (COCO_val2014_000000391895.jpg) the number in
 the name is the id, else they are numbered from 1 in the order of their names; `OUT_images.json` records the
-numbers, so that they stay when files are added.
+numbers, so that they stay when files are added, and features are not taken for those of other pictures.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from misc.cli import DataError, UsageError, note, progress
 from misc.dataset.karpathy import read_images
+from misc.dataset.origin import given_to_others, read_pictures
 from misc.disk.files import open_regular, path_under, read_json, write_json
 from misc.pictures.coco_list import select_listed
 from misc.pictures.images import read_upright
@@ -142,15 +143,18 @@ class FolderPictures:
 class SplitPictures:
     """The images that a split file of Karpathy's lists, under the folder that holds train2014/ and val2014/."""
 
-    def __init__(self, input_json: str, root: str, broken: Broken) -> None:
-        """Broken records go to `broken`.  Raises `DataError` and `UsageError`."""
+    def __init__(self, input_json: str, root: str, broken: Broken, base: str | None = None) -> None:
+        """Broken records go to `broken`; base: the prefix of the regions' folders, beside which `save` records the
+        ids.  Raises `DataError` and `UsageError`."""
         if not os.path.isdir(root):
             raise UsageError(f'--images_root: there is no folder {root}')
         self.paths: dict[str, str] = {}
+        self.base, self.files = base, dict[int, str]()
         for image in read_images(input_json, broken.add, captions=False):
             if image['file_path']:
                 try:
                     self.paths[str(image['id'])] = path_under(root, image['file_path'])
+                    self.files[image['id']] = image['file_path']
                 except DataError as error:
                     broken.add(f'image {image["id"]}: {error}')
             else:
@@ -166,11 +170,23 @@ class SplitPictures:
                                       copied=True)}
 
     def changed(self) -> list[str]:
-        """None: `inputs` has the states of all images."""
-        return []
+        """The ids that an earlier run gave to other pictures (`inputs` has the states of all images)."""
+        changed = [str(number) for number in given_to_others(self.files, self._known())]
+        if changed:
+            note(f'note: {len(changed)} ids were those of other pictures; their regions are found again')
+        return changed
 
     def save(self) -> None:
-        """Nothing to record: the ids are in the split file."""
+        """Write the record: which picture each id is."""
+        if self.base:
+            own = set(self.files.values())
+            others = {number: name for number, name in self._known().items() if name not in own}
+            write_json(f'{self.base}_images.json',
+                       {number: {'file': name} for number, name in {**others, **self.files}.items()}, indent=1)
+
+    def _known(self) -> dict[int, str]:
+        """{id: file name} as earlier runs recorded them."""
+        return read_pictures(f'{self.base}_att') if self.base else {}
 
 
 def describe(paths: Mapping[str, str], longest: int, image_id: str) -> dict[str, str] | None:

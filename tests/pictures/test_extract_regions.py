@@ -347,7 +347,7 @@ def test_the_images_of_a_split_file_have_its_ids(extract, tmp_path, pictures):
     status, said = extract(input_json=split, grid_size=2)
     assert status == 1 and '9.jpg: there is no such file' in said and '2 of 3 images' in said
     assert {number for _, number in arrays(tmp_path)} == {391895, 7}
-    assert not (tmp_path / 'out_images.json').exists()
+    assert json.loads((tmp_path / 'out_images.json').read_text())['7'] == {'file': 'val2014/7.jpg'}
     status, said = extract(input_json=split, images_root=tmp_path, output='other')
     assert status == 1 and 'holds none of the images' in said
 

@@ -13,7 +13,7 @@ from misc.dataset.recipe import read_recipe
 from misc.pictures.extractor import OwnFinder
 from misc.pictures.recipes import extractor_recipe
 from misc.run.folder import read_infos
-from scripts import extract_regions
+from scripts import extract_regions, pack_features
 from tests.helpers import ROOT, tiny
 from tests.helpers.networks import photo
 from tests.helpers.pictures import train_run
@@ -178,3 +178,73 @@ def test_features_with_their_channels_first_are_recognised(own):
     (own / 'corpus/grid_att_regions.json').unlink()
     with pytest.raises(DataError, match=r'\(64, 7, 7\) look like a map with its channels first.*transpose\('):
         train_run(own / 'corpus', own / 'other')
+
+
+@pytest.fixture
+def shifted(own):
+    """The pictures of `own`, numbered from 0 in the labels, and from 1, by name, in the regions `mine`; returns the
+    folder of the corpus."""
+    root = own / 'corpus'
+    for name, key in (('talk.json', 'id'), ('split.json', 'cocoid')):
+        content = json.loads((root / name).read_text())
+        for number, image in enumerate(content['images']):
+            assert image[key] == 100 + number
+            image[key] = number
+        (root / name).write_text(json.dumps(content))
+    assert not tiny.run(extract_regions, own_flags(own))
+    return root
+
+
+def own_flags(folder, *more):
+    return ['--images_root', folder / 'corpus/images', '--output_dir', folder / 'corpus/mine', '--extractor',
+            folder / 'net.py', '--device', 'cpu', *more]
+
+
+def train_on(root, features):
+    """Train on `features` of the pictures but for the first, which is of no split."""
+    talk = json.loads((root / 'talk.json').read_text())
+    talk['images'][0]['split'] = 'other'
+    (root / 'talk.json').write_text(json.dumps(talk))
+    boxes = features if features.endswith('.h5') else features.replace('_att', '_box')
+    train_run(root, root / f'on_{features}', '--img_feat_size', 3, '--input_img_feat_dir', root / features,
+              '--input_box_dir', root / boxes)
+
+
+def test_features_of_other_pictures_are_refused_until_they_have_the_ids_of_the_labels(own, shifted, capsys):
+    tiny.run(pack_features, ['--input_img_feat_dir', shifted / 'mine_att', '--input_box_dir', shifted / 'mine_box',
+                             '--output_file', shifted / 'mine.h5'])
+    for name, record_name in (('mine_att', 'mine_images'), ('mine.h5', 'mine.h5_images')):
+        with pytest.raises(DataError) as raised:
+            train_on(shifted, name)
+        said = str(raised.value)
+        assert said.startswith('15 of 15 images have the features of other pictures: image 1 is train2014/101.jpg in')
+        assert f'train2014/100.jpg in {shifted / record_name}.json;' in said
+        assert said.endswith(f'--input_json DATASET.json --images_root PICTURES --output_dir {shifted / "mine"} '
+                             '--extractor net.py')
+    with pytest.raises(DataError, match='images have the features of other pictures'):
+        tiny.run(evaluation, ['--run', own / 'run', '--input_json', shifted / 'talk.json',
+                              '--input_img_feat_dir', shifted / 'mine_att', '--device', 'cpu', '--num_workers', 0])
+    (shifted / 'mine.h5_images.json').unlink()
+    train_on(shifted, 'mine.h5')   # nothing to compare
+
+    capsys.readouterr()
+    assert not tiny.run(extract_regions, own_flags(own, '--input_json', shifted / 'split.json'))
+    assert '15 ids were those of other pictures' in capsys.readouterr().err
+    for number in range(16):
+        with np.load(shifted / f'mine_att/{number}.npz') as mine, \
+                np.load(shifted / f'grid_att/{100 + number}.npz') as expected:
+            assert np.array_equal(mine['feat'], expected['feat'])
+    train_on(shifted, 'mine_att')
+
+
+def test_the_command_for_missing_features_is_the_one_that_made_the_others(own):
+    root = own / 'corpus'
+    (root / 'grid_att/103.npz').unlink()
+    with pytest.raises(DataError) as raised:
+        train_on(root, 'grid_att')
+    assert str(raised.value).endswith(
+        f': 103\nmake them with: python scripts/extract_regions.py --input_json DATASET.json --images_root PICTURES '
+        f'--output_dir {root / "grid"} --extractor net.py')
+    (root / 'grid_att_regions.json').unlink()
+    with pytest.raises(DataError, match=r'make_bu_data.py.* or .*extract_regions.py --input_json'):
+        train_on(root, 'grid_att')
