@@ -14,6 +14,7 @@ import queue
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -331,6 +332,8 @@ def image_batches(corpus: Corpus, rows: Sequence[int], batch_size: int, workers:
 def make_loader(reader: Dataset, requests: Iterable[Any], workers: int, pin: bool = False) -> DataLoader:
     """A loader of `requests`, in order, with `workers` processes (0: this process reads)."""
     _kill_workers_at_exit()
+    # More workers than cores that this process may use: as they were asked for.
+    warnings.filterwarnings('ignore', message='This DataLoader will create')
     # A generator of its own: the loader must not draw from the random numbers of the training.
     return DataLoader(reader, sampler=requests, batch_size=None, num_workers=workers,
                       generator=torch.Generator().manual_seed(0), collate_fn=None, pin_memory=pin,

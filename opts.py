@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, perfect_square
 from misc.dataset.networks import LAYOUTS, names_in
 from misc.dataset.sources import FLAGS, Sources
+from misc.prepare.workers import cpu_count
 from misc.scoring.references import SCORE_TOKENS
 from misc.training.schedule import Plan, Schedule
 from models.registry import MODELS, about, is_used, users
@@ -314,7 +315,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
                             'random numbers')
     group.add_argument('--seed', type=number_in(int, 0, 2 ** 32 - 1), default=123, metavar='N',
                        help='seed of everything random')
-    group.add_argument('--num_workers', type=number_in(int, 0), default=2, metavar='N',
+    group.add_argument('--num_workers', type=number_in(int, 0), default=min(2, cpu_count()), metavar='N',
                        help='processes that load data, for each training process; 0 loads in a thread. Results '
                             'do not depend on it')
 

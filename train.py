@@ -12,6 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from misc.run.early import EARLY
+
+if __name__ == '__main__':
+    EARLY.catch()  # before the libraries are loaded, which takes seconds
+
 # How long torch's threads spin before they sleep while they wait for one another; read when the library is
 # loaded.  By default they spin for milliseconds, which makes small steps ten times slower on a shared machine;
 # without any spinning, small steps take three times as long on a quiet one.
@@ -60,10 +65,11 @@ def main() -> int:
     """Parse the options, build the run, train; returns the exit status."""
     # A dead loader worker is reported wherever the training is at that moment.
     with parallel.processes(), worker_errors(), contextlib.ExitStack() as held:
+        early = held.enter_context(EARLY)
         options, given = parallel.together(opts.train_options)
         folder = RunFolder(options.checkpoint_path, options.id)
         parallel.on_main(lambda: held.enter_context(folder.writer()))
-        status = held.enter_context(reported(folder.path, folder.is_free))
+        status = held.enter_context(reported(folder, early))
         return train(parallel.together(lambda: build(options, given, folder, status)))
 
 
@@ -211,7 +217,7 @@ def train(run: Training) -> int:
         if stop.asked() and not (run.end() and run.is_complete()):
             save(run)
             run.log.print(f'stopped by {stop.name} after iteration {state.iteration}; saved. Go on with: '
-                          f'python train.py --resume {run.folder}')
+                          f'{parallel.launcher()} train.py --resume {run.folder}')
             run.status.write('stopped', signal=stop.name)
             return stop.status
         return finish(run, '' if plan.is_over(batches.next_epoch) else f'stopped early: {run.end()}')
@@ -347,6 +353,7 @@ def save(run: Training, is_best: bool = False) -> None:
     run.state.saved_at = run.state.iteration
     run.timer.restart()
     run.log.saved(run.state.iteration, is_best)
+    run.status.write('running')
 
 
 def build(options: opts.Options, given: set[str], folder: RunFolder, status: Status) -> Training:
@@ -414,7 +421,7 @@ def build(options: opts.Options, given: set[str], folder: RunFolder, status: Sta
     if obstacle:
         note(f'note: cross-entropy steps run without CUDA graphs: {obstacle}')
     run = Training(model, average, updater, batches, state, phases, schedule, plan, validation, log, folder.path,
-                    device, StopSignals(updater.joint), SaveTimer(plan.save_minutes), status, recorded, start,
+                    device, StopSignals(updater.joint, EARLY), SaveTimer(plan.save_minutes), status, recorded, start,
                     write)
     if resumed:
         onward.note_place(resumed, folder.path, options.id, in_place)

@@ -42,6 +42,13 @@ def share_a_machine() -> bool:
     return count() == 1 or int(os.environ['LOCAL_WORLD_SIZE']) == count()
 
 
+def launcher() -> str:
+    """What a command begins with that starts as many processes: python, or torchrun with its flags."""
+    if count() == 1:
+        return 'python'
+    return f'torchrun --nproc_per_node {count()}' if share_a_machine() else 'torchrun ...'
+
+
 def is_main() -> bool:
     """Whether this is the process that prints and writes."""
     return rank() == 0
@@ -72,22 +79,19 @@ def processes() -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-# Program: the variables in which it tells each process how many there are, and the number of this one.
-LAUNCHERS = {'srun': ('SLURM_STEP_NUM_TASKS', 'SLURM_PROCID'),
-             'mpirun': ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK')}
+# Program: the variable in which it tells each process how many there are.
+LAUNCHERS = {'srun': 'SLURM_STEP_NUM_TASKS', 'mpirun': 'OMPI_COMM_WORLD_SIZE'}
 
 
 def check_launcher() -> None:
     """Refuse to be one of several processes that `srun` or `mpirun` started without torchrun: each would do the whole
-    work, and write into the same folder.  The first of them says so."""
+    work, and write into the same folder.  Each says so: it may have a log of its own."""
     if distributed.is_torchelastic_launched():
         return
-    for program, (size, number) in LAUNCHERS.items():
+    for program, size in LAUNCHERS.items():
         tasks = os.environ.get(size, '1')
         if not tasks.isdecimal() or int(tasks) < 2:
             continue
-        if os.environ.get(number, '0') != '0':
-            raise SystemExit(UsageError.status)
         raise UsageError(f'{program} started {tasks} processes that do not know of each other, and each would do all '
                          f'of the work; start one torchrun on each machine (docs/cluster.md), or one process: '
                          f'{program} -n 1')

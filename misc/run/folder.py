@@ -172,6 +172,14 @@ class RunFolder:
         """Whether the folder holds no run of another name."""
         return all(run in (None, self.run_id) for run in runs_in(self.path))
 
+    def saved_place(self) -> dict[str, int]:
+        """The iteration and epoch of the run's last checkpoint in the folder; {} where it has none that is sound."""
+        try:
+            infos = read_infos(os.path.join(self.path, infos_name(self.run_id)))
+        except (DataError, OSError):
+            return {}
+        return {name: infos[entry] for name, entry in (('iteration', 'iter'), ('epoch', 'epoch'))}
+
     def _check_free(self) -> None:
         """Raise `UsageError` if the folder holds files of a checkpoint: they would be overwritten."""
         runs = list(filter(None, runs_in(self.path)))
@@ -223,8 +231,9 @@ class RunFolder:
             if keep:
                 kept.keep_files(self.path, of_last, state.iteration, keep)
         except OSError as error:
-            way_out = (f'the checkpoint before it is intact; fix that and go on with: python train.py --resume '
-                       f'{self.path}' if filesets.exists(os.path.join(self.path, infos_name(self.run_id))) else
+            has_checkpoint = filesets.exists(os.path.join(self.path, infos_name(self.run_id)))
+            way_out = ('the checkpoint before it is intact; fix that and go on with: '
+                       f'{parallel.launcher()} train.py --resume {self.path}' if has_checkpoint else
                        'nothing was saved before; fix that and start again')
             raise DataError(f'no checkpoint could be written at iteration {state.iteration}: '
                             f'{error.strerror or error}: {error.filename or self.path}\n{way_out}') from None

@@ -1,13 +1,12 @@
 """Stopping a run on SIGINT, SIGTERM, SIGHUP or SIGUSR1, in all its processes at the same step."""
 
-import contextlib
 import os
 import signal
-import sys
 from types import FrameType
 from typing import Any
 
 from misc import parallel
+from misc.run.early import EarlySignals, hang_up, quiet_after, warning
 from misc.training.gradients import JointGradients
 
 
@@ -19,9 +18,9 @@ class StopSignals:
     Of several processes, a step's messages carry the request to all of them: they stop after the same step.
     """
 
-    def __init__(self, joint: JointGradients) -> None:
-        """`joint`: sends the messages."""
-        self.joint = joint
+    def __init__(self, joint: JointGradients, early: EarlySignals | None = None) -> None:
+        """`joint`: sends the messages; `early`: has caught the signals so far."""
+        self.joint, self.early = joint, early
         self.received = 0  # signal received by this process
         self.agreed = 0    # signal agreed on by all processes
         self._handlers: dict[int, Any] = {}
@@ -29,6 +28,10 @@ class StopSignals:
     def __enter__(self) -> 'StopSignals':
         self._handlers = {number: signal.signal(number, self._on_signal)
                           for number in (signal.SIGINT, signal.SIGTERM, *warning(), *hang_up())}
+        if self.early is not None:
+            self.early.leaves = False
+            if self.early.received:  # by a process that is not the main one
+                self.received = self.joint.request = self.early.received
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,39 +64,4 @@ class StopSignals:
         if self.received and self.received not in warning() and not self.joint.shared:
             os._exit(128 + number)
         self.received = self.joint.request = number
-        if number in hang_up():
-            sys.stdout, sys.stderr = Quiet(sys.stdout), Quiet(sys.stderr)
-
-
-def warning() -> tuple[int, ...]:
-    """SIGUSR1, unless the system has none."""
-    number = getattr(signal, 'SIGUSR1', None)
-    return () if number is None else (number,)
-
-
-def hang_up() -> tuple[int, ...]:
-    """SIGHUP, unless the system has none or it is ignored."""
-    number = getattr(signal, 'SIGHUP', None)
-    return () if number is None or signal.getsignal(number) == signal.SIG_IGN else (number,)
-
-
-class Quiet:
-    """A stream that can no longer fail: what a terminal that is gone does not take is dropped, so that the run can
-    still be saved."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write `text` if that is possible."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush the stream if that is possible."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        quiet_after(number)

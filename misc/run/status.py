@@ -4,9 +4,12 @@ torchrun exits with 1 whatever its processes exit with, and a process that is ki
 holds {"state", "time", "process", "host", "iteration", "epoch"}, where `state` is
 
 running    it trains, or it was killed: by SIGKILL, for lack of memory, with its machine
-stopped    a signal stopped it, `signal`; it was saved, and goes on when it is resumed
+stopped    a signal stopped it, `signal`; it was saved if it trained, and goes on when it is started again
 finished   there is nothing left to train
 failed     it ended with the message `error`
+
+Iteration and epoch are those of the last checkpoint, or of the start, while the run trains; after a failure, those it
+had reached.  Before the training they are those of the last checkpoint, and missing where there is none.
 """
 
 import contextlib
@@ -20,6 +23,8 @@ from typing import Any
 from misc import parallel
 from misc.cli import UserError, note, plain_lines
 from misc.disk.files import open_regular, write_json
+from misc.run.early import EarlySignals, Stopped
+from misc.run.folder import RunFolder
 
 STATUS = 'status.json'
 
@@ -27,13 +32,13 @@ STATUS = 'status.json'
 class Status:
     """Writes the status of the run in `folder`; of several processes, the main one writes."""
 
-    def __init__(self, folder: str) -> None:
-        self.path = os.path.join(folder, STATUS)
-        self.place: Callable[[], dict[str, Any]] = dict  # where the training stands: {'iteration', 'epoch'}
+    def __init__(self, folder: str, place: Callable[[], dict[str, Any]] = dict) -> None:
+        """`place()` says where the run stands before it trains: {'iteration', 'epoch'}, or {}."""
+        self.path, self.place, self.trains = os.path.join(folder, STATUS), place, False
 
     def start(self, place: Callable[[], dict[str, Any]]) -> None:
         """The training starts; `place()` says where it stands."""
-        self.place = place
+        self.place, self.trains = place, True
         self.write('running')
 
     def write(self, state: str, **more: Any) -> None:
@@ -57,17 +62,25 @@ class Status:
 
 
 @contextlib.contextmanager
-def reported(folder: str, is_own: Callable[[], bool]) -> Iterator[Status]:
-    """The `Status` of a run in `folder`; an error in the block is its end.
+def reported(folder: RunFolder, early: EarlySignals) -> Iterator[Status]:
+    """The `Status` of a run in `folder`; an error in the block is its end, and so is a signal before it trains.
 
     An error before the training starts is written only where an earlier start left the run unfinished, so that no
-    script starts it again and again, and only if `is_own()`, the folder holds no other run.
+    script starts it again and again, and neither error nor signal where the folder holds another run.
     """
-    status = Status(folder)
+    status = Status(folder.path, folder.saved_place)
     try:
+        if parallel.is_main():
+            early.leave()
         yield status
+    except Stopped as stopped:
+        if folder.is_free():
+            status.write('stopped', signal=stopped.name)
+        note(f'train.py: stopped by {stopped.name} before the first step; start it again with the same command')
+        raise
     except BaseException as error:
-        if status.place is not dict or status.is_open() and is_own():
+        early.leaves = False  # a signal that comes now does not change how the run ended
+        if status.trains or status.is_open() and folder.is_free():
             status.write('failed', error=text_of(error)[:1000])
         raise
 

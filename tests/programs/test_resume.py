@@ -142,6 +142,64 @@ def test_the_status_says_what_became_of_a_run(corpus, tmp_path, monkeypatch, cap
     assert str(tmp_path / 'none') in status_of(run)['error']
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_while_a_run_loads_stops_it_where_it_was(corpus, tmp_path, monkeypatch, capsys, number):
+    before = signal.getsignal(number)
+
+    def load(*given):
+        os.kill(os.getpid(), number)
+        raise AssertionError('the signal was missed')
+
+    def stopped():
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+            patch.setattr(train, 'build', load)
+            tiny.run(train, full_command(corpus, run, '--max_epochs', 1))
+        assert ended.value.code == 128 + number and signal.getsignal(number) == before
+        assert f'train.py: stopped by {number.name} before the first step; start it again' in capsys.readouterr().err
+        return {name: status_of(run).get(name) for name in ('state', 'signal', 'iteration', 'epoch')}
+    run = tmp_path / 'run'
+    assert stopped() == {'state': 'stopped', 'signal': number.name, 'iteration': None, 'epoch': None}
+    with monkeypatch.context() as patch, pytest.raises(Interrupt):
+        interrupt_after(patch, 2)
+        tiny.run(train, full_command(corpus, run, '--max_epochs', 1))
+    assert stopped() == {'state': 'stopped', 'signal': number.name, 'iteration': 2, 'epoch': 0}
+    # In the folder of another run there is nothing to say.
+    with pytest.raises(SystemExit), monkeypatch.context() as patch:
+        patch.setattr(train, 'build', load)
+        (run / STATUS).unlink()
+        tiny.run(train, full_command(corpus, run, '--id', 'other'))
+    assert not (run / STATUS).exists()
+    assert tiny.run(train, full_command(corpus, run, '--max_epochs', 1)) == 0
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='the signals that a process catches are in /proc')
+def test_a_signal_while_the_libraries_are_loaded_stops_the_run_as_soon_as_it_knows_its_folder(corpus, tmp_path):
+    process = subprocess.Popen([sys.executable, 'train.py', *map(str, full_command(corpus, tmp_path / 'run'))],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    caught = 0
+    while not caught >> signal.SIGUSR1 - 1 & 1:
+        with open(f'/proc/{process.pid}/status', encoding='utf-8') as file:
+            caught = next(int(line.split()[1], 16) for line in file if line.startswith('SigCgt'))
+    process.send_signal(signal.SIGUSR1)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGUSR1 and not output
+    assert errors.splitlines()[1:] == [
+        'train.py: stopped by SIGUSR1 before the first step; start it again with the same command']
+    assert status_of(tmp_path / 'run')['signal'] == 'SIGUSR1'
+
+
+def test_the_status_says_where_the_last_checkpoint_is(corpus, tmp_path, monkeypatch):
+    seen, plain = [], train.train_step
+
+    def step(run, phase):
+        seen.append(status_of(tmp_path))
+        plain(run, phase)
+    monkeypatch.setattr(train, 'train_step', step)
+    tiny.run(train, full_command(corpus, tmp_path, '--max_epochs', 2))
+    assert [status['iteration'] for status in seen] == [0, 0, 2, 2, 4, 4]
+    assert {status['state'] for status in seen} == {'running'} and seen[-1]['epoch'] == 1
+
+
 def test_the_script_of_the_documentation_reads_the_status(tmp_path):
     text = (ROOT / 'docs' / 'cluster.md').read_text(encoding='utf-8')
     script = next(block for block in re.findall('```bash\n(.*?)```', text, re.S) if block.startswith('#!/bin/bash'))
@@ -168,18 +226,14 @@ def test_checkpoints_come_by_the_clock_too(corpus, tmp_path, monkeypatch):
     assert saves == [80, 160, 240, 240]  # six steps of 40 seconds, and the validation at the end
 
 
-@pytest.mark.parametrize('variables', [('SLURM_STEP_NUM_TASKS', 'SLURM_PROCID'),
-                                       ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK')])
-def test_processes_that_know_nothing_of_each_other_are_refused(monkeypatch, variables):
-    size, number = variables
+@pytest.mark.parametrize('size, number', [('SLURM_STEP_NUM_TASKS', 'SLURM_PROCID'),
+                                          ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK')])
+def test_processes_that_know_nothing_of_each_other_are_refused_each_with_the_message(monkeypatch, size, number):
     monkeypatch.setenv(size, '4')
-    monkeypatch.setenv(number, '0')
-    with pytest.raises(UsageError, match='(srun|mpirun) started 4 processes .*torchrun'), parallel.processes():
-        pass
-    monkeypatch.setenv(number, '3')
-    with pytest.raises(SystemExit) as ended, parallel.processes():
-        pass
-    assert ended.value.code == 2
+    for rank in ('0', '3'):
+        monkeypatch.setenv(number, rank)
+        with pytest.raises(UsageError, match='(srun|mpirun) started 4 processes .*torchrun'), parallel.processes():
+            pass
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'test')  # torchrun on each machine, started by srun
     monkeypatch.setenv('WORLD_SIZE', '1')
     with parallel.processes():
@@ -198,6 +252,7 @@ def test_torchrun_passes_a_batch_systems_warning_on(corpus, tmp_path):
     process.send_signal(signal.SIGUSR1)
     rest = process.stdout.read()
     assert process.wait(timeout=60) == 1 and rest.count('stopped by SIGUSR1') == 1
+    assert f'Go on with: torchrun --nproc_per_node 2 train.py --resume {tmp_path / "run"}\n' in rest
     assert status_of(tmp_path / 'run')['state'] == 'stopped' and status_of(tmp_path / 'run')['signal'] == 'SIGUSR1'
 
 

@@ -61,6 +61,7 @@ COMPUTING = ('train.py', 'eval.py', 'scripts/benchmark.py', 'scripts/gpu_check.p
 SHORT_SPINNING = "os.environ.setdefault('GOMP_SPINCOUNT', '2000')"
 PROJECT_FIRST = 'sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))'
 RUN_MAIN = "if __name__ == '__main__':\n    run_command(main)"
+CATCH_SIGNALS = "if __name__ == '__main__':\n    EARLY.catch()"
 
 
 def tree_of(name):
@@ -134,6 +135,8 @@ def active_statements(name, tree):
         permitted.add(PROJECT_FIRST)
     if room_of(module_of(name)) in ('scripts', 'train', 'eval', 'prepro_areas'):
         permitted.add(RUN_MAIN)
+    if name == 'train.py':
+        permitted.add(CATCH_SIGNALS)
     passive = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
     return [ast.unparse(node) for node in tree.body
             if not isinstance(node, passive) and not is_text(node) and not is_constant(node)
