@@ -132,13 +132,15 @@ def set_up(at_end: contextlib.ExitStack) -> Evaluation:
     info = find_regions(folder, options, runs, device) if folder else \
         {'images': listed, 'ix_to_word': runs[0].infos['vocab']} if listed else None
     corpus = open_corpus(options, members, runs, model.needs, info)
-    if not folder:
-        for run in runs:
-            note_other_features(corpus, run.infos, run.infos_path)
-        warn_of_other_recipe(corpus.region_recipe(), [(run.infos_path, run.infos) for run in runs])
     rows = corpus.rows('all' if folder else options.split, train_only=True)
     rows = rows[:options.num_images] if options.num_images >= 0 else rows
     corpus.check_files(rows)
+    if not folder:
+        for row in rows[:1]:   # features of another width are refused here, before any warning about them
+            corpus.arrays(row)
+        for run in runs:
+            if not warn_of_other_recipe(corpus.region_recipe(), run.infos_path, run.infos):
+                note_other_features(corpus, run.infos, run.infos_path)
     references = references_of([corpus.ids[row] for row in rows], options.input_json, options.coco_json,
                                options.score_tokens, corpus.vocabulary.values()) if options.language_eval else None
     if corpus.file is not None:   # references were read from it a second time
@@ -258,6 +260,10 @@ def write_all(evaluation: Evaluation, results: list[ImageCaptions], loss: float 
     options, folder, scores = evaluation.options, evaluation.folder, Scores()
     for line in caption_lines(results, options.verbose_beam, by_file=folder is not None):
         print(line)
+    if options.sample_n > 1 and not options.verbose_beam:
+        note(f'printed: of the {options.sample_n} captions of each image '
+             f'{scored_caption(options.score_caption == "best", options.sample_max)}'
+             + (f'; all of them are in {evaluation.vis}, as "beams"' if options.dump_json else ''))
     failures: list[UserError | OSError] = []
 
     def attempt(write: Callable[[], None]) -> None:
@@ -292,6 +298,9 @@ def write_captions(evaluation: Evaluation, results: list[ImageCaptions]) -> None
     """Write vis/vis.json."""
     write_vis(evaluation.vis, vis_entries(results, evaluation.options.sample_n, evaluation.options.dump_path))
     note(f'wrote {evaluation.vis}')
+    page = evaluation.path('vis', 'index.html')
+    if not evaluation.options.dump_images and os.path.exists(page):
+        note(f'note: {page} shows an earlier evaluation still; --dump_images 1 writes it anew')
 
 
 def print_scores(name: str, scores: Scores, options: opts.Options) -> None:

@@ -7,6 +7,7 @@ same.
 import contextlib
 import functools
 import os
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -233,6 +234,8 @@ def finish(run: Training, message: str) -> int:
     """The end of a run that has nothing left to train; returns the exit status."""
     if message:
         run.log.print(message)
+    print(f'finished: {run.state.iteration} iterations; next: python eval.py --run {shlex.quote(run.folder)} '
+          '--language_eval 1')
     run.status.write('finished')
     return 0
 

@@ -5,12 +5,13 @@ It is a program without a command line, so it may import what eval.py may, and e
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image as Picture
 
 import models
 import opts
@@ -19,6 +20,7 @@ from misc.cli import UsageError
 from misc.dataset.corpus import Corpus
 from misc.evaluation.captioning import Caption, caption_images
 from misc.machine import memory_errors, pick_device
+from misc.pictures.images import picture_name
 from misc.pictures.recipes import RecipeFlags, recipe_for_models
 from misc.run.folder import Run, best_or_last_files, check_size, load_run_weights, read_run
 from misc.scoring.endings import forbidden_endings
@@ -28,6 +30,7 @@ from models.ensemble import Ensemble
 OPTIONS = (*opts.DECODING_OPTIONS, 'device', 'matmul_precision', 'xlinear', 'cuda_graphs', 'batch_size', 'detector',
            'cnn_model', 'cnn_layout', 'cnn_weight_dir', 'extractor')
 Path = str | os.PathLike[str]
+PICTURES = (str, os.PathLike, Picture)   # what is one picture
 
 
 def load(run: Path | Sequence[Path] | None = None, *, model: Path | Sequence[Path] | None = None,
@@ -93,25 +96,27 @@ class Captioner:
         self._recipe_flags = RecipeFlags(options.detector, options.cnn_model, options.cnn_layout,
                                          options.cnn_weight_dir, options.extractor)
 
-    def caption(self, pictures: Path | Sequence[Path] | None = None, *,
+    def caption(self, pictures: Path | Picture | Sequence[Path | Picture] | None = None, *,
                 features: np.ndarray | Sequence[np.ndarray] | None = None,
                 boxes: np.ndarray | Sequence[np.ndarray] | None = None, sizes: Any = None) -> Any:
         """The caption of one image, a `PictureCaption`; or a list of them, for a list of images.
 
-        pictures  image files; their regions are found by the recipe that is recorded in the run
+        pictures  image files, or images that are open in Pillow; their regions are found by the recipe that is
+                  recorded in the run
         features  in place of pictures, (regions, D) of one image, or a list of such arrays
         boxes     (regions, 4) x1 y1 x2 y2, for models that use the places of regions: relative to the image, or
                   in pixels if `sizes` is given
         sizes     (width, height) of the image in pixels, or a list of those
 
-        Raises `DataError` for pictures that cannot be read and arrays that do not fit, `UsageError` for a run
-        that records no recipe.
+        Raises `DataError` for pictures that cannot be read and arrays that do not fit, before any is captioned,
+        `UsageError` for pictures of another kind and for a run that records no recipe.
         """
         if (pictures is None) == (features is None):
             raise UsageError('give pictures, or the features of their regions')
         if features is None:
-            is_list = not isinstance(pictures, (str, os.PathLike))
-            images = [self._find_regions(path) for path in as_list(pictures)]
+            is_list = isinstance(pictures, Iterable) and not isinstance(pictures, (*PICTURES, bytes, np.ndarray))
+            listed: Any = pictures if is_list else [pictures]
+            images = [self._find_regions(picture) for picture in list(map(checked_picture, listed))]
         else:
             is_list = isinstance(features, (list, tuple))
             arrays: Any = (features, boxes, sizes) if is_list else ([features], [boxes], [sizes])
@@ -142,9 +147,9 @@ class Captioner:
                                    None if any(image.size is None for image in images) else sizes)
         return corpus
 
-    def _find_regions(self, path: Path) -> 'Image':
-        boxes, features, size = self._finder.find_in_file(os.fspath(path))
-        return Image(features, boxes, size, os.fspath(path))
+    def _find_regions(self, picture: str | Picture) -> 'Image':
+        boxes, features, size = self._finder.find_in_file(picture)
+        return Image(features, boxes, size, picture_name(picture))
 
     @functools.cached_property
     def _finder(self) -> Any:
@@ -162,6 +167,20 @@ class Image:
     boxes: np.ndarray | None
     size: tuple[float, float] | None
     name: str = ''
+
+
+def checked_picture(picture: Any) -> str | Picture:
+    """A picture as its file or as Pillow's image; raises `UsageError` for anything else, folders among them."""
+    if not isinstance(picture, PICTURES):
+        raise UsageError(f'pictures are files or PIL images, not {type(picture).__name__}; of pixels '
+                         'PIL.Image.fromarray(pixels) makes an image, and arrays of features go to features=')
+    if isinstance(picture, Picture):
+        return picture
+    path = os.fspath(picture)
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a folder; give its pictures: {path}/*.jpg on a command line, in Python "
+                         f"sorted(pathlib.Path({path!r}).glob('*.jpg'))")
+    return path
 
 
 def image_list(features: Sequence[Any], boxes: Sequence[Any] | None, sizes: Sequence[Any] | None) -> list[Image]:

@@ -165,6 +165,11 @@ def note(message: object) -> None:
     print(plain_lines(message), file=sys.stderr, flush=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: "1 image", "2 images"."""
+    return f'{number} {noun}{"" if number == 1 else "s"}'
+
+
 def plain_text(text: object) -> str:
     """`text` in one line, safe for terminals and pages: control characters and lone surrogates are replaced."""
     return ''.join(character if character.isprintable() else ' ' if character.isspace() else '\ufffd'

@@ -14,6 +14,9 @@ RELATIVE = ('python scripts/prepro_bbox_relative_coords.py --input_json data/dat
             '--output_dir data/cocobu_box_relative')
 PACK = ('python scripts/pack_features.py --input_img_feat_dir data/cocobu_att '
         '--input_box_dir data/cocobu_box --output_file data/cocobu.h5')
+TRAIN = ('python train.py --id {name} --caption_model spatial_pe --input_json {data}.json '
+         '--input_label_h5 {data}_label.h5 --input_img_feat_dir {regions}_att --input_box_dir {regions}_box '
+         '--checkpoint_path checkpoints/{name} --val_images_use -1')
 REGIONS = 'python scripts/extract_regions.py --images_root PICTURES --output_dir data/mine --detector grid'
 REGIONS_OF_COCO = ('python scripts/extract_regions.py --input_json data/dataset_coco.json '
                    '--images_root IMAGE_ROOT --output_dir data/cocobu --detector fasterrcnn')

@@ -4,6 +4,7 @@
 import argparse
 import functools
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -79,9 +80,7 @@ def main() -> None:
         raise UsageError(f'--output_dir {options.output_dir} is not empty; name another folder')
     with filesets.only_writer(options.output_dir):
         filesets.save_set(options.output_dir, files)
-    names = 'model.pth', run_folder.infos_name(options.id)
-    model, infos = (os.path.join(options.output_dir, name) for name in names)
-    print(f'wrote {options.output_dir}; evaluate with --model {model} --infos_path {infos}')
+    print(f'wrote {options.output_dir}; next: python eval.py --run {shlex.quote(options.output_dir)}')
 
 
 def last_and_best(folder: str, longest: int) -> tuple[Run, Run | None]:

@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 from PIL import Image
 
-from misc.cli import Parser, UsageError, number_in, run_command
+from misc.cli import Parser, UsageError, note, number_in, run_command
 from misc.compare.plots import picture_name, write_picture
 from misc.pictures.images import read_upright
 
@@ -36,7 +36,8 @@ def arguments() -> Parser:
                         help='the run that captions them: its best model, else its last')
     parser.add_argument('--output', type=picture_name, default='captions.png', metavar='FILE',
                         help='the figure, .png or .svg')
-    parser.add_argument('--beam_size', type=number_in(int, low=1), default=3, metavar='N', help='1: greedy')
+    parser.add_argument('--beam_size', type=number_in(int, low=1), default=2, metavar='N',
+                        help='as of eval.py; 1: greedy')
     parser.add_argument('--columns', type=number_in(int, low=1), default=4, metavar='N', help='pictures in a row')
     parser.add_argument('--width', type=number_in(int, low=32), default=160, metavar='PIXELS',
                         help='of each picture in the figure')
@@ -57,6 +58,7 @@ def main() -> None:
     write_picture(figure_of(pictures, captions, min(options.columns, len(pictures)), options.width), options.output)
     for path, caption in zip(options.pictures, captions):
         print(f'{path}: {caption.text}')
+    note(f'wrote {options.output}')
 
 
 def figure_of(pictures: list[np.ndarray], captions: 'list[PictureCaption]', columns: int, width: int) -> Any:

@@ -2,11 +2,14 @@
 
 import argparse
 import os
+import re
+import shlex
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 os.environ.setdefault('GOMP_SPINCOUNT', '2000')  # before torch is loaded; why: see train.py
 
+from misc import commands
 from misc.cli import Parser, UsageError, note, number_in, run_command
 from misc.dataset.networks import DEFAULT_NETWORK, LAYOUTS
 from misc.dataset.recipe import DEFAULTS, DETECTORS, RANGES, describe
@@ -154,8 +157,20 @@ def find(options: argparse.Namespace, pictures: PictureSource, broken: Broken) -
     extraction = Extraction(base, recipe, broken, options.extractor)
     found = extraction.run(pictures, device, options.batch_size, options.num_workers, options.cnn_weight_dir)
     note(f'{len(found)} of {len(pictures.paths)} images -> {", ".join(extraction.folders.values())}')
-    return broken.finish('replace these files and run the command again; it finds only the missing regions',
-                         f'{base}_broken.txt')
+    status = broken.finish('replace these files and run the command again; it finds only the missing regions',
+                           f'{base}_broken.txt')
+    if options.input_json and not status:
+        note(f'next:\n  {training(options.input_json, base)}')
+    return status
+
+
+def training(input_json: str, base: str) -> str:
+    """The command that trains on the regions at `base`, with the labels as make_dataset.py and the README name
+    them."""
+    name = re.sub(r'(dataset_)?(.*?)(\.json)?', r'\2', os.path.basename(input_json))
+    data = os.path.join(os.path.dirname(input_json), 'cocotalk' if name == 'coco' else name)
+    return commands.TRAIN.format(name=shlex.quote(os.path.basename(base)), data=shlex.quote(data),
+                                 regions=shlex.quote(base))
 
 
 if __name__ == '__main__':

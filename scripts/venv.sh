@@ -3,7 +3,7 @@
 # WITHOUT_JAVA=1 is set by scripts that score nothing.
 install_changed() {  # requirements, copy of those installed last, note, pip's flags...: installs them if they changed
     if ! cmp -s "$1" "$2"; then
-        echo "installing $1 into .venv${3:-}" >&2
+        echo "installing what .venv lacks of $1${3:-}" >&2
         .venv/bin/python -m pip install --quiet --disable-pip-version-check "${@:4}" -r "$1"
         cp "$1" "$2"
     fi

@@ -7,7 +7,7 @@ Any of these JSON files: COCO's lists and annotations, and what prepro_labels.py
 import os
 from typing import Any
 
-from misc.cli import DataError
+from misc.cli import DataError, UsageError
 from misc.disk.files import read_json
 from misc.disk.numbers import whole_number
 
@@ -16,7 +16,10 @@ ID_NAMES, FILE_NAMES = ('id', 'image_id', 'cocoid'), ('file_path', 'file_name', 
 
 def read_image_list(path: str) -> list[dict[str, Any]]:
     """The entries of a list, as those of `--input_json`: id, split, file_path, and width and height where they are
-    known.  All are in one split, named after the list.  Raises `DataError`."""
+    known.  All are in one split, named after the list.  Raises `DataError`, and `UsageError` for a list
+    in place of its file."""
+    if path.lstrip().startswith(('[', '{')) and not os.path.exists(path):
+        raise UsageError(f'--images_json takes a file that holds {path}, not the list itself')
     content = read_json(path, 'the program that lists your images', exact=True)
     if isinstance(content, dict) and 'images' not in content:
         content = [{**entry, 'id': image_id} if isinstance(entry, dict) else None

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from misc.cli import DataError
 from misc.dataset.networks import DETECTOR, Network
 from misc.dataset.recipe import networks_of, seed_of
 from misc.pictures import cnn, weights
-from misc.pictures.images import read_upright
+from misc.pictures.images import picture_name, read_upright
 
 BINS, SAMPLES = 7, 2   # RoI align: bins per side of a box, and samples per side of a bin
 
@@ -56,14 +57,14 @@ class Finder:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self._find(pictures)
 
-    def find_in_file(self, path: str) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-        """The regions of the picture at `path`: (boxes (P, 4) in pixels of the upright picture, features (P, D),
-        (width, height)).  Raises `DataError` where it cannot be read."""
+    def find_in_file(self, path: str | Image.Image) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+        """The regions of the picture at `path`, or open in Pillow: (boxes (P, 4) in pixels of the upright picture,
+        features (P, D), (width, height)).  Raises `DataError` where it cannot be read."""
         pixels, size = read_upright(path, self.recipe['longest_side'])
         try:
             (boxes, features), = self(pixels[None])
         except cnn.TooSmall as error:
-            raise DataError(f'{path}: {error}') from None
+            raise DataError(f'{picture_name(path)}: {error}') from None
         return full_size(boxes, pixels, size).astype(np.float32), features, size
 
     def _find(self, pictures: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

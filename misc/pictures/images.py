@@ -51,8 +51,10 @@ def read_rgb(path: str) -> np.ndarray:
         raise DataError(_reason(path, error)) from None
 
 
-def read_upright(path: str, longest: int) -> tuple[np.ndarray, tuple[int, int]]:
+def read_upright(path: str | Image.Image, longest: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Read a picture with its EXIF orientation applied, its longer side scaled down to `longest` pixels.
+
+    An image that is open in Pillow is taken too; it stays open and as it is.
 
     Returns (pixels, (width, height)): uint8 (h, w, 3) as from `read_rgb`, and the size before scaling.
     Raises `DataError` as `read_rgb` does.
@@ -60,7 +62,8 @@ def read_upright(path: str, longest: int) -> tuple[np.ndarray, tuple[int, int]]:
     try:
         with _opened(path) as image:
             size = image.size
-            image.draft(None, (2 * longest, 2 * longest))   # JPEG: decode at 1/2, 1/4 or 1/8
+            if image is not path:
+                image.draft(None, (2 * longest, 2 * longest))   # JPEG: decode at 1/2, 1/4 or 1/8
             _load(image)   # now, since reading a PNG's EXIF loads it too, and `_turn` hides errors
             turn = _turn(image)
             size = size if turn is None or _keeps_sides(turn) else size[::-1]
@@ -73,6 +76,11 @@ def read_upright(path: str, longest: int) -> tuple[np.ndarray, tuple[int, int]]:
             return np.array(image, dtype=np.uint8), size
     except _BROKEN as error:
         raise DataError(_reason(path, error)) from None
+
+
+def picture_name(picture: str | Image.Image) -> str:
+    """What messages call a picture: its file, where it has one."""
+    return getattr(picture, 'filename', '') or 'the PIL image' if isinstance(picture, Image.Image) else picture
 
 
 def shrunk(size: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -94,10 +102,13 @@ def read_size(path: str, upright: bool = False) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[Image.Image]:
-    """Open the image at `path`, a file of one of `FORMATS`, without Pillow's warnings."""
+def _opened(path: str | Image.Image) -> Iterator[Image.Image]:
+    """Open the image at `path`, a file of one of `FORMATS`, without Pillow's warnings; or take one that is open."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
+        if isinstance(path, Image.Image):
+            yield path
+            return
         with open_regular(path) as file, Image.open(file, formats=_formats()) as image:
             yield image
 
@@ -149,7 +160,8 @@ def _rgb(image):
 
 
 def _reason(path, error):
-    """One line about why `path` cannot be read."""
+    """One line about why `path`, or an image of Pillow's, cannot be read."""
+    path = picture_name(path)
     if isinstance(error, FileNotFoundError):
         return f'{path}: there is no such file'
     if isinstance(error, Image.DecompressionBombError):

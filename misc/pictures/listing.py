@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from misc.cli import DataError, UsageError, note, progress
+from misc.cli import DataError, UsageError, counted, note, progress
 from misc.dataset.karpathy import read_images
 from misc.dataset.origin import given_to_others, read_pictures
 from misc.disk.files import open_regular, path_under, read_json, write_json
@@ -241,7 +241,7 @@ def list_pictures(place: str) -> tuple[str, list[str]]:
         raise DataError(f'{place} holds no pictures (files that end in {", ".join(ENDINGS[:5])}, …)'
                         + (f', only {others} other files' if others else ''))
     if others:
-        note(f'note: {others} files of {place} are not pictures by their names; they are skipped')
+        note(f'note: {counted(others, "file")} of {place}, by name no picture, skipped')
     return place, sorted(names)
 
 

@@ -201,17 +201,18 @@ def width_of(flags: RecipeFlags, regions: Mapping[str, Any] | None) -> int:
     return sum(cnn.describe_network(name).width for name in names)
 
 
-def warn_of_other_recipe(found: Mapping[str, Any] | None, runs: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+def warn_of_other_recipe(found: Mapping[str, Any] | None, path: str, infos: Mapping[str, Any]) -> bool:
     """Warn where features are read whose recipe, `found`, is not that of a model's training; None: not recorded.
 
-    runs: the path and the content of each model's infos file; those of legacy checkpoints record no recipe.
+    path, infos: a model's infos file and its content; that of legacy checkpoints records no recipe.  Returns whether
+    there was a warning.
     """
-    for path, infos in runs:
-        if 'regions' in infos and infos['regions'] != found:
-            was, now = (recipe.describe(one) if one else 'those of another origin'
-                        for one in (infos['regions'], found))
-            note(f'warning: the model of {path} was trained on these features: {was}; the features given here are '
-                 f'{now}. Expect poor captions from other features; give those that it was trained with')
+    if infos.get('regions', found) == found:
+        return False
+    was, now = (recipe.describe(one) if one else 'those of another origin' for one in (infos['regions'], found))
+    note(f'warning: the model of {path} was trained on these features: {was}; the features given here are '
+         f'{now}. Expect poor captions from other features; give those that it was trained with')
+    return True
 
 
 def check_feature_size(path: str, size: int | None, width: int) -> None:

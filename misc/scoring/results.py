@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from misc.cli import DataError, UsageError, note, plain_text
+from misc.cli import DataError, UsageError, counted, note, plain_text
 from misc.disk.files import read_json, write_json
 from misc.disk.kinds import misplaced
 from misc.scoring import endings
@@ -28,14 +28,15 @@ RESULTS_FORM = 'COCO\'s results form is [{"image_id": 391895, "caption": "a man 
 def write_vis(path: str, entries: Sequence[Mapping[str, Any]]) -> None:
     """Write `vis/vis.json`: `entries` in COCO's results form.
 
-    A file that has all these captions' images and more is kept under a name with their number.
+    A file with captions of other images is kept under a name with their number.
     """
-    whole = _images_in(path)
-    if whole > _images_of(entries):
-        kept = _numbered(path, len(whole))
+    there = _images_in(path)
+    others = len(there - _images_of(entries))
+    if others:
+        kept = _numbered(path, len(there))
         os.replace(path, kept)
-        note(f'note: {path} had captions of {len(whole)} images, these {len(entries)} among them; it is kept as '
-             f'{kept}')
+        note(f'note: {path} had captions of {counted(len(there), "image")}, {others} of them not captioned now; '
+             f'it is kept as {kept}')
     _write_in_folder(path, entries)
 
 

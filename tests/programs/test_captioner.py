@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import eval as evaluation
 from misc.captioner import load
@@ -166,3 +167,18 @@ def test_what_cannot_be_captioned_is_refused(pictures_root, trained_root, photos
     with pytest.raises(DataError, match='broken.jpg: not a readable image'):
         load(pictures_root / 'run', device='cpu').caption(tmp_path / 'broken.jpg')
     assert captioner.caption(features=[], boxes=[]) == []
+    for wrong, said in ((tmp_path, 'is a folder; give its pictures'), ([photos[0], tmp_path], 'is a folder'),
+                        (np.zeros((9, 9, 3), np.uint8), 'PIL images, not ndarray'), (7, 'not int'),
+                        (b'a', 'not bytes')):
+        with pytest.raises(UsageError, match=said):
+            captioner.caption(wrong)
+
+
+def test_images_that_are_open_in_pillow_are_taken_like_files(pictures_root, photos):
+    captioner = load(pictures_root / 'run', device='cpu')
+    with Image.open(photos[0]) as first, Image.open(photos[1]) as second:
+        captions = captioner.caption([first, photos[1], second])
+        assert captioner.caption(first).text == captions[0].text   # it is open still
+    files = captioner.caption(photos[:2])
+    for found, expected in zip(captions, [files[0], files[1], files[1]]):
+        assert found.text == expected.text and np.array_equal(found.boxes, expected.boxes)

@@ -110,6 +110,8 @@ def test_a_part_does_not_replace_the_whole_and_the_whole_replaces_a_part(evaluat
     assert images_in('vis/vis.json') == 3 and images_in('vis/vis_4_images.json') == 4
     assert 'tiny_test.json has the scores of 4 images' in said and 'vis/vis.json had captions of 4 images' in said
     evaluate('--split', 'val')
+    assert images_in('vis/vis.json') == images_in('vis/vis_3_images.json') == 3   # of other images
+    assert 'captions of 3 images, 3 of them not captioned now' in capsys.readouterr().err
     assert images_in('eval_results/tiny_val.json') == 3 and images_in(RESULTS) == 4
 
 

@@ -39,8 +39,10 @@ def test_every_picture_is_drawn_and_its_caption_printed(tmp_path, monkeypatch, c
     flags = [*paths, '--run', 'checkpoints/mine', '--output', tmp_path / 'figure.png', '--columns', '2',
              '--width', '100']
     tiny.run(draw_captions, flags)
-    assert given == {'run': 'checkpoints/mine', 'beam_size': 3}
-    assert capsys.readouterr().out.splitlines() == [f'{path}: a red wall' for path in paths]
+    assert given == {'run': 'checkpoints/mine', 'beam_size': 2}
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [f'{path}: a red wall' for path in paths]
+    assert f'wrote {tmp_path / "figure.png"}' in printed.err
     with Image.open(tmp_path / 'figure.png') as figure:
         assert figure.size == (2 * (2 * 100 + 24), 2 * (100 + 52))
     attention = None

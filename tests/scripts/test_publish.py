@@ -124,7 +124,7 @@ def test_a_model_is_published_beside_its_card_the_same_each_time_and_never_over_
         (tmp_path / name).mkdir()
         (tmp_path / name / 'README.md').write_text('a card')
         publish(run, name, '--id', 'mine')
-    assert 'evaluate with --model second/model.pth --infos_path second/infos_mine.pkl' in capsys.readouterr().out
+    assert 'next: python eval.py --run second' in capsys.readouterr().out
     for name in ('README.md', 'model.pth', 'infos_mine.pkl'):
         assert (tmp_path / 'first' / name).read_bytes() == (tmp_path / 'second' / name).read_bytes()
     publish(run, 'first', '--id', 'mine')    # the same content
