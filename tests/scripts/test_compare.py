@@ -117,6 +117,11 @@ def test_flickr8k_is_prepared_once_and_every_run_resumes_by_itself(project):
     first = calls(project, '')
     assert any('flickr8k/Flicker8k_Dataset' in line and line.startswith('scripts/extract_regions') for line in first)
     assert len({re.search(r'--num_layers.*--val_images_use', line)[0] for line in first if 'train.py' in line}) == 1
+    names = [f'flickr8k_{model}_2{part}' for model in ('spatial_pe', 'transformer')
+             for part in ('_smooth', '', '_rl')]
+    assert ids(calls(project, 'train.py')) == sorted(names)
+    assert {run: '--label_smoothing 0 ' in line for line in calls(project, 'train.py')
+            for run in ids([line])} == {run: not run.endswith('_smooth') for run in names}
 
     (project / 'stuck').unlink()
     (project / 'calls').write_text('')
@@ -124,14 +129,14 @@ def test_flickr8k_is_prepared_once_and_every_run_resumes_by_itself(project):
     assert process.wait() == 0
     again = calls(project, '')
     assert not any(line.startswith(('scripts/make', 'scripts/prepro', 'scripts/extract', '-m pip')) for line in again)
-    assert ids(calls(project, 'train.py')) == ['flickr8k_transformer_2', 'flickr8k_transformer_2_rl']
+    assert ids(calls(project, 'train.py')) == sorted(names[3:])
     assert all('--start_from' in line for line in calls(project, 'train.py'))
     evaluations, (report,) = calls(project, 'eval.py'), calls(project, 'scripts/create_report.py')
     assert ids(evaluations) == ['flickr8k_page', 'flickr8k_transformer_2_rl']
     assert '--run checkpoints/flickr8k_spatial_pe_2 ' in evaluations[1] and '--output_dir report/' in evaluations[1]
     # Both phases of each run, by folders that exist.
     folders = re.findall(r'checkpoints/\S+', re.search(r'--runs (.*) --input_json', report)[1])
-    assert len(folders) == report.count('_test.json') == 4
+    assert len(folders) == 6 and report.count('_test.json') == 4
     assert all((project / folder).is_dir() for folder in folders)
     assert all(folder in calls(project, 'scripts/plot_history.py')[0] for folder in folders)
 
