@@ -181,7 +181,8 @@ class Extraction:
 
         with display:
             shares = parallel.gathered(share)
-            display.update(ready + finished.add(0) - display.done)   # by the other processes, after this one's last
+            if parallel.is_main():   # which keeps the number; it may have left before another process asks for it
+                display.update(ready + finished.add(0) - display.done)   # by the others, after this one's last
         if parallel.is_main():
             for _, messages in shares[1:]:
                 for message in messages:

@@ -39,7 +39,8 @@ def step_on_a_device(counts, options, smoothing=0.1, accumulate=1):
     parameters = list(model.parameters())
     run = types.SimpleNamespace(
         updater=types.SimpleNamespace(joint=JointGradients(parameters, DEVICE, lambda: None)), device=DEVICE,
-        plan=types.SimpleNamespace(accumulate=accumulate), batches=types.SimpleNamespace(next=lambda: batch))
+        recorded=None, plan=types.SimpleNamespace(accumulate=accumulate),
+        batches=types.SimpleNamespace(next=lambda: batch))
     phase = functools.partial(train.cross_entropy, model, smoothing=smoothing, word_dropout=0.1, blank=0, amp='off')
     batch, loss, _ = train.gradients(run, phase)
     finite = all_finite(loss, parameters)

@@ -422,7 +422,7 @@ def test_a_converted_run_is_a_run_of_this_project(corpus, trained, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     old = aged(trained, aged(trained, tmp_path / 'old', 'model-best.pth', 'infos_zoo-best.pkl'))
     tiny.run(convert_checkpoint, ['--input_dir', old, '--output_dir', 'new'])
-    assert '--model new/model.pth --infos_path new/infos_new.pkl' in capsys.readouterr().out
+    assert 'python eval.py --run new\n' in capsys.readouterr().out
     own, new = run_folder.find_run(str(trained), 'tiny'), run_folder.find_run('new', 'new')
     assert new.names is None
     for kind in ('model.pth', 'model-best.pth'):
