@@ -104,6 +104,14 @@ def test_the_pipeline_runs_as_written_from_captions_to_scores(tmp_path):
         assert {'Bleu_4', 'ROUGE_L', 'CIDEr'} <= set(results['overall'])
         assert ('METEOR' in results['overall']) == has_meteor
     assert len(json.loads((tmp_path / 'vis' / 'vis.json').read_text())) == len(results['images'])
+    # The short forms that the README gives in its text: nothing is left to train, and the scores are the same.
+    short = r'`(python (?:train|eval)\.py --(?:resume|run) checkpoints/ID[^`]*)`'
+    for command in re.findall(short, text_of('README.md')):
+        command = command.replace('ID', FIRST_RUN)
+        done = subprocess.run(['bash', '-c', command], cwd=tmp_path, env=without_java, capture_output=True, text=True)
+        assert done.returncode == 0, f'{command}\n{done.stderr[-2000:]}'
+        outputs.append(command)
+    assert [command.split()[1] for command in outputs[-2:]] == ['train.py', 'eval.py']
 
 
 def test_every_page_with_pipeline_commands_is_run():
