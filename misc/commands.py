@@ -1,5 +1,7 @@
 """Every "make it with:" command that a message of the project gives, once."""
 
+import os
+
 LABELS = ('python scripts/prepro_labels.py --input_json data/dataset_coco.json '
           '--output_json data/cocotalk.json --output_h5 data/cocotalk')
 DATASET = 'python scripts/make_dataset.py {flag} {path} --output_json {output}'
@@ -24,3 +26,12 @@ REGIONS_OF_SPLIT = ('python scripts/extract_regions.py --input_json DATASET.json
                     '--output_dir {output} {how}')
 INSTALL = 'python -m pip install -r requirements.txt'
 FEATURE_PACKAGES = 'python -m pip install --no-deps -r requirements-features.txt'
+
+
+def labels_base(split_file: str) -> str:
+    """The files of labels that commands propose for a split file, without their ends: data/mine for
+    data/dataset_mine.json, so data/mine.json and data/mine_label.h5; never the split file itself."""
+    folder, name = os.path.split(split_file)
+    stem = name.removesuffix('.json')
+    base = 'cocotalk' if stem == 'dataset_coco' else stem.removeprefix('dataset_')
+    return os.path.join(folder, f'{base}_talk' if base == stem else base)

@@ -1,4 +1,5 @@
-# Sourced by demo.sh and compare_models.sh in the project's root: the steps on the built-in data set.
+# Sourced by demo.sh and compare_models.sh in the project's root: the steps on the built-in data set.  flickr8k.sh
+# takes `say` and `train`, and has its own settings and steps.
 # Finished steps are not repeated, and an interrupted training resumes from its last checkpoint.
 DATA=data/demo
 EPOCHS=12          # of cross-entropy

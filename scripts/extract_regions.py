@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import shlex
 import sys
 
@@ -165,12 +164,9 @@ def find(options: argparse.Namespace, pictures: PictureSource, broken: Broken) -
 
 
 def training(input_json: str, base: str) -> str:
-    """The command that trains on the regions at `base`, with the labels as make_dataset.py and the README name
-    them."""
-    name = re.sub(r'(dataset_)?(.*?)(\.json)?', r'\2', os.path.basename(input_json))
-    data = os.path.join(os.path.dirname(input_json), 'cocotalk' if name == 'coco' else name)
-    return commands.TRAIN.format(name=shlex.quote(os.path.basename(base)), data=shlex.quote(data),
-                                 regions=shlex.quote(base))
+    """The command that trains on the regions at `base`, with the labels where other commands propose them."""
+    return commands.TRAIN.format(name=shlex.quote(os.path.basename(base)), regions=shlex.quote(base),
+                                 data=shlex.quote(commands.labels_base(input_json)))
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from misc import commands
 from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, progress, run_command
 from misc.dataset.marks import marks_in_texts, text_without, tokens_without
 from misc.dataset.splits import SPLITS
@@ -245,8 +246,7 @@ def check_words(pictures: list[Picture]) -> None:
 
 def next_steps(output_json: str, root: str | None, label_flags: str) -> str:
     """The commands that go on from the split file."""
-    base = re.sub(r'(dataset_)?(.*?)(\.json)?', r'\2', os.path.basename(output_json))
-    path, target = shlex.quote(output_json), shlex.quote(os.path.join(os.path.dirname(output_json), base))
+    path, target = shlex.quote(output_json), shlex.quote(commands.labels_base(output_json))
     return (f'next:\n  python scripts/prepro_labels.py --input_json {path} --output_json {target}.json '
             f'--output_h5 {target}{label_flags}\n'
             f'  python scripts/prepro_ngrams.py --input_json {path} --dict_json {target}.json '

@@ -3,7 +3,7 @@
 PyTorch's dropout on the CPU draws one 32-bit number per element, one after the other, which took 17 % of the
 demo's training step.  Here one 64-bit draw decides four elements: 16 bits each, so the probability is rounded
 to 1/65536, and outputs are scaled by the probability that is really used.  Large masks draw from numpy's SFC64,
-which PyTorch's generator seeds: 2.5 times as fast as PyTorch's own draws, and as repeatable.
+which PyTorch's generator seeds: twice as fast as PyTorch's own draws, and as repeatable.
 
 Masks are written straight into numbers (`torch.ge` with `out`): making a bool tensor and multiplying by it
 takes six times as long.  A mask kept for the gradient takes one byte per element, and joining dropout with its

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from misc import commands
 from misc.dataset.karpathy import read_images
 from misc.dataset.splits import split_named
 from misc.prepare.captions.columns import Asked, choose_columns
@@ -531,6 +532,14 @@ def test_flags_of_the_next_command_suit_the_captions():
     many = [Picture('a', [Caption('', ['a', 'dog'] * 10)] * 100)]
     assert label_flags(many) == ' --max_length 20'
     assert label_flags([Picture('a', [Caption('', ['a', 'dog'])] * 3)]) == ' --word_count_threshold 2'
+
+
+def test_the_commands_that_are_proposed_never_write_over_the_split_file():
+    for name, base in (('data/dataset_mine.json', 'data/mine'), ('data/dataset_coco.json', 'data/cocotalk'),
+                       ('dataset.json', 'dataset_talk'), ('mine.json', 'mine_talk')):
+        assert commands.labels_base(name) == base
+        assert f'--input_json {name} --output_json {base}.json' in make_dataset.next_steps(name, None, '')
+        assert f'--input_json {base}.json --input_label_h5 {base}_label.h5' in extract_regions.training(name, 'out')
 
 
 def test_the_result_goes_through_every_preparation_command(make, tmp_path, photos, run_script, networks):

@@ -30,6 +30,9 @@ def test_the_project_is_faster_than_the_plain_version_and_gives_the_same(tmp_pat
     for name, measured in found.items():
         assert measured['ratio'] > 1 and measured['agrees'], name
         assert f'| {name} ' in ran.stdout
+    for name, side in (('greedy', 'project'), ('greedy', 'samples'), ('beam', 'project'), ('step', 'project'),
+                       ('step', 'bf16'), ('self-critical', 'project')):
+        assert 0 < found[name][side]['floor'] < found[name][side]['seconds'], (name, side)
 
 
 def test_a_project_that_is_fast_and_wrong_is_an_error(capsys):
