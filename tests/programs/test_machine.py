@@ -9,16 +9,16 @@ import pytest
 
 from tests.helpers import ROOT
 
-# Prints the pages that are mapped while arrays of 16 MB are made and freed, 20 in turn.
+# Prints the pages that are mapped while arrays of 40 MB are made and freed, 20 in turn.
 CODE = '''
 import resource, torch
 from misc.machine import pick_device
 pick_device('cpu')
 for _ in range(5):
-    torch.ones(4_000_000)
+    torch.ones(10_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
-    torch.ones(4_000_000)
+    torch.ones(10_000_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 '''
 
