@@ -553,8 +553,9 @@ def test_the_result_goes_through_every_preparation_command(make, tmp_path, photo
     assert run_script(prepro_labels, input_json=make_again, output_json='y.json', output_h5='y', images_root=root,
                       word_count_threshold=0)[0] == 0
     assert run_script(prepro_ngrams, input_json=make_again, dict_json='y.json', output_pkl='y-train')[0] == 0
-    assert run_script(extract_regions, input_json=make_again, images_root=root, output_dir='y', detector='grid',
-                      grid_size=2, random_weights=1, device='cpu')[0] == 0
+    status, said = run_script(extract_regions, input_json=make_again, images_root=root, output_dir='y',
+                              detector='grid', grid_size=2, random_weights=1, device='cpu')
+    assert status == 0 and 'next:\n  python train.py --id y ' in said
     labels = json.loads((tmp_path / 'y.json').read_text())
     assert {image['file_path'] for image in labels['images']} == {f'p q/{n}.png' for n in range(12)}
     assert all(np.load(tmp_path / 'y_att' / f'{n}.npz')['feat'].shape == (4, 2048) for n in range(12))

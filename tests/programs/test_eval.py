@@ -315,7 +315,9 @@ def test_of_several_captions_the_first_or_the_most_probable_one_is_scored(traine
     for choice, said in (('first', 'the first that was drawn (--score_caption best'),
                          ('best', 'the one with the high')):
         entries = evaluate(trained, *draws, '--score_caption', choice)
-        assert f'one of the 5 captions of each image: {said}' in capsys.readouterr().out
+        output = capsys.readouterr()
+        assert f'one of the 5 captions of each image: {said}' in output.out
+        assert f'printed: of the 5 captions of each image {said}' in output.err and 'as "beams"' in output.err
         scored = json.loads((tmp_path / 'eval_results' / 'tiny_test.json').read_text())['images']
         assert [row['caption'] for row in scored] == [entry['caption'] for entry in entries]
         found[choice] = entries
@@ -326,7 +328,9 @@ def test_of_several_captions_the_first_or_the_most_probable_one_is_scored(traine
         assert probabilities == sorted(probabilities, reverse=True)
     assert [entry['caption'] for entry in found['first']] != [entry['caption'] for entry in found['best']]
     beams = evaluate(trained, '--beam_size', 3, '--sample_n', 3, '--language_eval', 1)
-    assert 'one of the 3 captions of each image: the best beam\n' in capsys.readouterr().out and len(beams) == 4
+    output = capsys.readouterr()
+    assert 'one of the 3 captions of each image: the best beam\n' in output.out and len(beams) == 4
+    assert 'index.html shows an earlier evaluation still; --dump_images 1 writes it anew' in output.err
 
 
 def write_list(folder, ids, **more):

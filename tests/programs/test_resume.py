@@ -99,7 +99,9 @@ def test_one_line_starts_a_run_goes_on_with_it_and_says_when_nothing_is_left(cor
     saved = []
     monkeypatch.setattr(filesets, 'save_set', lambda *given: saved.append(given))
     assert tiny.run(train, full_command(corpus, run)) == 0
-    assert 'nothing to do' in capsys.readouterr().out and not saved
+    output = capsys.readouterr().out
+    assert 'nothing to do' in output and not saved
+    assert f'next: python eval.py --run {run} --language_eval 1\n' in output
 
 
 def test_a_later_phase_starts_from_another_run_once(corpus, tmp_path, capsys):
