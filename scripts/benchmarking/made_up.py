@@ -22,7 +22,6 @@ class Sizes:
     words: int = 9487            # in the vocabulary
     longest: int = 16            # most words of a caption
     shrink: int = 1              # images have this many times fewer regions
-    matrix: int = 2048           # side of the matrices whose product measures the machine's best rate
     beam_images: int = 8
     sampled_images: int = 9
     plain_sampled_images: int = 3   # they take 2 GB each; these have the mean number of regions
@@ -34,7 +33,7 @@ class Sizes:
 
 # A small model and little work, for `--quick`.
 QUICK = Sizes(flags='--num_layers 1 --input_encoding_size 64 --ff_size 128 --heads 4 --img_feat_size 64 '
-                    '--num_grids 16', words=300, longest=8, shrink=8, matrix=256, beam_images=2,
+                    '--num_grids 16', words=300, longest=8, shrink=8, beam_images=2,
               sampled_images=2, plain_sampled_images=2, step_images=2, table_images=40, scored=200,
               read_images=10)
 

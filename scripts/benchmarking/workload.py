@@ -13,7 +13,7 @@ from misc.training.losses import all_finite, caption_loss
 from misc.training.optim import build_optimiser, set_rate
 from models.base import CaptionModel
 from scripts.benchmarking.floors import Floor, copy_rate, product_rate
-from scripts.benchmarking.made_up import Sizes, made_up_batch, made_up_model, model_options
+from scripts.benchmarking.made_up import QUICK, Sizes, made_up_batch, made_up_model, model_options
 from scripts.benchmarking.timing import synchronise
 
 
@@ -89,7 +89,7 @@ class Workload:
 
     def rates(self) -> dict[str, float]:
         """What the floors are computed with: operations a second of products, bytes a second of copies."""
-        small = self.sizes.matrix < Sizes.matrix
+        small = self.sizes == QUICK
         return {'copy': copy_rate(self.device, small),
                 **{name: product_rate(self.device, name, small) for name in ('fp32', 'bf16')}}
 
