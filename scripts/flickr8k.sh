@@ -14,6 +14,8 @@
 # SEEDS="1 2" MODELS=spatial_pe bash scripts/flickr8k.sh DATA_DIR    only these (default: SEEDS="1 2 3",
 #                                          MODELS="spatial_pe transformer relation_transformer")
 # JOBS=2                                   runs at a time, each with its share of the cores (default: 1)
+# CROSS_ATTN=xlinear                       runs with X-linear attention to the regions, named flickr8k_xlinear_...
+#                                          (default: dot-product)
 set -euo pipefail
 source=$(realpath -m -- "${1:-.}")
 cd "$(dirname "$0")/.."
@@ -42,11 +44,15 @@ LOGS=checkpoints/flickr8k_logs
 
 # In place of what demo_steps.sh has for the built-in data set.  docs/results.md says what else was tried.
 DATA=data/flickr8k
+# The same for all models, so that they differ only in how they know where regions are.
+CROSS_ATTN=${CROSS_ATTN:-dot-product}
+NAMES=flickr8k
+[ "$CROSS_ATTN" = dot-product ] || NAMES=flickr8k_$CROSS_ATTN
 EPOCHS=11        # of cross-entropy with label smoothing, and one more without
 MORE_EPOCHS=2    # of self-critical training
 DECODING="--beam_size 3 --length_penalty 0.5"
 SETTINGS="--num_layers 3 --input_encoding_size 256 --ff_size 1024 --heads 8 --dropout 0.2 --drop_prob_lm 0.3
-    --amp bf16 --val_images_use -1 --language_eval 1"
+    --cross_attn $CROSS_ATTN --amp bf16 --val_images_use -1 --language_eval 1"
 FIRST="--batch_size 25 --label_smoothing 0.1 --perform_validation_every 480 --save_checkpoint_every 120
     --learning_rate 6e-4 --learning_rate_decay_start 3 --learning_rate_decay_every 1 --learning_rate_decay_rate 0.72"
 # Averaged weights and small constant rates; without smoothing, or the samples of the next phase would hold words at
@@ -86,7 +92,7 @@ copied() {  # run, its new name: where it is not there yet
 }
 
 one_run() {  # model, seed: RUN_smooth and RUN, cross-entropy, then RUN_rl, self-critical; the last two scored
-    local run=flickr8k_$1_$2
+    local run=${NAMES}_$1_$2
     local both="--caption_model $1 --seed $2 $SETTINGS"
     train "${run}_smooth" $both $FIRST --max_epochs $EPOCHS
     copied "${run}_smooth" "$run"
@@ -99,14 +105,14 @@ one_run() {  # model, seed: RUN_smooth and RUN, cross-entropy, then RUN_rl, self
 }
 
 prepare
-all_runs flickr8k one_run
+all_runs $NAMES one_run
 
 say "report, curves and a page of captions"
 folders=()
 for run in "${runs[@]}"; do folders+=("checkpoints/${run}_smooth" "checkpoints/$run" "checkpoints/${run}_rl"); done
 python scripts/create_report.py "${results[@]}" --runs "${folders[@]}" --input_json $DATA/talk.json \
-    --image_root "$IMAGES" --output report/flickr8k.html
-python scripts/plot_history.py "${folders[@]}" --output report/flickr8k.png
-python eval.py --run "checkpoints/${runs[0]}" --id flickr8k_page --split test --num_images 50 $DECODING \
-    --dump_images 1 --image_root "$IMAGES" --output_dir report/flickr8k >/dev/null
-say "report/flickr8k.html, report/flickr8k.png, and report/flickr8k/vis/index.html"
+    --image_root "$IMAGES" --output report/$NAMES.html
+python scripts/plot_history.py "${folders[@]}" --output report/$NAMES.png
+python eval.py --run "checkpoints/${runs[0]}" --id ${NAMES}_page --split test --num_images 50 $DECODING \
+    --dump_images 1 --image_root "$IMAGES" --output_dir report/$NAMES >/dev/null
+say "report/$NAMES.html, report/$NAMES.png, and report/$NAMES/vis/index.html"
