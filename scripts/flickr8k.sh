@@ -49,7 +49,7 @@ CROSS_ATTN=${CROSS_ATTN:-dot-product}
 NAMES=flickr8k
 [ "$CROSS_ATTN" = dot-product ] || NAMES=flickr8k_$CROSS_ATTN
 EPOCHS=11        # of cross-entropy with label smoothing, and one more without
-MORE_EPOCHS=2    # of self-critical training
+MORE_EPOCHS=3    # of self-critical training
 DECODING="--beam_size 3 --length_penalty 0.5"
 SETTINGS="--num_layers 3 --input_encoding_size 256 --ff_size 1024 --heads 8 --dropout 0.2 --drop_prob_lm 0.3
     --cross_attn $CROSS_ATTN --amp bf16 --val_images_use -1 --language_eval 1"
