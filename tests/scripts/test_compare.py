@@ -140,6 +140,14 @@ def test_flickr8k_is_prepared_once_and_every_run_resumes_by_itself(project):
     assert all((project / folder).is_dir() for folder in folders)
     assert all(folder in calls(project, 'scripts/plot_history.py')[0] for folder in folders)
 
+    # Beside them, the same models with another attention.
+    assert all('--cross_attn dot-product ' in line for line in first if 'train.py' in line)
+    (project / 'calls').write_text('')
+    assert start(project, *command, SEEDS='2', MODELS='transformer', CROSS_ATTN='xlinear').wait() == 0
+    others = calls(project, 'train.py')
+    assert ids(others) == [f'flickr8k_xlinear_transformer_2{part}' for part in ('', '_rl', '_smooth')]
+    assert all('--cross_attn xlinear ' in line for line in others)
+
 
 def write_results(folder, name, cider, caption):
     """Write a results file with one image; returns its path."""
@@ -200,11 +208,3 @@ def test_a_file_that_holds_no_results_is_refused_with_the_reason(tmp_path, case)
     with pytest.raises(DataError, match=f'made.json .*{expected}') as error:
         tiny.run(demo_table, [tmp_path / 'made.json', '--input_json', tmp_path / 'talk.json'])
     assert 'Error' not in str(error.value) and 'indices' not in str(error.value)
-
-    # Beside them, the same models with another attention.
-    assert all('--cross_attn dot-product ' in line for line in first if 'train.py' in line)
-    (project / 'calls').write_text('')
-    assert start(project, *command, SEEDS='2', MODELS='transformer', CROSS_ATTN='xlinear').wait() == 0
-    others = calls(project, 'train.py')
-    assert ids(others) == [f'flickr8k_xlinear_transformer_2{part}' for part in ('', '_rl', '_smooth')]
-    assert all('--cross_attn xlinear ' in line for line in others)
