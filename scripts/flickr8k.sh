@@ -46,8 +46,11 @@ LOGS=checkpoints/flickr8k_logs
 DATA=data/flickr8k
 # The same for all models, so that they differ only in how they know where regions are.
 CROSS_ATTN=${CROSS_ATTN:-dot-product}
-NAMES=flickr8k
-[ "$CROSS_ATTN" = dot-product ] || NAMES=flickr8k_$CROSS_ATTN
+case $CROSS_ATTN in
+    dot-product) NAMES=flickr8k ;;
+    xlinear) NAMES=flickr8k_xlinear ;;
+    *) echo "flickr8k.sh: CROSS_ATTN is $CROSS_ATTN; it can be dot-product or xlinear" >&2; exit 2 ;;
+esac
 EPOCHS=11        # of cross-entropy with label smoothing, and one more without
 MORE_EPOCHS=3    # of self-critical training
 DECODING="--beam_size 3 --length_penalty 0.5"

@@ -140,6 +140,9 @@ def test_flickr8k_is_prepared_once_and_every_run_resumes_by_itself(project):
     assert all((project / folder).is_dir() for folder in folders)
     assert all(folder in calls(project, 'scripts/plot_history.py')[0] for folder in folders)
 
+    process = start(project, *command, CROSS_ATTN='dot')
+    assert 'CROSS_ATTN is dot; it can be dot-product or xlinear' in process.communicate()[1]
+    assert process.returncode == 2
     # Beside them, the same models with another attention.
     assert all('--cross_attn dot-product ' in line for line in first if 'train.py' in line)
     (project / 'calls').write_text('')
