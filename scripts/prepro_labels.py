@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -32,12 +32,22 @@ def build_vocabulary(images: Sequence[ImageRecord], threshold: int) -> list[str]
     """The vocabulary in the order of the indices, which count from 1.
 
     It has the words that occur more than `threshold` times in all captions, by first appearance, and `UNK` as the
-    last word if any word was left out.
+    last word if any word was left out.  Captions of copies (augment_pictures.py) do not count: they make no word
+    more frequent.
     """
-    counts = Counter(token for image in images for sentence in image['sentences']
-                     for token in sentence['tokens'])
+    counts = Counter(tokens_of(originals(images)))
     words = [word for word, count in counts.items() if count > threshold and word != UNKNOWN]
-    return words + [UNKNOWN] if len(words) < len(counts) else words
+    return words + [UNKNOWN] if set(tokens_of(images)) - set(words) else words
+
+
+def originals(images: Iterable[ImageRecord]) -> list[ImageRecord]:
+    """The images that are no copies of others."""
+    return [image for image in images if 'copy_of' not in image]
+
+
+def tokens_of(images: Iterable[ImageRecord]) -> Iterator[str]:
+    """The words of all captions, one after another."""
+    return (token for image in images for sentence in image['sentences'] for token in sentence['tokens'])
 
 
 def encode_captions(images: Sequence[ImageRecord], words: Sequence[str], max_length: int) -> dict[str, np.ndarray]:
@@ -120,7 +130,7 @@ def keeps_tokens(images: Iterable[ImageRecord], score_tokens: str, input_json: s
 def report_losses(images: Sequence[ImageRecord], threshold: int, max_length: int, input_json: str) -> None:
     """Print what the labels do not have of the captions: words beyond `max_length`, rare words; and words that differ
     in their case alone, which are words of their own.  What can be changed is said with it."""
-    captions = [sentence['tokens'] for image in images for sentence in image['sentences']]
+    captions = [sentence['tokens'] for image in originals(images) for sentence in image['sentences']]
     counts, lengths = Counter(token for tokens in captions for token in tokens), list(map(len, captions))
     cut = sum(length > max_length for length in lengths)
     if cut:

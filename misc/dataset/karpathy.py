@@ -11,7 +11,7 @@ record for each sentence; empty words, or words in one text, as `tokens`.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from misc.cli import DataError, note
 from misc.dataset.splits import SPLITS, joined, split_named
@@ -38,6 +38,7 @@ class ImageRecord(TypedDict):
     file_path: str             # 'val2014/COCO_val2014_….jpg', or '' where the file names none
     split: str
     sentences: list[Sentence]
+    copy_of: NotRequired[int]  # the id of the image whose picture, changed, this one is (augment_pictures.py)
 
 
 def read_images(path: str, report: Callable[[str], None], captions: bool = True) -> list[ImageRecord]:
@@ -139,7 +140,10 @@ class _Reader:
         if self.captions and split not in SPLITS:
             self.splits[split] += 1
             split = split_named(split) or split
-        return {'id': image_id, 'file_path': file_path(record), 'split': split, 'sentences': sentences}
+        image: ImageRecord = {'id': image_id, 'file_path': file_path(record), 'split': split, 'sentences': sentences}
+        if (source := whole_number(record.get('copy_of'))) is not None:
+            image['copy_of'] = source
+        return image
 
     def _sentences(self, sentences: Any, image_id: int) -> list[Sentence]:
         """The sentences of an image that have tokens; at least one, or a `ValueError`."""

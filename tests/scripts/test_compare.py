@@ -30,7 +30,7 @@ train.py)
         while :; do sleep 0.05; done; fi ;;
 eval.py)
     mkdir -p eval_results && touch eval_results/${model##*/}_test.json ;;
-scripts/make_dataset.py | scripts/pack_features.py | scripts/prepro_*.py)
+scripts/make_dataset.py | scripts/augment_pictures.py | scripts/pack_features.py | scripts/prepro_*.py)
     mkdir -p "$(dirname $made)" && touch $made ${made}_label.h5 $made-idxs.p ;;
 esac
 '''
@@ -115,7 +115,11 @@ def test_flickr8k_is_prepared_once_and_every_run_resumes_by_itself(project):
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
     first = calls(project, '')
-    assert any('flickr8k/Flicker8k_Dataset' in line and line.startswith('scripts/extract_regions') for line in first)
+    copying, finding = (next(line for line in first if line.startswith(f'scripts/{name}'))
+                        for name in ('augment_pictures', 'extract_regions'))
+    assert 'flickr8k/Flicker8k_Dataset ' in copying
+    for place in ('pictures', 'dataset_more.json'):
+        assert f'data/flickr8k/{place} ' in f'{copying} ' and f'data/flickr8k/{place} ' in finding
     assert len({re.search(r'--num_layers.*--val_images_use', line)[0] for line in first if 'train.py' in line}) == 1
     names = [f'flickr8k_{model}_2{part}' for model in ('spatial_pe', 'transformer')
              for part in ('_smooth', '', '_rl')]
@@ -128,7 +132,8 @@ def test_flickr8k_is_prepared_once_and_every_run_resumes_by_itself(project):
     process = start(project, *command, SEEDS='2', MODELS='spatial_pe transformer', JOBS='1')
     assert process.wait() == 0
     again = calls(project, '')
-    assert not any(line.startswith(('scripts/make', 'scripts/prepro', 'scripts/extract', '-m pip')) for line in again)
+    assert not any(line.startswith(('scripts/make', 'scripts/augment', 'scripts/prepro', 'scripts/extract', '-m pip'))
+                   for line in again)
     assert ids(calls(project, 'train.py')) == sorted(names[3:])
     assert all('--start_from' in line for line in calls(project, 'train.py'))
     evaluations, (report,) = calls(project, 'eval.py'), calls(project, 'scripts/create_report.py')

@@ -26,6 +26,7 @@ class Picture:
     split   as the source names it, until `splits.name_splits` makes it train, restval, val or test; None where the
             source does not say
     id      the id as the source has it, of any type; None where it has none
+    copy_of the id of the image whose picture this one was made of; None for an original
     """
 
     name: str
@@ -34,6 +35,7 @@ class Picture:
     id: Any = None
     width: int | None = None
     height: int | None = None
+    copy_of: int | None = None
 
 
 class LeftOut:

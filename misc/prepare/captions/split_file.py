@@ -53,6 +53,8 @@ def split_file(pictures: Sequence[Picture], dataset: str, ids: Sequence[int] | N
             image['cocoid'] = ids[position]
         if picture.width and picture.height:
             image |= {'width': picture.width, 'height': picture.height}
+        if picture.copy_of is not None:
+            image['copy_of'] = picture.copy_of
         images.append(image)
         sentence_id += len(sentences)
     return {'images': images, 'dataset': dataset}

@@ -1,0 +1,173 @@
+"""Copies of the training pictures: their pixels, captions and records, and what a second run makes again."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from misc.pictures.images import read_rgb
+from scripts import augment_pictures, extract_regions, prepro_labels, prepro_ngrams
+from scripts.augment_pictures import draw_copies, mirrored_words
+from tests.helpers.preparing import record, write_split
+
+SIZES = {1: (64, 48), 2: (30, 90), 3: (50, 50), 4: (50, 40)}
+SPLITS = {1: 'train', 2: 'restval', 3: 'val', 4: 'test'}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of smooth pictures, of which no two parts are alike, and their split file."""
+    for number, (width, height) in SIZES.items():
+        y, x = np.mgrid[:height, :width]
+        path = tmp_path / 'photos' / 'val2014' / f'{number}.jpg'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.stack([255 * x / width, 255 * y / height, np.full_like(x, 60 * number)], axis=2)
+        Image.fromarray(pixels.astype(np.uint8)).save(path, quality=95)
+    write_split(tmp_path / 'split.json', [record(number, split, 'a dog left of a cat', 'Two rightmost dogs')
+                                          for number, split in SPLITS.items()])
+    return tmp_path
+
+
+@pytest.fixture
+def augment(pictures, run_script):
+    """Call with flags to run the command -> (status, messages, the images of the split file that it wrote)."""
+    def call(**flags):
+        output = pictures / 'more.json'
+        status, said = run_script(augment_pictures, **{
+            'input_json': pictures / 'split.json', 'images_root': pictures / 'photos', 'output_json': output,
+            'output_dir': pictures / 'more', 'num_workers': 1, **flags})
+        return status, said, json.loads(output.read_text())['images'] if output.exists() else []
+    return call
+
+
+def test_copies_show_a_part_of_the_picture_and_every_second_one_is_mirrored(augment, pictures):
+    status, _, images = augment(copies=3, smallest_crop=0.5)
+    originals, copies = images[:4], images[4:]
+    assert status == 0 and [(image['imgid'], image['split']) for image in originals] == list(SPLITS.items())
+    assert [(image['imgid'], image['copy_of'], image['split']) for image in copies] == [
+        *((number, 1, 'train') for number in (5, 6, 7)), *((number, 2, 'restval') for number in (8, 9, 10))]
+    shares = []
+    for number, copy in enumerate(copies):
+        whole = read_rgb(pictures / 'photos' / 'val2014' / f'{copy["copy_of"]}.jpg').astype(int)
+        seen = read_rgb(pictures / 'more' / copy['filepath'] / copy['filename']).astype(int)
+        is_mirrored = number % 3 != 1
+        seen = seen[:, ::-1] if is_mirrored else seen
+        height, width, _ = seen.shape
+        assert (copy['width'], copy['height']) == (width, height)
+        # Its place, found in the picture: where it differs least.
+        places = {(top, left): np.abs(whole[top:top + height, left:left + width] - seen).mean()
+                  for top in range(len(whole) - height + 1) for left in range(whole.shape[1] - width + 1)}
+        assert min(places.values()) < 2
+        shares.append(seen.size / whole.size)
+        assert abs(width / height - whole.shape[1] / len(whole)) < 0.05
+        words = [sentence['tokens'] for sentence in copy['sentences']]
+        assert words == ([['a', 'dog', 'right', 'of', 'a', 'cat'], ['Two', 'leftmost', 'dogs']] if is_mirrored else
+                         [['a', 'dog', 'left', 'of', 'a', 'cat'], ['Two', 'rightmost', 'dogs']])
+        assert copy['sentences'][0]['raw'] == f'A dog {"right" if is_mirrored else "left"} of a cat.'
+    assert all(0.45 < share <= 1 for share in shares) and len(set(shares)) > 3
+    for image in originals:
+        path = f'val2014/{image["filename"]}'
+        assert (pictures / 'more' / path).read_bytes() == (pictures / 'photos' / path).read_bytes()
+
+
+def test_a_second_run_makes_only_what_is_missing_or_outdated(augment, pictures):
+    images = augment()[2]
+    files = sorted((pictures / 'more' / 'copies').iterdir())
+    made = {path: path.stat().st_mtime_ns for path in files}
+    assert augment()[2] == images and {path: path.stat().st_mtime_ns for path in files} == made
+    files[0].unlink()
+    source = pictures / 'photos' / 'val2014' / '2.jpg'
+    Image.new('RGB', SIZES[2], 'red').save(source)
+    assert augment()[2] == images
+    assert sorted((pictures / 'more' / 'copies').iterdir()) == files
+    for path in files:
+        assert (path.stat().st_mtime_ns == made[path]) == (path.name.startswith('1_') and path != files[0])
+    assert read_rgb(next(path for path in files if path.name.startswith('2_')))[0, 0].tolist() == [254, 0, 0]
+    assert augment(copies=4)[2][4:6] == images[4:6]   # the first copies stay the same
+    assert augment(seed=1)[2][4]['filename'] != images[4]['filename']
+    assert not any('mirrored' in image['filename'] for image in augment(mirror=0, smallest_crop=1)[2])
+
+
+def test_pictures_that_cannot_be_read_are_left_out_with_their_copies(augment, pictures):
+    (pictures / 'photos' / 'val2014' / '2.jpg').write_bytes(b'no picture')
+    (pictures / 'photos' / 'val2014' / '4.jpg').unlink()
+    status, said, images = augment()
+    assert status == 1 and '2.jpg: not a readable image' in said and '4.jpg: there is no such file' in said
+    assert [image.get('copy_of', image['imgid']) for image in images] == [1, 3, 1, 1]
+    # The header is whole here, and the pixels are not.
+    whole = (pictures / 'photos' / 'val2014' / '1.jpg').read_bytes()
+    (pictures / 'photos' / 'val2014' / '2.jpg').write_bytes(whole[:len(whole) // 2])
+    status, said, images = augment()
+    assert status == 1 and '2.jpg: not a readable image' in said
+    assert [image.get('copy_of', image['imgid']) for image in images] == [1, 3, 1, 1]
+
+
+def test_copies_change_neither_vocabulary_nor_inverse_document_frequencies(augment, pictures, run_script):
+    """The other commands read the copies; words do not become more frequent, and no word is lost to a mirrored
+    caption."""
+    augment(swap_words='dog=cat')
+    arguments = {'output_json': pictures / 'talk.json', 'output_h5': pictures / 'talk', 'word_count_threshold': 4}
+    words = []
+    for split in ('split', 'more'):
+        status, _ = run_script(prepro_labels, input_json=pictures / f'{split}.json', **arguments)
+        words.append(json.loads((pictures / 'talk.json').read_text())['ix_to_word'])
+        assert status == 0
+    assert words[0] == words[1] and len(words[0]) == 2   # 'a', eight times, and UNK
+    shares = []
+    for split in ('split', 'more'):
+        run_script(prepro_ngrams, input_json=pictures / f'{split}.json', dict_json=pictures / 'talk.json',
+                   output_pkl=pictures / split)
+        table = pickle.loads((pictures / f'{split}-words.p').read_bytes())
+        shares.append({ngram: count / table['ref_len'] for ngram, count in table['document_frequency'].items()})
+    assert shares[0] == shares[1]
+    # A word that only mirrored captions have needs UNK, though no original lacks a word.
+    augment(swap_words='two=three')
+    arguments['word_count_threshold'] = 0
+    status, _ = run_script(prepro_labels, input_json=pictures / 'more.json', **arguments)
+    assert status == 0 and 'UNK' in json.loads((pictures / 'talk.json').read_text())['ix_to_word'].values()
+
+
+def test_regions_are_found_in_copies(augment, pictures, networks, run_script):
+    augment()
+    status, said = run_script(extract_regions, input_json=pictures / 'more.json', images_root=pictures / 'more',
+                              output_dir=pictures / 'grid', detector='grid', random_weights=1, device='cpu')
+    assert status == 0 and len(list((pictures / 'grid_att').iterdir())) == 8, said
+    files = json.loads((pictures / 'grid_images.json').read_text())
+    assert files['5']['file'].startswith('copies/1_') and files['1']['file'] == 'val2014/1.jpg'
+
+
+@pytest.mark.parametrize('flags, complaint', [
+    ({'input_json': 'more.json', 'output_json': 'third.json'}, 'has copies already'),
+    ({'output_dir': 'photos'}, 'is the folder of the pictures'),
+    ({'images_root': 'nowhere'}, 'there is no folder'),
+    ({'swap_words': 'left'}, 'give two words, such as left=right'),
+    ({'output_dir': 'theirs'}, 'no link that this command made')])
+def test_contradictions_are_refused(augment, pictures, flags, complaint):
+    augment()
+    (pictures / 'theirs' / 'val2014').mkdir(parents=True)
+    (pictures / 'theirs' / 'val2014' / '1.jpg').write_text('of another')
+    places = {name: value if name == 'swap_words' else pictures / value for name, value in flags.items()}
+    status, said, _ = augment(**places)
+    assert status and complaint in said
+
+
+def test_without_a_training_picture_there_is_nothing_to_copy(augment, pictures):
+    write_split(pictures / 'split.json', [record(3, 'val', 'a dog')])
+    status, said, _ = augment()
+    assert status == 1 and 'nothing to copy' in said
+
+
+def test_words_are_exchanged_whole_and_keep_their_capitals():
+    sides = {'left': 'right', 'leftmost': 'rightmost'}
+    assert mirrored_words('Left of the left-handed man, upright, the Rightmost dog', sides) == (
+        'Right of the right-handed man, upright, the Leftmost dog')
+
+
+def test_a_copy_has_the_proportions_and_at_least_the_share_that_was_asked_for():
+    for image_id in range(50):
+        for copy in draw_copies(image_id, (400, 300), 4, 0.6, True, 0):
+            width, height = copy.right - copy.left, copy.bottom - copy.top
+            assert min(copy.left, copy.top) >= 0 and copy.right <= 400 and copy.bottom <= 300
+            assert 0.59 < width * height / 120000 <= 1 and abs(width / height - 4 / 3) < 0.01
