@@ -53,7 +53,7 @@ case $CROSS_ATTN in
     *) echo "flickr8k.sh: CROSS_ATTN is $CROSS_ATTN; it can be dot-product or xlinear" >&2; exit 2 ;;
 esac
 EPOCHS=5         # of cross-entropy with label smoothing, and one more without; each shows 18,000 pictures
-MORE_EPOCHS=2    # of self-critical training
+MORE_EPOCHS=4    # of self-critical training
 DECODING="--beam_size 3 --length_penalty 0.5"
 SETTINGS="--num_layers 3 --input_encoding_size 256 --ff_size 1024 --heads 8 --dropout 0.2 --drop_prob_lm 0.3
     --cross_attn $CROSS_ATTN --amp bf16 --val_images_use -1 --language_eval 1"
@@ -73,6 +73,11 @@ prepare() {
     [ -e $DATA/dataset.json ] || python scripts/make_dataset.py --flickr_tokens "$TEXT" --images_root "$IMAGES" \
         --output_json $DATA/dataset.json
     say "two copies of each training photograph"
+    if [ ! -e $DATA/dataset_more.json ] && compgen -G "checkpoints/${NAMES}_*_[0-9]*" >/dev/null; then
+        echo "flickr8k.sh: checkpoints/${NAMES}_... are of an earlier version, trained without copies; move them, and" >&2
+        echo "eval_results/${NAMES}_..., elsewhere and start the script again" >&2
+        exit 1
+    fi
     [ $DATA/dataset_more.json -nt $DATA/dataset.json ] || python scripts/augment_pictures.py \
         --input_json $DATA/dataset.json --images_root "$IMAGES" --output_dir $DATA/pictures \
         --output_json $DATA/dataset_more.json

@@ -3,13 +3,11 @@
 import argparse
 import os
 import re
-import shlex
 import sys
 from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from misc import commands
 from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, progress, run_command
 from misc.dataset.marks import marks_in_texts, text_without, tokens_without
 from misc.dataset.splits import SPLITS
@@ -22,7 +20,7 @@ from misc.prepare.captions.finding import Finder
 from misc.prepare.captions.ids import given_ids
 from misc.prepare.captions.pictures import LeftOut, Picture, some
 from misc.prepare.captions.reading import lines_of, read_text
-from misc.prepare.captions.split_file import add_tokens, label_flags, split_file, summary
+from misc.prepare.captions.split_file import add_tokens, label_flags, next_steps, split_file, summary
 from misc.prepare.captions.splits import by_lists, draw, name_splits
 from misc.prepare.captions.words import TOKENIZERS, UNSPACED
 
@@ -242,17 +240,6 @@ def check_words(pictures: list[Picture]) -> None:
         note(f'WARNING: {len(unspaced)} of {len(captions)} captions are Chinese or Japanese ({some(unspaced[:1])}), '
              'which have no spaces between words.\nWith --tokens characters each character is a word; or segment the '
              'captions and use --tokens spaces')
-
-
-def next_steps(output_json: str, root: str | None, label_flags: str) -> str:
-    """The commands that go on from the split file."""
-    path, target = shlex.quote(output_json), shlex.quote(commands.labels_base(output_json))
-    return (f'next:\n  python scripts/prepro_labels.py --input_json {path} --output_json {target}.json '
-            f'--output_h5 {target}{label_flags}\n'
-            f'  python scripts/prepro_ngrams.py --input_json {path} --dict_json {target}.json '
-            f'--output_pkl {target}-train\n  python scripts/extract_regions.py --input_json {path} '
-            f'--images_root {shlex.quote(root or "PICTURES")} --output_dir {target} --detector grid '
-            '--cnn_model efficientnet_lite2')
 
 
 def main() -> int:

@@ -83,6 +83,9 @@ def table_pictures(files: Sequence[CaptionFile], encoding: str, header: bool | N
         text = read_text(file.path, encoding)
         try:
             table = parse_table(text, header, left_out)
+            if 'copy_of' in table.columns:
+                raise DataError('it lists copies of pictures; give the split file that scripts/augment_pictures.py '
+                                'made it of, and make copies when the splits are settled')
             sample = [row.values for row in table.rows[:LOOKED_AT]]
             columns = choose_columns(table.columns, table.named, sample, asked)
         except (DataError, UsageError) as error:

@@ -1,10 +1,12 @@
 """Pictures with captions -> a split file in Karpathy's form."""
 
 import posixpath
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from misc import commands
 from misc.prepare.captions.pictures import LeftOut, Picture
 
 MOST_UNKNOWN = 0.1   # of the text may become UNK
@@ -98,3 +100,14 @@ def fitting_length(lengths: Iterable[int]) -> int:
     """The --max_length that all captions of these `lengths` fit into but one in a hundred."""
     ordered = sorted(lengths)
     return ordered[int(0.99 * (len(ordered) - 1))]
+
+
+def next_steps(output_json: str, root: str | None, label_flags: str) -> str:
+    """The commands that go on from the split file."""
+    path, target = shlex.quote(output_json), shlex.quote(commands.labels_base(output_json))
+    return (f'next:\n  python scripts/prepro_labels.py --input_json {path} --output_json {target}.json '
+            f'--output_h5 {target}{label_flags}\n'
+            f'  python scripts/prepro_ngrams.py --input_json {path} --dict_json {target}.json '
+            f'--output_pkl {target}-train\n  python scripts/extract_regions.py --input_json {path} '
+            f'--images_root {shlex.quote(root or "PICTURES")} --output_dir {target} --detector grid '
+            '--cnn_model efficientnet_lite2')
