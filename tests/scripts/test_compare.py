@@ -148,6 +148,11 @@ def test_flickr8k_is_prepared_once_and_every_run_resumes_by_itself(project):
     process = start(project, *command, CROSS_ATTN='dot')
     assert 'CROSS_ATTN is dot; it can be dot-product or xlinear' in process.communicate()[1]
     assert process.returncode == 2
+    # Runs of an earlier version, without copies, are not resumed.
+    (project / 'data' / 'flickr8k' / 'dataset_more.json').rename(project / 'kept')
+    process = start(project, *command, SEEDS='2')
+    assert 'flickr8k_... are of an earlier version' in process.communicate()[1] and process.returncode == 1
+    (project / 'kept').rename(project / 'data' / 'flickr8k' / 'dataset_more.json')
     # Beside them, the same models with another attention.
     assert all('--cross_attn dot-product ' in line for line in first if 'train.py' in line)
     (project / 'calls').write_text('')
