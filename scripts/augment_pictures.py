@@ -18,6 +18,7 @@ from PIL import Image
 from misc.cli import DataError, Parser, UsageError, boolean, note, number_in, progress, run_command
 from misc.dataset.karpathy import ImageRecord, read_images
 from misc.dataset.recipe import DEFAULTS, RANGES
+from misc.dataset.splits import TRAINING
 from misc.disk.files import check_writable, path_under, remove_leftovers, replacing, write_json
 from misc.pictures.images import read_size, read_upright, shrunk
 from misc.pictures.listing import digest_of
@@ -28,7 +29,6 @@ from misc.prepare.made import digest
 from misc.prepare.workers import add_workers_flag, convert_images
 
 COPIES = 'copies'   # the folder of the copies, in the folder of pictures
-TRAINING = ('train', 'restval')
 SIDES = {'left': 'right', 'leftmost': 'rightmost', 'lefthand': 'righthand'}
 WORD = re.compile(r'\w+')
 NAME = r'[0-9]+_[0-9a-f]{12}(?:_[0-9]+){4}(?:_flipped)?\.jpg'   # of the files that this command makes

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from misc.cli import Parser, Progress, UsageError, number_in, progress, run_command
+from misc.dataset.splits import TRAINING
 from misc.demo.captions import tokens_of, write_captions
 from misc.demo.regions import region_boxes, region_features
 from misc.demo.scenes import SIDES, Fact, Scene, draw_scene, paint
@@ -92,7 +93,7 @@ def complete_lines(path: str, cocoids: Sequence[int]) -> int:
 def tsv_images(splits: Sequence[str]) -> dict[str, list[ImageSplit]]:
     """The images in each of the four files of the archive."""
     groups: dict[str, list[ImageSplit]] = {name: [] for name in TSV}
-    training = [image for image in enumerate(splits) if image[1] in ('train', 'restval')]
+    training = [image for image in enumerate(splits) if image[1] in TRAINING]
     groups['train 0'] = training[:(len(training) + 1) // 2]
     groups['train 1'] = training[(len(training) + 1) // 2:]
     for image in enumerate(splits):

@@ -13,13 +13,14 @@ from misc.cli import DataError, Parser, note, progress, run_command
 from misc.dataset.karpathy import ImageRecord, Sentence, read_images
 from misc.dataset.labels import UNKNOWN
 from misc.dataset.marks import without_marks
+from misc.dataset.splits import TRAINING
 from misc.disk.files import read_json, replacing
 from misc.disk.kinds import misplaced
 from misc.prepare.broken import Broken
 
 END = {'words': '<eos>', 'idxs': '0'}   # the end token in the two tables
 SPLITS: dict[str, tuple[str, ...] | None] = {
-    'train': ('train', 'restval'), 'val': ('val',), 'test': ('test',), 'all': None}
+    'train': TRAINING, 'val': ('val',), 'test': ('test',), 'all': None}
 
 Ngram = tuple[str, ...]
 

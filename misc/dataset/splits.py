@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SPLITS = ('train', 'restval', 'val', 'test')
+TRAINING = ('train', 'restval')   # those that are trained on
 NAMES = {'train': 'train', 'training': 'train', 'restval': 'restval',
          'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val', 'development': 'val',
          'test': 'test', 'testing': 'test'}

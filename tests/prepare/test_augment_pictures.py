@@ -140,8 +140,8 @@ def test_pictures_that_cannot_be_read_are_left_out_with_their_copies(augment, pi
 
 
 def test_copies_change_neither_vocabulary_nor_inverse_document_frequencies(augment, pictures, run_script):
-    """The other commands read the copies; words do not become more frequent, and no word is lost to a mirrored
-    caption."""
+    """The other commands read the copies; words do not become more frequent, and no word is lost to a flipped
+    picture."""
     augment(swap_words='dog=cat')
     arguments = {'output_json': pictures / 'talk.json', 'output_h5': pictures / 'talk', 'word_count_threshold': 4}
     words, losses = [], []
@@ -152,16 +152,18 @@ def test_copies_change_neither_vocabulary_nor_inverse_document_frequencies(augme
         assert status == 0
     assert words[0] == words[1] and len(words[0]) == 2   # 'a', eight times, and UNK
     assert losses[0] == losses[1]
+    arguments['word_count_threshold'] = 0
+    augment(flip=0)   # flipped captions hold other n-grams, as they should
     shares = []
     for split in ('split', 'more'):
+        run_script(prepro_labels, input_json=pictures / f'{split}.json', **arguments)
         run_script(prepro_ngrams, input_json=pictures / f'{split}.json', dict_json=pictures / 'talk.json',
                    output_pkl=pictures / split)
         table = pickle.loads((pictures / f'{split}-words.p').read_bytes())
         shares.append({ngram: count / table['ref_len'] for ngram, count in table['document_frequency'].items()})
-    assert shares[0] == shares[1]
+    assert shares[0] == shares[1] and ('left', 'of') in shares[0]
     # A word that only flipped copies have needs UNK, though no original lacks a word.
     augment(swap_words='two=three')
-    arguments['word_count_threshold'] = 0
     status, _ = run_script(prepro_labels, input_json=pictures / 'more.json', **arguments)
     assert status == 0 and 'UNK' in json.loads((pictures / 'talk.json').read_text())['ix_to_word'].values()
 

@@ -153,10 +153,14 @@ def test_flickr8k_is_prepared_once_and_every_run_resumes_by_itself(project):
     process = start(project, *command, SEEDS='2')
     assert 'flickr8k_... are of an earlier version' in process.communicate()[1] and process.returncode == 1
     (project / 'kept').rename(project / 'data' / 'flickr8k' / 'dataset_more.json')
+    (project / 'data' / 'flickr8k' / 'dataset_more.json').touch()
     # Beside them, the same models with another attention.
     assert all('--cross_attn dot-product ' in line for line in first if 'train.py' in line)
     (project / 'calls').write_text('')
     assert start(project, *command, SEEDS='2', MODELS='transformer', CROSS_ATTN='xlinear').wait() == 0
+    # Labels, n-grams and features that are older than the split file are made again.
+    assert {line.split()[0] for line in calls(project, 'scripts/')} >= {
+        f'scripts/{name}.py' for name in ('prepro_labels', 'prepro_ngrams', 'extract_regions', 'pack_features')}
     others = calls(project, 'train.py')
     assert ids(others) == [f'flickr8k_xlinear_transformer_2{part}' for part in ('', '_rl', '_smooth')]
     assert all('--cross_attn xlinear ' in line for line in others)

@@ -102,11 +102,11 @@ def fitting_length(lengths: Iterable[int]) -> int:
     return ordered[int(0.99 * (len(ordered) - 1))]
 
 
-def next_steps(output_json: str, root: str | None, label_flags: str) -> str:
-    """The commands that go on from the split file."""
+def next_steps(output_json: str, root: str | None, flags: str) -> str:
+    """The commands that go on from the split file; flags: those of prepro_labels.py (`label_flags`)."""
     path, target = shlex.quote(output_json), shlex.quote(commands.labels_base(output_json))
     return (f'next:\n  python scripts/prepro_labels.py --input_json {path} --output_json {target}.json '
-            f'--output_h5 {target}{label_flags}\n'
+            f'--output_h5 {target}{flags}\n'
             f'  python scripts/prepro_ngrams.py --input_json {path} --dict_json {target}.json '
             f'--output_pkl {target}-train\n  python scripts/extract_regions.py --input_json {path} '
             f'--images_root {shlex.quote(root or "PICTURES")} --output_dir {target} --detector grid '
